@@ -1,0 +1,1 @@
+"""MEANING: values and decisions of billing, without input, output or a clock."""

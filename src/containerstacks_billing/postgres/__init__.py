@@ -1,0 +1,1 @@
+"""MEMORY: everything that is kept in PostgreSQL, and how it is reached."""

@@ -1,0 +1,1 @@
+"""LIFE: the command, configuration, logging and the processes that bill and serve."""
