@@ -1,11 +1,15 @@
 """Errors, sorted by what the caller does next.
 
-An error class says what has to happen now: correct the configuration, wait for the database, start again from the
-rows, or stop and look. Findings about data (a quarantined instance, a discrepancy) are values, never exceptions.
+An error class says what has to happen now: correct the configuration, wait for the database, start again from
+the rows, or stop and look. Findings about data (a quarantined instance, a discrepancy) are values, never
+exceptions.
 
-The exit codes follow sysexits.h where it has a word for the case: 75 is a temporary failure that another attempt may
-overcome, 78 is a configuration that no attempt will. The service unit restarts after the first and not after the second.
+The exit codes follow sysexits.h where it has a word for the case: 75 is a temporary failure that another
+attempt may overcome, 78 is a configuration that no attempt will. The service unit restarts after the first
+and not after the second.
 """
+
+# ruff: noqa: N818 - an error is named after the state the caller finds, not after being an error
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ EXIT_TERMINATED = 143
 class BillingError(Exception):
     """Billing stopped for a reason that can be named.
 
-    `str(error)` is one sentence saying what is wrong; `hint` is one sentence saying what to do about it, or several
-    lines where commands or statements are to be copied. Neither ever holds a secret.
+    `str(error)` is one sentence saying what is wrong; `hint` is one sentence saying what to do about it, or
+    several lines where commands or statements are to be copied. Neither ever holds a secret.
     """
 
     exit_code: int = EXIT_FAILED
@@ -39,7 +43,7 @@ class ConfigurationError(BillingError):
 
 
 class SchemaMismatch(BillingError):
-    """The database does not have the tables this version expects, or a migration file was changed after it ran."""
+    """The tables are not the ones this version expects, or a migration was changed after it ran."""
 
     exit_code = EXIT_CONFIGURATION
 
@@ -73,11 +77,11 @@ class LeaseLost(BillingError):
 
 
 class OutcomeUnknown(BillingError):
-    """The connection ended at or after COMMIT, so the batch is in the tables or it is not: start again from the rows."""
+    """The connection ended at or after COMMIT; only the rows can tell whether the batch is in them."""
 
 
 class InvariantBroken(BillingError):
-    """The tables contradict what every committed batch guarantees; the batch was rolled back and somebody must look."""
+    """The tables contradict what every committed batch guarantees; the batch was rolled back."""
 
 
 class WorkFailed(BillingError):

@@ -1,7 +1,7 @@
 """Money as exact decimals: whole minor units on the wallet, the rest carried.
 
-Amounts of charges have eight digits, wallets have two. Nothing here rounds to the nearest: a debit is always floored,
-and what is floored away is handed back to the caller to be carried on.
+Amounts of charges have eight digits, wallets have two. Nothing here rounds to the nearest: a debit is always
+floored, and what is floored away is handed back to the caller to be carried on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from decimal import ROUND_FLOOR, Context, Decimal
 CENT = Decimal("0.01")
 CHARGE_DIGIT = Decimal("0.00000001")
 
-# Wide enough for numeric(18,8) summed over billions of rows; the default context of 28 digits would round silently.
+# Wide enough for numeric(18,8) summed over billions of rows; the default context of 28 digits would round
+# silently.
 _EXACT = Context(prec=60, rounding=ROUND_FLOOR)
 
 

@@ -1,8 +1,8 @@
 """What can be set: the keys, their ranges, their defaults, and how a text becomes a value.
 
-The model is the single place where a range is written down; the sentence an operator reads when a value is refused is
-made from the same range that refuses it. No value of a setting ever enters a message: `ADMIN_TOKEN` may have been
-pasted into the line of `PORT`.
+The model is the single place where a range is written down; the sentence an operator reads when a value is
+refused is made from the same range that refuses it. No value of a setting ever enters a message:
+`ADMIN_TOKEN` may have been pasted into the line of `PORT`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def _statuses(value: object) -> object:
     if not isinstance(value, str):
         return value
     statuses = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    if not statuses or any(len(status) > 50 for status in statuses) or ("*" in statuses and len(statuses) > 1):
+    if (
+        not statuses
+        or any(len(status) > 50 for status in statuses)
+        or ("*" in statuses and len(statuses) > 1)
+    ):
         raise ValueError
     return statuses
 
@@ -99,8 +103,8 @@ Whole = Annotated[int, BeforeValidator(_whole_number)]
 class Settings(BaseModel):
     """Everything that can be set, valid and immutable.
 
-    Field names are the environment keys in lower case. `title` is the unit or the accepted form, `description` what
-    the setting does; both are shown by the command.
+    Field names are the environment keys in lower case. `title` is the unit or the accepted form,
+    `description` what the setting does; both are shown by the command.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -161,14 +165,18 @@ class Settings(BaseModel):
         "auto", description="Whether the application side bills when the daemon is silent"
     )
     host: Annotated[str, BeforeValidator(_host_name)] = Field(
-        "127.0.0.1", title="an address or host name", description="The address the application side listens on"
+        "127.0.0.1",
+        title="an address or host name",
+        description="The address the application side listens on",
     )
     port: Whole = Field(3001, ge=0, le=65535, description="The port the application side listens on")
     admin_token: SecretStr | None = Field(
         None, min_length=24, title="at least 24 characters", description="Opens the administrative pages"
     )
     jwt_secret: SecretStr | None = Field(
-        None, title="the secret the host application signs with", description="Checks the host application's tokens"
+        None,
+        title="the secret the host application signs with",
+        description="Checks the host application's tokens",
     )
     webhook_url: Annotated[SecretStr | None, BeforeValidator(_web_url)] = Field(
         None, title="an http:// or https:// address", description="Where alerts are sent"
@@ -229,7 +237,7 @@ def default_text(key: str) -> str | None:
     return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
-def settings_from(values: Mapping[str, str], where: Callable[[str], str] = lambda key: "") -> Settings:
+def settings_from(values: Mapping[str, str], where: Callable[[str], str] = lambda _key: "") -> Settings:
     """Build settings from texts by key; keys without a text get their default.
 
     `where(key)` says where a text came from (` in .env, line 3`) and becomes part of the message.
@@ -238,15 +246,17 @@ def settings_from(values: Mapping[str, str], where: Callable[[str], str] = lambd
     try:
         settings = Settings.model_validate({key.lower(): text for key, text in values.items()})
     except ValidationError as refusal:
-        keys = list(dict.fromkeys(str(problem["loc"][0]).upper() for problem in refusal.errors(include_input=False)))
+        keys = list(
+            dict.fromkeys(str(problem["loc"][0]).upper() for problem in refusal.errors(include_input=False))
+        )
         raise ConfigurationError(
             "; ".join(f"{key}{where(key)} must be {accepted(key)}" for key in keys) + ".",
             hint="Correct " + " and ".join(keys) + ", or remove the line to use the default.",
         ) from None
     if settings.heartbeat_seconds * 2 > settings.failover_after_minutes * 60:
         raise ConfigurationError(
-            "HEARTBEAT_SECONDS must be at most half of FAILOVER_AFTER_MINUTES, or a living daemon would look silent.",
-            hint="Lower HEARTBEAT_SECONDS or raise FAILOVER_AFTER_MINUTES.",
+            "HEARTBEAT_SECONDS must be at most half of FAILOVER_AFTER_MINUTES.",
+            hint="Lower HEARTBEAT_SECONDS or raise FAILOVER_AFTER_MINUTES, or every beat comes too late.",
         )
     return settings
 
@@ -272,6 +282,8 @@ def near_miss(key: str) -> str | None:
     for ours in KEYS:
         if "_" in upper and ours.startswith(upper + "_"):
             return ours
-    compared = ((SequenceMatcher(None, upper, ours).ratio(), ours) for ours in KEYS if len(ours) >= _SHORTEST_COMPARED)
+    compared = (
+        (SequenceMatcher(None, upper, ours).ratio(), ours) for ours in KEYS if len(ours) >= _SHORTEST_COMPARED
+    )
     likeness, ours = max(compared)
     return ours if likeness >= _ALIKE else None

@@ -1,0 +1,99 @@
+"""Connections: opened one way, bounded per transaction, and their faults put into our words.
+
+Everything here works behind PgBouncer in transaction mode: no session SET, no startup options, no prepared
+statements. So a bound that matters is set inside the transaction that it bounds, and an operator who put a
+pooler in between loses none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import psycopg
+from psycopg import pq
+
+from containerstacks_billing.billing.redaction import redact
+from containerstacks_billing.postgres.conninfo import describe, read, transport_warning
+from containerstacks_billing.postgres.faults import is_transient, translate
+
+__all__ = [
+    "connect",
+    "describe",
+    "is_transient",
+    "redact",
+    "transaction_bounds",
+    "translate",
+    "translated",
+    "transport_warning",
+]
+
+Purpose = Literal["billing", "reading", "maintenance"]
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_TIMEOUT_SECONDS = 5
+LOCK_TIMEOUT = "5s"
+STATEMENT_TIMEOUT = "30s"
+IDLE_IN_TRANSACTION_TIMEOUT = "15s"
+
+# A peer that vanished is noticed within half a minute, also while we wait for an answer.
+_TRANSPORT = {
+    "connect_timeout": str(CONNECT_TIMEOUT_SECONDS),
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    "client_encoding": "UTF8",
+}
+
+
+def connect(conninfo: str, *, purpose: Purpose) -> Connection:
+    """Open an autocommit connection for a purpose; what the connection string sets itself is kept.
+
+    "billing" and "maintenance" ask several hosts for the one that accepts writes. "reading" takes any host
+    and opens its transactions read-only. Raises DatabaseUnavailable, LoginRefused or ConfigurationError.
+    """
+    parameters = read(conninfo).parameters
+    defaults: dict[str, str] = {**_TRANSPORT, "application_name": f"containerstacks-billing {purpose}"}
+    several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
+    if several and purpose != "reading":
+        defaults["target_session_attrs"] = "read-write"
+    try:
+        connection = psycopg.connect(**{**defaults, **parameters}, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+    except psycopg.Error as error:
+        raise translate(error, conninfo) from None
+    if purpose == "reading":
+        connection.read_only = True
+    return connection
+
+
+def transaction_bounds(connection: Connection) -> None:
+    """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling.
+
+    Has to be the first statement inside the transaction, and ends with it. COMMIT is outside these bounds.
+    """
+    status = connection.info.transaction_status
+    if status == pq.TransactionStatus.IDLE and connection.pgconn.pipeline_status == pq.PipelineStatus.OFF:
+        raise RuntimeError("transaction_bounds() was called outside a transaction and would bound nothing")
+    connection.execute(
+        """
+        SELECT set_config('lock_timeout', %s, true),
+               set_config('statement_timeout', %s, true),
+               set_config('idle_in_transaction_session_timeout', %s, true)
+        """,
+        (LOCK_TIMEOUT, STATEMENT_TIMEOUT, IDLE_IN_TRANSACTION_TIMEOUT),
+    )
+
+
+@contextmanager
+def translated(conninfo: str | None = None) -> Iterator[None]:
+    """Run a block of database work and raise what the driver raises as one of our errors.
+
+    `conninfo` lets the message name the database and the role; it is never quoted.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, conninfo) from error
