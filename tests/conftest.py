@@ -1,0 +1,220 @@
+"""A real PostgreSQL for every test: one server for the session, and a fresh database for each test that asks for one.
+
+    server          conninfo of the maintenance database; with pytest-xdist all workers share one server
+    database        conninfo of a fresh, migrated database, dropped after the test
+    empty_database  conninfo of a fresh database without a single table
+    conn            an open autocommit connection to `database`
+
+The server is the embedded one in a private temporary directory, never the user's, or TEST_DATABASE_URL. On either,
+only databases are touched that this session made. DATABASE_URL and .env are never read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from containerstacks_billing.postgres import embedded
+
+SERVER_PREFIX = "containerstacks-tests-"
+SOURCES = Path(embedded.__file__).parent
+# Fast, and losing data when the machine fails; a test that needs durability makes its own server.
+FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "autovacuum_naptime": "5s",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Choose the server and the length of the run."""
+    group = parser.getgroup("containerstacks-billing")
+    group.addoption(
+        "--slow", action="store_true", help="run the tests marked slow too, and all on PostgreSQL 15"
+    )
+    group.addoption(
+        "--postgres", metavar="15|18|URL", help="the server to test on (default: the embedded 18)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide on the server once, in the process that starts the workers."""
+    # The operator's database, and whatever else libpq would read from the environment.
+    for name in [name for name in os.environ if name == "DATABASE_URL" or name.startswith("PG")]:
+        del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        _stop_forgotten_servers()
+        directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-"))
+        config.stash[DIRECTORY] = directory
+        config.stash[SESSION] = f"billing_test_{secrets.token_hex(4)}"
+    else:
+        config.stash[DIRECTORY] = Path(config.workerinput["directory"])
+        config.stash[SESSION] = config.workerinput["session"]
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist which server is shared."""
+    node.workerinput["directory"] = str(node.config.stash[DIRECTORY])
+    node.workerinput["session"] = node.config.stash[SESSION]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the server when the last worker has ended, and remove all that the session made."""
+    if hasattr(config, "workerinput") or DIRECTORY not in config.stash:
+        return
+    _drop_what_the_session_made(config)
+    embedded.EmbeddedServer(config.stash[DIRECTORY]).stop()
+    shutil.rmtree(config.stash[DIRECTORY], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests to --slow; they are deselected and not skipped, so that a skip always means something."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> str:
+    """The conninfo of the maintenance database of a running server."""
+    chosen = _foreign_server(pytestconfig)
+    if chosen:
+        return chosen
+    version = _version(pytestconfig)
+    binaries = Path(f"/usr/lib/postgresql/{version}/bin") if version != "18" else None
+    if binaries and not (binaries / "initdb").exists():
+        pytest.exit(
+            f"PostgreSQL {version} is not installed: apt-get install postgresql-{version}", returncode=4
+        )
+    running = embedded.EmbeddedServer(pytestconfig.stash[DIRECTORY], binaries, FAST)
+    return running.start()
+
+
+@pytest.fixture(scope="session")
+def template(pytestconfig: pytest.Config, server: str) -> str:
+    """The name of a migrated database to make others from; the first worker that needs it makes it."""
+    from containerstacks_billing.postgres.migrate import migrate
+
+    name = f"{pytestconfig.stash[SESSION]}_template_{_hash_of_migrations()}"
+    unfinished = f"{name}_unfinished"
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute("SELECT pg_advisory_lock(hashtext(%s))", [name])
+        if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+            _drop(conn, unfinished)
+            _create(conn, unfinished, "template0")
+            migrate(make_conninfo(server, dbname=unfinished))
+            conn.execute(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+                    sql.Identifier(unfinished), sql.Identifier(name)
+                )
+            )
+    return name
+
+
+@pytest.fixture
+def make_database(pytestconfig: pytest.Config, server: str) -> Iterator[Callable[[str], str]]:
+    """A function that makes one more database from the template of that name, for this test alone."""
+    made: list[str] = []
+
+    def make(template_name: str) -> str:
+        name = f"{pytestconfig.stash[SESSION]}_{secrets.token_hex(6)}"
+        with psycopg.connect(server, autocommit=True) as conn:
+            _create(conn, name, template_name)
+        made.append(name)
+        return make_conninfo(server, dbname=name)
+
+    yield make
+    with psycopg.connect(server, autocommit=True) as conn:
+        for name in made:
+            _drop(conn, name)
+
+
+@pytest.fixture
+def database(make_database: Callable[[str], str], template: str) -> str:
+    """The conninfo of a fresh, migrated database."""
+    return make_database(template)
+
+
+@pytest.fixture
+def empty_database(make_database: Callable[[str], str]) -> str:
+    """The conninfo of a fresh database without a single table."""
+    return make_database("template0")
+
+
+@pytest.fixture
+def conn(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """An open autocommit connection to `database`."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield connection
+
+
+DIRECTORY = pytest.StashKey[Path]()
+SESSION = pytest.StashKey[str]()
+
+
+def _version(config: pytest.Config) -> str:
+    return str(config.getoption("--postgres") or ("15" if config.getoption("--slow") else "18"))
+
+
+def _foreign_server(config: pytest.Config) -> str | None:
+    """The server that somebody else runs, from --postgres=URL or TEST_DATABASE_URL."""
+    chosen = config.getoption("--postgres")
+    if chosen:
+        return None if chosen.isdigit() else str(chosen)
+    return os.environ.get("TEST_DATABASE_URL")
+
+
+def _hash_of_migrations() -> str:
+    content = hashlib.sha256()
+    for file in sorted([*(SOURCES / "migrations").rglob("*.sql"), SOURCES / "migrate.py"]):
+        content.update(file.read_bytes())
+    return content.hexdigest()[:8]
+
+
+def _create(conn: psycopg.Connection[Any], name: str, template_name: str) -> None:
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    conn.execute(statement.format(sql.Identifier(name), sql.Identifier(template_name)))
+
+
+def _drop(conn: psycopg.Connection[Any], name: str) -> None:
+    conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _drop_what_the_session_made(config: pytest.Config) -> None:
+    """Leave nothing on somebody else's server; our own is removed as a whole."""
+    chosen = _foreign_server(config)
+    if chosen is None:
+        return
+    made = f"{config.stash[SESSION]}_%"
+    # A server that went away took its databases out of our reach; the tests have said so already.
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(chosen, autocommit=True) as conn:
+        for (name,) in conn.execute(
+            "SELECT datname FROM pg_database WHERE datname LIKE %s", [made]
+        ).fetchall():
+            _drop(conn, name)
+
+
+def _stop_forgotten_servers() -> None:
+    """Stop the servers of sessions that were killed before they could."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{SERVER_PREFIX}*"):
+        pid = directory.name.removeprefix(SERVER_PREFIX).split("-")[0]
+        if directory.stat().st_uid == os.geteuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            embedded.EmbeddedServer(directory).stop()
+            shutil.rmtree(directory, ignore_errors=True)
