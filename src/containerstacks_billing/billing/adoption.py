@@ -1,0 +1,62 @@
+"""What migrations did to a database, would do to it, and found in it.
+
+Values only. A finding is something the host application left in its tables that billing can live with and an operator
+should know of: it is counted and reported with the command to look at it or to fix it, and never stops a migration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of thing found in the host's data, how often, and what to do about it.
+
+    `count` is None where counting took too long. `command` is SQL to be run with psql, or empty.
+    """
+
+    kind: str
+    count: int | None
+    sentence: str
+    command: str
+
+
+class MigrationState(Enum):
+    """Where a migration stands in one database."""
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    CHANGED = "changed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """One migration and its record; the last two are None while it is pending."""
+
+    version: int
+    name: str
+    state: MigrationState
+    applied_at: datetime | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMigration:
+    """A pending migration: its steps, and what they would change and lock in this very database, as sentences."""
+
+    version: int
+    name: str
+    steps: tuple[str, ...]
+    effects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What one call of migrate applied, oldest first, and the findings afterwards."""
+
+    applied: tuple[MigrationStatus, ...]
+    findings: tuple[Finding, ...]

@@ -1,0 +1,9 @@
+-- Organizations with wallets in more than one currency: nothing is converted.
+with several as (
+    select organization_id from wallets group by organization_id having count(distinct currency) > 1
+)
+select count(*),
+       format('%s organizations have wallets in several currencies: only the one set as CURRENCY pays, nothing is converted.', count(*)),
+       'select organization_id, array_agg(currency order by currency), array_agg(balance order by currency) from wallets '
+       'group by 1 having count(distinct currency) > 1;'
+  from several having count(*) > 0;
