@@ -94,7 +94,7 @@ class EmbeddedServer:
         if not self._data.is_dir():
             return False
         with self._state.locked():
-            if self._ping() == psycopg.pq.Ping.NO_RESPONSE and living_postmaster(self._data) is None:
+            if self._reply() == psycopg.pq.Ping.NO_RESPONSE and living_postmaster(self._data) is None:
                 return False
             who = identity()
             programs = self._programs(who)
@@ -110,7 +110,7 @@ class EmbeddedServer:
     def status(self) -> ServerStatus:
         """Whether the server runs, asked by connecting."""
         version = self._major_of_data()
-        running = self._ping() == psycopg.pq.Ping.OK
+        running = self._reply() == psycopg.pq.Ping.OK
         if running:
             with connect(self.conninfo("postgres"), purpose="maintenance") as conn:
                 version = conn.info.parameter_status("server_version")
@@ -221,14 +221,14 @@ class EmbeddedServer:
 
     # Asking whether it lives.
 
-    def _ping(self) -> int:
+    def _reply(self) -> int:
         """What the server answers to a connection, whatever the password."""
         return psycopg.pq.PGconn.ping(self.conninfo("postgres").encode())
 
     def _answers(self) -> bool:
         """Whether the server takes connections, after it was given the time to come up or to go down."""
         until = time.monotonic() + _SECONDS_TO_START
-        while (answer := self._ping()) == psycopg.pq.Ping.REJECT and time.monotonic() < until:
+        while (answer := self._reply()) == psycopg.pq.Ping.REJECT and time.monotonic() < until:
             time.sleep(0.02)
         return answer == psycopg.pq.Ping.OK
 

@@ -1,0 +1,74 @@
+"""The checks of tools/tidy.py find what they are there for."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def tidy() -> ModuleType:
+    """The tool as a module; it is not part of the package."""
+    spec = importlib.util.spec_from_file_location("tidy", ROOT / "tools" / "tidy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """An empty package in a repository of its own."""
+    for room in ("billing", "process", "postgres/queries", "postgres/migrations"):
+        (tmp_path / "src" / "containerstacks_billing" / room).mkdir(parents=True)
+    (tmp_path / "tests").mkdir()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    return tmp_path
+
+
+# A path, its content, and the words of the finding.
+OFFENCES = [
+    ("billing/long.py", "x = 1\n" * 351, "351 lines"),
+    ("process/utils.py", "", "says nothing"),
+    ("billing/price.py", "def apply(tariffs): ...\n", "our word for tariffs is hourly_rate"),
+    ("billing/price.py", "class OverdueCharge: ...\n", "our word for overdue is past_due"),
+    ("billing/period.py", "start = datetime.now(UTC)\n", "has no clock"),
+    ("postgres/queries/a.sql", "-- name: LockWallets\n-- Locks.\nSELECT 1\n", "not snake_case"),
+    ("postgres/queries/a.sql", "-- name: lock_wallets\nSELECT 1\n", "does not say what it does"),
+    ("postgres/queries/a.sql", "-- name: lock_wallets\n-- Locks.\nSELECT 1\n", "nothing uses this statement"),
+    ("postgres/queries/a.sql", "-- part: payers\n-- Pay.\npayer AS (SELECT 1)\n", "no statement includes"),
+    ("postgres/queries/a.sql", "SELECT now()\n", "billing_clock()"),
+    ("postgres/queries/a.sql", "SELECT clock_timestamp()\n", "billing_clock()"),
+    ("postgres/migrations/14_runs.sql", "-- Runs.\n", "called like"),
+    ("postgres/migrations/014_runs.sql", "CREATE TABLE a ();\n", "without a comment"),
+    ("../../tests/test_a.py", "import time\ntime.sleep(1)\n", "a test that sleeps"),
+    ("../../requirements.lock", "--find-links wheels\n", "download"),
+    ("../../notes.md", f"see {Path.home()}/notes\n", "path of one machine"),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "words"), OFFENCES)
+def test_an_offence_is_found(
+    tidy: ModuleType, tree: Path, capsys: pytest.CaptureFixture[str], path: str, content: str, words: str
+) -> None:
+    """Each offence is found, in a tree that has nothing else wrong."""
+    assert tidy.main(tree) == 0
+    (tree / "src" / "containerstacks_billing" / path).resolve().write_text(content)
+    assert tidy.main(tree) == 1
+    assert words in capsys.readouterr().out
+
+
+def test_honest_source_passes(tidy: ModuleType, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Statements that are named, described and used, and a lease that asks the clock of the database."""
+    postgres = tree / "src" / "containerstacks_billing" / "postgres"
+    (postgres / "queries" / "leases.sql").write_text("-- name: renew\n-- Renews.\nSELECT clock_timestamp()\n")
+    (postgres / "leases.py").write_text('"""Leases; now() in a sentence."""\nRENEW = query("renew")\n')
+    assert tidy.main(tree) == 0
+    assert capsys.readouterr().out == ""
