@@ -9,8 +9,6 @@ attempt may overcome, 78 is a configuration that no attempt will. The service un
 and not after the second.
 """
 
-# ruff: noqa: N818 - an error is named after the state the caller finds, not after being an error
-
 from __future__ import annotations
 
 EXIT_DONE = 0

@@ -110,7 +110,11 @@ def describe(conninfo: str) -> str:
     except ConfigurationError:
         return "a malformed connection string"
     places = ",".join(
-        host if host.startswith(("/", "@")) else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        f"[{host}]"
+        if host.startswith(("/", "@"))
+        else f"[{host}]:{port}"
+        if ":" in host
+        else f"{host}:{port}"
         for host, port in _places(parameters)
     )
     user = parameters.get("user", "")

@@ -17,20 +17,30 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "payment_transactions": ("SELECT", "INSERT"),
     "vps_billing_cycles": ("SELECT", "INSERT", "UPDATE"),
     "billing_daemon_status": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "billing_policies": ("SELECT", "INSERT", "UPDATE"),
+    "billing_leases": ("SELECT", "INSERT", "UPDATE"),
     "billing_runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "billing_leases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "plan_price_versions": ("SELECT",),
+    "billing_usage_segments": ("SELECT", "UPDATE"),
+    "billing_metering_failures": ("SELECT",),
+    "billing_quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "billing_decisions": ("SELECT", "INSERT"),
     "schema_migrations": ("SELECT",),
 }
 
-# Tables of ours that an operator's role meets through the tables above; read and written alike.
-_OURS = ("SELECT", "INSERT", "UPDATE")
+# The record of migrations may be kept under another name, and the migrations have a check of their own.
+BILLING_TABLES = tuple(table for table in BILLING_RIGHTS if table != "schema_migrations")
+
+# The one table whose key comes out of a sequence that a role needs a right of its own for.
+BILLING_SEQUENCES = ("billing_daemon_status_id_seq",)
+
+# For a table that is not listed: read it and write it, but never delete from it.
+_OTHERWISE = ("SELECT", "INSERT", "UPDATE")
 
 
 def quoted(identifier: str) -> str:
-    """Quote an identifier where PostgreSQL needs it."""
-    if re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?", identifier) or identifier.startswith(
-        ('"', "<")
-    ):
+    """Quote an identifier where PostgreSQL needs it; a placeholder in angle brackets stays as it is."""
+    if re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?|<\w+>|\".*\"", identifier):
         return identifier
     return '"' + identifier.replace('"', '""') + '"'
 
@@ -42,4 +52,4 @@ def grant(table: str, rights: tuple[str, ...], role: str) -> str:
 
 def grants_for(table: str, role: str) -> list[str]:
     """Write the statements that give a role what it needs on a table; empty when no table is named."""
-    return [grant(table, BILLING_RIGHTS.get(table, _OURS), role)] if table else []
+    return [grant(table, BILLING_RIGHTS.get(table, _OTHERWISE), role)] if table else []

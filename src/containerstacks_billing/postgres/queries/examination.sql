@@ -1,0 +1,60 @@
+-- What `doctor` asks the database. Everything here only reads, and works as soon as a login works: tables that are not
+-- there yet, or may not be read, are an answer and not an error.
+
+
+-- name: examine_server
+-- The server behind the connection. The clock is the real one: what is examined is the clock itself.
+select current_setting('server_version') as version,
+    current_setting('server_version_num')::integer as version_number,
+    pg_is_in_recovery() as in_recovery,
+    current_setting('default_transaction_read_only')::boolean as read_only,
+    current_user::text as role,
+    current_database()::text as database,
+    pg_backend_pid() as backend,
+    extract(epoch from clock_timestamp())::float8 as clock
+
+
+-- name: examine_backend
+-- The server process that serves this client right now.
+select pg_backend_pid()
+
+
+-- name: examine_missing_tables
+-- Tables of a list that do not exist where an unqualified name is looked for.
+select name
+from unnest(%(tables)s::text[]) as name
+where to_regclass(quote_ident(name)) is null
+order by name
+
+
+-- name: examine_missing_rights
+-- Rights of a list that the current role does not have, on tables that exist.
+select wanted.name, wanted.privilege
+from unnest(%(tables)s::text[], %(privileges)s::text[]) with ordinality as wanted (name, privilege, position)
+where to_regclass(quote_ident(wanted.name)) is not null
+  and not has_table_privilege(to_regclass(quote_ident(wanted.name)), wanted.privilege)
+order by wanted.position
+
+
+-- name: examine_missing_sequences
+-- Sequences of a list that exist and that the current role may not draw from.
+select name
+from unnest(%(sequences)s::text[]) as name
+where to_regclass(quote_ident(name)) is not null
+  and not has_sequence_privilege(to_regclass(quote_ident(name)), 'USAGE')
+order by name
+
+
+-- name: examine_daemons
+-- Every daemon that ever reported, the liveliest first; a heartbeat from the future counts as one of now.
+select daemon_instance_id, status, error_message,
+    (greatest(extract(epoch from billing_clock() - heartbeat_at), 0))::float8 as age_seconds
+from billing_daemon_status
+order by heartbeat_at desc nulls last
+limit 20
+
+
+-- name: examine_billable_instances
+-- How many instances there are to bill, and how many of any status.
+select count(*) filter (where '*' = any (%(statuses)s::text[]) or status = any (%(statuses)s::text[])), count(*)
+from vps_instances

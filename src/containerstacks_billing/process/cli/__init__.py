@@ -1,0 +1,8 @@
+"""The command: one module per family of verbs, each importing what is heavy when it runs."""
+
+from __future__ import annotations
+
+from containerstacks_billing.process.cli import config, db, doctor
+from containerstacks_billing.process.cli.application import app, main
+
+__all__ = ["app", "config", "db", "doctor", "main"]

@@ -1,0 +1,168 @@
+"""Checks of the database; each takes what is examined and yields what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres import examination, migrate
+from containerstacks_billing.postgres.connection import Connection, translated
+from containerstacks_billing.postgres.examination import Server
+from containerstacks_billing.process.doctor.findings import Finding, fail, ok, warn
+from containerstacks_billing.process.target import Target
+
+OLDEST_SERVER = 150_000
+_CLOCK_WARN_SECONDS = 5
+_CLOCK_FAIL_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the database checks look at."""
+
+    settings: Settings
+    target: Target
+    connection: Connection
+    server: Server
+
+
+def version(subject: Subject) -> Iterator[Finding]:
+    """See that the server is new enough."""
+    found = f"PostgreSQL {subject.server.version}"
+    if subject.server.version_number >= OLDEST_SERVER:
+        yield ok("server version", found)
+    else:
+        yield fail("server version", f"{found} is too old.", "Upgrade the server to PostgreSQL 15 or newer.")
+
+
+def writable(subject: Subject) -> Iterator[Finding]:
+    """See that the server accepts writes."""
+    if subject.server.in_recovery:
+        yield fail(
+            "recovery",
+            "The server is a standby, or recovering, and accepts no writes.",
+            "Point DATABASE_URL at the primary, or list all hosts of the cluster in it.",
+        )
+    elif subject.server.read_only:
+        yield fail(
+            "recovery",
+            "Transactions of this role or database are read-only by default.",
+            f"ALTER ROLE {subject.server.role} RESET default_transaction_read_only;",
+        )
+    else:
+        yield ok("recovery", "the server is a primary and accepts writes")
+
+
+def schema(subject: Subject) -> Iterator[Finding]:
+    """See that every table of billing exists."""
+    missing = examination.missing_tables(subject.connection)
+    if missing:
+        yield fail(
+            "schema",
+            f"Missing: {', '.join(missing)}.",
+            "Run `containerstacks-billing migrate --dry-run` and then `containerstacks-billing migrate`.",
+        )
+    else:
+        yield ok("schema", "all tables of billing are there")
+
+
+def migrations(subject: Subject) -> Iterator[Finding]:
+    """See that every migration ran, and ran as it is delivered."""
+    with translated():
+        problem = migrate.expected_schema_problem(subject.connection)
+    if problem:
+        yield fail("migrations", problem, "See `containerstacks-billing migrate --status`.")
+    else:
+        yield ok("migrations", "all applied, as they were delivered")
+
+
+def rights(subject: Subject) -> Iterator[Finding]:
+    """See that the role may do what billing does; missing rights as statements to copy."""
+    grants = examination.missing_grants(subject.connection, subject.server.role)
+    if grants:
+        yield fail(
+            "rights",
+            f"The role {subject.server.role} lacks rights on {len(grants)} tables or sequences; as their owner run:",
+            "\n".join(grants),
+        )
+    else:
+        yield ok("rights", f"the role {subject.server.role} may read and write what billing needs")
+
+
+def clock(subject: Subject) -> Iterator[Finding]:
+    """Compare the database's clock, which counts the hours, with this machine's."""
+    ahead = subject.server.clock_ahead_seconds
+    message = f"the database is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine"
+    hint = "Synchronise both clocks (chrony or systemd-timesyncd); hours are counted by the database's."
+    if abs(ahead) > _CLOCK_FAIL_SECONDS:
+        yield fail("clock", message, hint)
+    elif abs(ahead) > _CLOCK_WARN_SECONDS:
+        yield warn("clock", message, hint)
+    else:
+        yield ok("clock", message)
+
+
+def pooler(subject: Subject) -> Iterator[Finding]:
+    """Name a pooler in between; both modes work."""
+    mode = subject.server.pooler
+    yield ok(
+        "pooler", f"a pooler in {mode} mode, which is supported" if mode else "none, a direct connection"
+    )
+
+
+def heartbeat(subject: Subject) -> Iterator[Finding]:
+    """See who bills: one daemon alive, none, or more than one."""
+    daemons = examination.daemons(subject.connection)
+    silence = subject.settings.failover_after_minutes
+    alive = [d for d in daemons if d.age_seconds is not None and d.age_seconds < silence * 60]
+    beating = [d for d in alive if d.status == "running"]
+    if not daemons:
+        yield warn("heartbeat", "No daemon has reported yet; built-in billing bills.", _START_HINT)
+    elif not alive:
+        age = daemons[0].age_seconds
+        since = "never" if age is None else f"{age / 60:,.0f} minutes ago"
+        yield warn("heartbeat", f"Last heartbeat {since}; built-in billing bills.", _START_HINT)
+    elif not beating:
+        latest = alive[0]
+        yield warn("heartbeat", f"The daemon {latest.instance_id} says {latest.status}.", _START_HINT)
+    else:
+        yield ok("heartbeat", f"{beating[0].instance_id}, {beating[0].age_seconds:.0f} s ago")
+    if len(beating) > 1:
+        others = ", ".join(d.instance_id for d in beating[1:])
+        yield warn(
+            "other daemons",
+            f"Also seen in the last {silence} minutes: {others}.",
+            "One daemon is enough; the lease keeps them apart, so nothing is charged twice.",
+        )
+    for daemon in daemons[:1]:
+        if daemon.error_message:
+            yield warn("last error", daemon.error_message[:300], "See `containerstacks-billing runs`.")
+
+
+_START_HINT = "Start it: systemctl start containerstacks-billing.service"
+
+
+def instances(subject: Subject) -> Iterator[Finding]:
+    """See that there is something to bill."""
+    billable, every = examination.billable_instances(subject.connection, subject.settings.billable_statuses)
+    statuses = ",".join(subject.settings.billable_statuses)
+    message = f"{billable:,} of {every:,} instances are billable (BILLABLE_STATUSES={statuses})"
+    if billable:
+        yield ok("instances", message)
+    else:
+        yield warn("instances", message, "Nothing is charged until an instance has one of these statuses.")
+
+
+CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    version,
+    writable,
+    schema,
+    migrations,
+    rights,
+    clock,
+    pooler,
+)
+
+# These read tables of billing and would only repeat that one is missing.
+TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (heartbeat, instances)

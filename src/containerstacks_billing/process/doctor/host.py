@@ -1,0 +1,66 @@
+"""Checks of the machine and its configuration; they need no database."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from containerstacks_billing.billing.settings import KEYS
+from containerstacks_billing.process.configuration import Configuration
+from containerstacks_billing.process.doctor.findings import Finding, fail, ok, warn
+
+OLDEST_PYTHON = (3, 11)
+_GIBIBYTE = 1024**3
+_LITTLE_SPACE_BYTES = _GIBIBYTE
+_NO_SPACE_BYTES = 100 * 1024**2
+
+
+def interpreter() -> Iterator[Finding]:
+    """See that the interpreter is one that this version runs on."""
+    found = f"Python {platform.python_version()} at {sys.executable}"
+    if sys.version_info[:2] >= OLDEST_PYTHON:
+        yield ok("interpreter", found)
+    else:
+        yield fail("interpreter", f"{found} is too old.", "Install Python 3.11 or newer.")
+
+
+def configuration(loaded: Configuration) -> Iterator[Finding]:
+    """Report where the configuration comes from and what is odd about it."""
+    given = sum(origin.source != "default" for origin in loaded.origins.values())
+    yield ok("configuration", f"{given} settings given, the others at their defaults; see `config show`")
+    for warning in loaded.warnings:
+        yield warn("configuration", warning)
+
+
+def env_file(loaded: Configuration) -> Iterator[Finding]:
+    """Report the environment file, and lines that the service manager would read differently."""
+    file = loaded.env_file
+    if file is None:
+        yield ok(".env", "none in this directory, and none was named")
+        return
+    if not file.warnings:
+        yield ok(".env", f"{file.path}: {len(file.entries)} keys, readable by its owner alone")
+    for entry in file.entries.values():
+        if entry.key in KEYS and entry.systemd_reading:
+            yield warn(
+                ".env",
+                f"{file.path}, line {entry.line}: {entry.key} reads differently as EnvironmentFile=: "
+                f"{entry.systemd_reading}.",
+                "Write the line as KEY=value without remark, export or backslash.",
+            )
+
+
+def disk(directory: Path) -> Iterator[Finding]:
+    """See that the embedded database has room to grow."""
+    free = shutil.disk_usage(directory).free
+    message = f"{free / _GIBIBYTE:.1f} GiB free for the embedded database in {directory}"
+    hint = "Free some disk space; a full disk stops the database."
+    if free < _NO_SPACE_BYTES:
+        yield fail("disk", message, hint)
+    elif free < _LITTLE_SPACE_BYTES:
+        yield warn("disk", message, hint)
+    else:
+        yield ok("disk", message)

@@ -1,0 +1,66 @@
+"""Which database a verb works on: the operator's, else the embedded one that `up` made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from containerstacks_billing.billing.errors import ConfigurationError, DatabaseUnavailable
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres.connection import connect
+from containerstacks_billing.postgres.conninfo import read
+from containerstacks_billing.postgres.embedded import EmbeddedServer, default_directory
+
+EMBEDDED_DATABASE = "containerstacks"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A database to work on. `conninfo` may hold a password; show `describe(conninfo)` instead."""
+
+    conninfo: str
+    embedded: bool
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def target(settings: Settings, *, embedded_allowed: bool = True, say: Callable[[str], None] = _say) -> Target:
+    """Return the database of DATABASE_URL, else the embedded one, started if need be and announced by `say`.
+
+    Raises ConfigurationError where there is neither, or no DATABASE_URL for a verb that has to have it.
+    """
+    if settings.database_url is not None:
+        return Target(read(settings.database_url.get_secret_value()).text, embedded=False)
+    if not embedded_allowed:
+        raise ConfigurationError(
+            "DATABASE_URL is not set.",
+            hint="Set it in the environment or in the host application's .env: "
+            "DATABASE_URL=postgresql://user:password@localhost:5432/containerstacks",
+        )
+    server = EmbeddedServer(default_directory())
+    if server.status().version is None:
+        raise _no_database()
+    server.start()
+    if not embedded_database_exists(server):
+        raise _no_database()
+    say(f"DATABASE_URL is not set: using the embedded database in {server.directory}")
+    return Target(server.conninfo(EMBEDDED_DATABASE), embedded=True)
+
+
+def embedded_database_exists(server: EmbeddedServer) -> bool:
+    """Tell whether `up` made its database on this running server."""
+    try:
+        connect(server.conninfo(EMBEDDED_DATABASE), purpose="reading").close()
+    except DatabaseUnavailable:
+        return False
+    return True
+
+
+def _no_database() -> ConfigurationError:
+    return ConfigurationError(
+        "DATABASE_URL is not set, and there is no embedded database.",
+        hint="Set DATABASE_URL in the host application's .env, or make a demo with `containerstacks-billing up`.",
+    )
