@@ -27,6 +27,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from containerstacks_billing.postgres import embedded
+from containerstacks_billing.postgres.programs import BINARIES_SETTING
 
 SERVER_PREFIX = "containerstacks-tests-"
 SOURCES = Path(embedded.__file__).parent
@@ -56,6 +57,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # The operator's database, and whatever else libpq would read from the environment.
     for name in [name for name in os.environ if name == "DATABASE_URL" or name.startswith("PG")]:
         del os.environ[name]
+    version = _version(config)
+    if version != "18" and _foreign_server(config) is None:
+        # Every embedded server of the session is of this version, those of subprocesses too.
+        binaries = Path(f"/usr/lib/postgresql/{version}/bin")
+        if not (binaries / "initdb").exists():
+            raise pytest.UsageError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
+        os.environ[BINARIES_SETTING] = str(binaries)
     if not hasattr(config, "workerinput"):
         _stop_forgotten_servers()
         directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-"))
@@ -97,14 +105,7 @@ def server(pytestconfig: pytest.Config) -> str:
     chosen = _foreign_server(pytestconfig)
     if chosen:
         return chosen
-    version = _version(pytestconfig)
-    binaries = Path(f"/usr/lib/postgresql/{version}/bin") if version != "18" else None
-    if binaries and not (binaries / "initdb").exists():
-        pytest.exit(
-            f"PostgreSQL {version} is not installed: apt-get install postgresql-{version}", returncode=4
-        )
-    running = embedded.EmbeddedServer(pytestconfig.stash[DIRECTORY], binaries, FAST)
-    return running.start()
+    return embedded.EmbeddedServer(pytestconfig.stash[DIRECTORY], settings=FAST).start()
 
 
 @pytest.fixture(scope="session")
