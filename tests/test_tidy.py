@@ -49,8 +49,9 @@ OFFENCES = [
     ("postgres/migrations/14_runs.sql", "-- Runs.\n", "called like"),
     ("postgres/migrations/014_runs.sql", "CREATE TABLE a ();\n", "without a comment"),
     ("../../tests/test_a.py", "import time\ntime.sleep(1)\n", "a test that sleeps"),
+    ("../../tests/test_a.py", "def test_a(): ...\n", "has no sentence"),
     ("../../requirements.lock", "--find-links wheels\n", "download"),
-    ("../../notes.md", f"see {Path.home()}/notes\n", "path of one machine"),
+    ("../../notes.md", f"see {Path.home()}/.notes\n", "path of one machine"),
 ]
 
 
