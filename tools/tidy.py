@@ -130,9 +130,10 @@ def tests_that_say_nothing(root: Path) -> Iterator[str]:
     """The docstring of a test is a sentence: what holds, and why it matters."""
     for path in sorted((root / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                if not ast.get_docstring(node):
-                    yield f"{path.relative_to(root)}:{node.lineno}: {node.name} has no sentence"
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            if not ast.get_docstring(node):
+                yield f"{path.relative_to(root)}:{node.lineno}: {node.name} has no sentence"
 
 
 def addresses(root: Path) -> Iterator[str]:
@@ -158,6 +159,7 @@ CHECKS = (
     one_clock,
     migration_names,
     tests_that_sleep,
+    tests_that_say_nothing,
     addresses,
 )
 
