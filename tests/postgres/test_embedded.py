@@ -248,14 +248,16 @@ START_AND_TELL = """
     import psycopg
     from containerstacks_billing.postgres import programs
     from containerstacks_billing.postgres.embedded import EmbeddedServer
-    directory, user, reachable = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    directory, user, apart = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    # The programs stand apart from the checkout: where a plain user can read them, or where only root can.
+    found = programs.copy_programs(programs.find_programs(), apart / "programs").directory
     if user:
-        # A plain user cannot read what lies below root's home, so the programs are copied to where it can.
-        found = programs.copy_programs(programs.find_programs(), reachable / "programs").directory
         os.setgroups([]), os.setgid(user), os.setuid(user)
-    server = EmbeddedServer(directory, found if user else None, {"fsync": "off"})
+    else:
+        (apart / "programs").chmod(0o700)
+    server = EmbeddedServer(directory, found, {"fsync": "off"})
     with psycopg.connect(server.start()) as conn:
-        version = conn.execute("SHOW server_version").fetchone()[0]
+        assert conn.execute("SELECT 1").fetchone() == (1,)
     pid = int((directory / "data" / "postmaster.pid").read_text().split()[0])
     print(json.dumps({"runs_as": os.stat(f"/proc/{pid}").st_uid, "owner": os.stat(directory / "data").st_uid,
                       "stopped": server.stop()}))
@@ -278,7 +280,7 @@ def test_a_plain_user_needs_no_rights(directory: Path) -> None:
 
 @as_root
 def test_root_without_user_namespaces_becomes_an_account_that_exists(directory: Path) -> None:
-    """Where a container refuses namespaces the server runs as postgres or nobody; nobody is created."""
+    """Where a container refuses namespaces the server runs as an existing account, with its own copy of the programs."""
     accounts_before = pwd.getpwall()
     refusing = directory.parent / "bin"
     refusing.mkdir()
@@ -294,5 +296,6 @@ def test_root_without_user_namespaces_becomes_an_account_that_exists(directory: 
     assert told["runs_as"] in existing
     assert told["owner"] == told["runs_as"]
     assert told["stopped"]
+    assert (directory / "programs").is_dir()
     assert mode(directory) == "0o700"
     assert pwd.getpwall() == accounts_before
