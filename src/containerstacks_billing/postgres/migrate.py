@@ -7,7 +7,8 @@ What is trusted. The record in the database, read under a lock, is the only trut
 advisory lock of the transaction: a session lock would be lost or leaked behind a pooler. A migration in one transaction
 commits together with its record, so it is in or it is not. One that cannot be a single transaction runs on a second
 connection, step by step, while the first holds the lock and writes the record at the end; its steps are repeatable,
-so half of it is no damage. The waiting connection holds no snapshot, which `create index concurrently` would wait for.
+so half of it is no damage. Neither that first connection nor another migrator at the lock holds a snapshot meanwhile:
+`create index concurrently` waits for every one that is older, and would wait for ever.
 
 How it waits. A lock on a table is asked for with a short timeout, because everybody who comes later queues behind the
 one who waits: better to let them pass and try again, a bounded number of times.
@@ -50,8 +51,8 @@ from containerstacks_billing.postgres.migration_record import (
 
 # Longer than deadlock_timeout (1 s), after which an autovacuum in the way is cancelled for us.
 TABLE_LOCK_TIMEOUT = "2s"
-OTHER_MIGRATOR_TIMEOUT = "600s"
 ATTEMPTS = 30
+ATTEMPTS_FOR_OTHER_MIGRATOR = 600
 PAUSE_SECONDS = 1.0
 
 Result = TypeVar("Result")
@@ -82,7 +83,11 @@ def migrate(
                 done = _apply(conninfo, guard, delivered, migration, progress)
                 if done is not None:
                     applied.append(_status(migration, done))
-        _retrying(lambda: _adapt(guard), "vps_plans and vps_instances", progress)
+        _retrying(
+            lambda: _alone(guard, lambda: guard.execute(statement("adapt")), progress),
+            "the host's changes",
+            progress,
+        )
         return MigrationReport(tuple(applied), adoption_findings(guard, settings))
 
 
@@ -175,35 +180,36 @@ def _apply(
 ) -> Recorded | None:
     """Apply one migration under the lock; None when somebody else did so while we waited for it."""
 
-    def attempt() -> Recorded | None:
+    def work() -> Recorded | None:
+        table = prepare_table(guard)
+        record = read_record(guard, table)
+        refuse_mismatch(delivered, record)
+        if migration.version in record:
+            return None
+        started = time.monotonic()
+        if migration.is_one_transaction:
+            _execute(guard, migration.sql, migration.file_name)
+        else:
+            _run_steps(conninfo, migration, progress)
+        return write_record(guard, table, migration, round((time.monotonic() - started) * 1000))
+
+    return _retrying(lambda: _alone(guard, work, progress), migration.file_name, progress)
+
+
+def _alone(guard: Connection, work: Callable[[], Result], progress: Progress) -> Result:
+    """Do a piece of work in one transaction under the migrators' lock, once it is free."""
+    for attempt in range(ATTEMPTS_FOR_OTHER_MIGRATOR):
         with guard.transaction():
-            _lock(guard)
-            table = prepare_table(guard)
-            record = read_record(guard, table)
-            refuse_mismatch(delivered, record)
-            if migration.version in record:
-                return None
-            started = time.monotonic()
-            if migration.is_one_transaction:
-                _execute(guard, migration.sql, migration.file_name)
-            else:
-                _run_steps(conninfo, migration, progress)
-            return write_record(guard, table, migration, round((time.monotonic() - started) * 1000))
-
-    return _retrying(attempt, migration.file_name, progress)
-
-
-def _lock(connection: Connection) -> None:
-    """Wait for the other migrator, holding nothing; then bound the waiting for tables, where others queue behind us."""
-    connection.execute(statement("bounds"), {"lock_timeout": OTHER_MIGRATOR_TIMEOUT})
-    try:
-        connection.execute(statement("lock"))
-    except errors.LockNotAvailable:
-        raise DatabaseUnavailable(
-            "Another migration of this database has been running for ten minutes.",
-            "Wait for it to end; `containerstacks-billing migrate --status` shows how far it is.",
-        ) from None
-    connection.execute(statement("bounds"), {"lock_timeout": TABLE_LOCK_TIMEOUT})
+            guard.execute(statement("bounds"), {"lock_timeout": TABLE_LOCK_TIMEOUT})
+            if guard.execute(statement("lock")).fetchone() == (True,):
+                return work()
+        if attempt == 0:
+            progress("waiting for another migration of this database to end")
+        time.sleep(PAUSE_SECONDS)
+    raise DatabaseUnavailable(
+        "Another migration of this database has been running for ten minutes.",
+        "Wait for it to end; `containerstacks-billing migrate --status` shows how far it is.",
+    )
 
 
 def _run_steps(conninfo: str, migration: MigrationFile, progress: Progress) -> None:
@@ -229,12 +235,6 @@ def _execute(connection: Connection, sql: str, file_name: str) -> None:
     except errors.RaiseException as refusal:
         message = refusal.diag.message_primary or ""
         raise SchemaMismatch(f"{file_name}: {message}.", refusal.diag.message_hint) from None
-
-
-def _adapt(guard: Connection) -> None:
-    with guard.transaction():
-        _lock(guard)
-        guard.execute(statement("adapt"))
 
 
 def _retrying(work: Callable[[], Result], what: str, progress: Progress) -> Result:
