@@ -4,6 +4,7 @@
     database        conninfo of a fresh, migrated database, dropped after the test
     empty_database  conninfo of a fresh database without a single table
     conn            an open autocommit connection to `database`
+    role            the name of a role without rights, which logs in with the password of that same name
 
 The server is the embedded one in a private temporary directory, never the user's, or TEST_DATABASE_URL. On either,
 only databases are touched that this session made. DATABASE_URL and .env are never read.
@@ -164,6 +165,20 @@ def conn(database: str) -> Iterator[psycopg.Connection[Any]]:
     """An open autocommit connection to `database`."""
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def role(server: str, database: str) -> Iterator[str]:
+    """The name of a role that has no rights and logs in with its own name as password; dropped after the test."""
+    name = f"billing_test_{secrets.token_hex(6)}"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(name))
+        )
+        yield name
+        with psycopg.connect(database, autocommit=True) as owner:
+            owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 DIRECTORY = pytest.StashKey[Path]()

@@ -191,7 +191,7 @@ def _parameter(conninfo: str | None, name: str, otherwise: str) -> str:
         value = read(conninfo).parameters.get(name)
     except ConfigurationError:
         return otherwise
-    return '"' + value.replace('"', '""') + '"' if value else otherwise
+    return value or otherwise
 
 
 def _refused(error: psycopg.Error, conninfo: str | None) -> BillingError:
@@ -206,8 +206,8 @@ def _refused(error: psycopg.Error, conninfo: str | None) -> BillingError:
             return kind(
                 f"{_where(conninfo)} {what}.",
                 hint=hint.format(
-                    database=_parameter(conninfo, "dbname", "<database>"),
-                    user=_parameter(conninfo, "user", "<role>"),
+                    database=quoted(_parameter(conninfo, "dbname", "<database>")),
+                    user=quoted(_parameter(conninfo, "user", "<role>")),
                 ),
             )
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
@@ -248,11 +248,13 @@ def _right_missing(error: psycopg.Error, quote: str, role: str) -> RightsMissing
             hint="Run `containerstacks-billing migrate` as the owner of the host application's tables.",
         )
     if "for schema" in quote:
-        grants = [f"GRANT USAGE ON SCHEMA {quoted(name)} TO {role}; -- and CREATE for the role that migrates"]
+        grants = [
+            f"GRANT USAGE ON SCHEMA {quoted(name)} TO {quoted(role)}; -- and CREATE for the role that migrates"
+        ]
     elif "for sequence" in quote:
-        grants = [f"GRANT USAGE ON SEQUENCE {quoted(name)} TO {role};"]
+        grants = [f"GRANT USAGE ON SEQUENCE {quoted(name)} TO {quoted(role)};"]
     elif "for function" in quote:
-        grants = [f"GRANT EXECUTE ON FUNCTION {quoted(name)} TO {role};"]
+        grants = [f"GRANT EXECUTE ON FUNCTION {quoted(name)} TO {quoted(role)};"]
     else:
         grants = grants_for(name, role)
     return RightsMissing(f"The database role may not do this: {quote}.", hint="\n".join(grants) or None)

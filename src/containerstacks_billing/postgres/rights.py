@@ -39,8 +39,8 @@ _OTHERWISE = ("SELECT", "INSERT", "UPDATE")
 
 
 def quoted(identifier: str) -> str:
-    """Quote an identifier where PostgreSQL needs it; a placeholder in angle brackets stays as it is."""
-    if re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?|<\w+>|\".*\"", identifier):
+    """Quote an identifier, which may be a reserved word; our tables and <placeholders> need no quotes."""
+    if identifier in BILLING_RIGHTS or identifier in BILLING_SEQUENCES or re.fullmatch(r"<\w+>", identifier):
         return identifier
     return '"' + identifier.replace('"', '""') + '"'
 

@@ -1,0 +1,5 @@
+"""`python -m containerstacks_billing`: the command, where its script is not on the path."""
+
+from containerstacks_billing.process.cli import main
+
+main()

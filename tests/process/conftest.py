@@ -1,0 +1,41 @@
+"""The command as operators start it: a process of its own, in a directory and an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """A function that runs the command and returns its exit code and both outputs.
+
+    It starts in `tmp_path`, with no settings in its environment but those given, and with a state directory inside, so
+    that it can reach no database which the test did not name.
+    """
+
+    def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        clean = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "LANG": "C.UTF-8",
+            "CONTAINERSTACKS_BILLING_STATE": str(tmp_path / "state"),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "containerstacks_billing", *arguments],
+            cwd=tmp_path,
+            env={**clean, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,159 @@
+"""`doctor`: each fault is provoked and named with its remedy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+SECRET = "canary-5d1c6a"
+
+
+def examined(command: Command, conninfo: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run doctor on a database; return the exit code and the worst finding of each check."""
+    outcome = command("doctor", "--json", environment={"DATABASE_URL": conninfo, **environment})
+    assert SECRET not in outcome.stdout + outcome.stderr
+    document = json.loads(outcome.stdout)
+    findings: dict[str, dict[str, Any]] = {}
+    for finding in document["findings"]:
+        ranks = {"OK": 0, "WARN": 1, "FAIL": 2}
+        known = findings.get(finding["check"])
+        if known is None or ranks[finding["level"]] > ranks[known["level"]]:
+            findings[finding["check"]] = finding
+    assert document["ok"] is (outcome.returncode == 0)
+    return outcome.returncode, findings
+
+
+def levels(findings: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {check: finding["level"] for check, finding in findings.items()}
+
+
+def test_a_whole_installation_is_found_whole(command: Command, database: str, tmp_path: Path) -> None:
+    """Nothing fails before the first daemon starts; what is missing yet is a warning."""
+    code, findings = examined(command, database)
+    assert code == 0
+    assert levels(findings) == {
+        "interpreter": "OK",
+        "configuration": "OK",
+        ".env": "OK",
+        "database": "OK",
+        "server version": "OK",
+        "recovery": "OK",
+        "schema": "OK",
+        "migrations": "OK",
+        "rights": "OK",
+        "clock": "OK",
+        "pooler": "OK",
+        "heartbeat": "WARN",
+        "instances": "WARN",
+    }
+
+
+def test_one_line_per_check_for_people(command: Command, database: str) -> None:
+    """Level first, so that the eye finds the faults."""
+    outcome = command("doctor", environment={"DATABASE_URL": database})
+    assert outcome.returncode == 0
+    assert "OK   server version: PostgreSQL" in outcome.stdout
+    assert "WARN heartbeat: No daemon has reported yet" in outcome.stdout
+    assert outcome.stdout.splitlines()[-1] == "13 checks: 0 failed, 2 to look at."
+
+
+def test_a_database_that_is_away(command: Command) -> None:
+    """The seed's "Connection refused"."""
+    code, findings = examined(command, f"postgresql://u:{SECRET}@127.0.0.1:1/d")
+    assert (code, findings["database"]["level"]) == (1, "FAIL")
+    assert "no PostgreSQL is listening" in findings["database"]["message"]
+
+
+def test_a_wrong_password(command: Command, database: str, role: str) -> None:
+    """The seed's "Authentication failed"."""
+    code, findings = examined(command, make_conninfo(database, user=role, password=SECRET))
+    assert (code, "refused the password" in findings["database"]["message"]) == (1, True)
+
+
+def test_missing_tables_lead_to_migrate(command: Command, empty_database: str) -> None:
+    """Once for the tables, and not once more for every check that reads them."""
+    code, findings = examined(command, empty_database)
+    assert code == 1
+    assert "wallets" in findings["schema"]["message"]
+    assert "containerstacks-billing migrate" in findings["schema"]["hint"]
+    assert findings["migrations"]["level"] == "FAIL"
+    assert "heartbeat" not in findings
+
+
+def test_missing_rights_come_as_statements_that_mend_them(command: Command, database: str, role: str) -> None:
+    """What doctor prints is run by the owner, and doctor is content."""
+    conninfo = make_conninfo(database, user=role, password=role)
+    code, findings = examined(command, conninfo)
+    assert code == 1
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(findings["rights"]["hint"])
+    code, findings = examined(command, conninfo)
+    assert (code, findings["rights"]["level"], findings["instances"]["level"]) == (0, "OK", "WARN")
+
+
+def test_a_read_only_default_is_found(command: Command, database: str, server: str) -> None:
+    """Billing would fail at its first write."""
+    name = str(conninfo_to_dict(database)["dbname"])
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(name))
+        )
+    code, findings = examined(command, database)
+    assert (code, findings["recovery"]["level"]) == (1, "FAIL")
+
+
+def test_daemons_are_counted_by_their_heartbeats(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """None, a silent one, a living one, two living ones."""
+
+    def report(instance: str, minutes_ago: int) -> None:
+        conn.execute(
+            """
+            INSERT INTO billing_daemon_status (daemon_instance_id, status, heartbeat_at)
+            VALUES (%s, 'running', billing_clock() - make_interval(mins => %s))
+            """,
+            [instance, minutes_ago],
+        )
+
+    report("old-1", 200)
+    _, findings = examined(command, database)
+    assert findings["heartbeat"]["level"] == "WARN"
+    assert "200 minutes ago; built-in billing bills" in findings["heartbeat"]["message"]
+    report("host-2", 1)
+    _, findings = examined(command, database)
+    assert findings["heartbeat"]["message"].startswith("host-2, 6")
+    report("host-3", 2)
+    code, findings = examined(command, database)
+    assert (code, findings["other daemons"]["level"]) == (0, "WARN")
+    assert "host-3" in findings["other daemons"]["message"]
+
+
+def test_a_broken_configuration_is_a_finding(command: Command, database: str, tmp_path: Path) -> None:
+    """Doctor is what one runs when nothing works; it does not give up itself."""
+    code, findings = examined(command, database, BILLING_INTERVAL_MINUTES="0")
+    assert (code, findings["configuration"]["level"]) == (1, "FAIL")
+    path = tmp_path / ".env"
+    path.write_text(f"JWT_SECRET={SECRET}")
+    path.chmod(0o644)
+    code, findings = examined(command, database)
+    assert (code, "chmod 600" in findings["configuration"]["hint"]) == (1, True)
+
+
+def test_a_line_that_systemd_would_read_differently_is_named(
+    command: Command, database: str, tmp_path: Path
+) -> None:
+    """The unit and the command must not disagree about the interval."""
+    path = tmp_path / ".env"
+    path.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
+    path.chmod(0o600)
+    _, findings = examined(command, database)
+    assert "line 1: BILLING_INTERVAL_MINUTES reads differently" in findings[".env"]["message"]
