@@ -1,0 +1,112 @@
+"""One batch in one transaction; the argument why it is safe opens queries/charging.sql."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
+from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun
+from containerstacks_billing.postgres.connection import Connection
+from containerstacks_billing.postgres.queries import query
+
+# The planner sees tables that this very transaction changes, and statistics of them that are always a little old. It is
+# held to hash joins and index ranges, which are right for every batch, or single batches flip to nested loops for
+# seconds. SET LOCAL ends with the transaction, so a pooler hands the connection on clean.
+_PIN_PLANNER = """
+    select set_config('lock_timeout', '5s', true), set_config('statement_timeout', '30s', true),
+        set_config('idle_in_transaction_session_timeout', '15s', true),
+        set_config('enable_nestloop', 'off', true), set_config('jit', 'off', true),
+        set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true),
+        set_config('max_parallel_workers_per_gather', '0', true),
+        set_config('work_mem', '64MB', true), set_config('containerstacks_billing.advancing', 'on', true)
+"""
+
+
+class ChangedMeanwhile(Exception):
+    """The host changed an instance between charge and advance; the batch was rolled back and can be tried again."""
+
+
+class SliceFellShort(Exception):
+    """The wallet of a large organization does not cover this slice any more; it has to be charged as a whole."""
+
+
+def batch_parameters(run: OpenRun, batch: Batch) -> dict[str, Any]:
+    """Return the values that the statements of queries/charging.sql bind."""
+    key = f"{run.run_id % 2**32:08x}{batch.number >> 12:04x}8{batch.number % 2**12:03x}"
+    return {
+        "run_id": run.run_id,
+        "batch": batch.number,
+        "as_of": run.as_of,
+        "fencing_token": run.fencing_token,
+        "nonce": run.nonce,
+        "first_organization": batch.first_organization,
+        "last_organization": batch.last_organization,
+        "first_instance": batch.first_instance,
+        "last_instance": batch.last_instance,
+        "batch_key": key,
+        "first_id": f"{key}8{0:015x}",
+        "last_id": f"{key}8{2**60 - 1:015x}",
+        "every_status": run.terms.billable_statuses == ("*",),
+        "billable_statuses": list(run.terms.billable_statuses),
+        "hours_per_month": run.terms.hours_per_month,
+        "max_catch_up_hours": run.terms.max_catch_up_hours,
+        "currency": run.terms.currency,
+        "debts": False,
+    }
+
+
+def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+    """Charge one batch and commit it, or leave nothing behind."""
+    values = batch_parameters(run, batch)
+    with connection.transaction():
+        connection.execute(_PIN_PLANNER)
+        if connection.execute(query("fence"), values).fetchone() is None:
+            raise LeaseLost("another biller took over the lease; this batch charged nothing")
+        in_debt = _one(connection, "lock_wallets", values)[0]
+        pieces = connection.execute(query("charge"), values).rowcount
+        if in_debt:
+            grown = connection.execute(query("grow_debts"), values).rowcount
+            recorded = connection.execute(query("record_debts"), values).rowcount
+            pieces += grown + recorded
+            values["debts"] = True
+        _advance(connection, values, pieces)
+        short = connection.execute(query("mark_past_due"), values).rowcount
+        if short and batch.is_slice:
+            raise SliceFellShort
+        if short or in_debt:
+            values["debts"] = True
+            connection.execute(query("pay_debts"), values)
+        connection.execute(query("post_entries"), values)
+        connection.execute(query("debit_wallets"), values)
+        if short or in_debt:
+            connection.execute(query("clear_past_due"), values)
+        instances, hours, amount = _one(connection, "record_batch", values)
+    return BatchResult(instances, hours, amount)
+
+
+def _advance(connection: Connection, values: dict[str, Any], pieces: int) -> None:
+    """Move the watermarks and settle the segments; as many must move as were charged."""
+    advanced = connection.execute(query("advance_watermarks"), values).rowcount
+    if advanced == pieces:
+        return
+    settled = connection.execute(query("settle_segments"), values).rowcount
+    if advanced + settled == pieces:
+        return
+    if (advanced, settled) != _one(connection, "expected_advances", values):
+        raise ChangedMeanwhile
+
+
+def _one(connection: Connection, name: str, values: dict[str, Any]) -> tuple[Any, ...]:
+    row = connection.execute(query(name), values).fetchone()
+    if row is None:
+        raise InvariantBroken(f"the statement {name} returned nothing")
+    return row
+
+
+def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:
+    """After the unique key refused a batch: mark what stands behind its own charges, so that the next attempt leaves it out."""
+    values = batch_parameters(run, batch)
+    with connection.transaction():
+        connection.execute(_PIN_PLANNER)
+        connection.execute(query("note_damaged_watermarks"), values)
+        connection.execute(query("note_damaged_segments"), values)

@@ -1,0 +1,61 @@
+"""The statements, by name.
+
+SQL lives in `queries/*.sql`, one file per subject. A file holds named queries, and parts that several of them share:
+
+    -- name: lock_wallets
+    -- A sentence that says what it does.
+    select ...
+
+    -- part: payers
+    -- A common table expression, named as a state of the data.
+    payer as (...)
+
+    -- name: charge
+    -- ...
+    insert into ... with
+    -- include: payers, tariffs
+
+An include is replaced by the parts that it lists, separated by commas; a part is found in the same file or in any other.
+Values are bound by the driver, as %(name)s; nothing is ever pasted into a statement.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import LiteralString, cast
+
+_HEADING = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+
+
+@cache
+def _sections() -> dict[str, dict[str, str]]:
+    sections: dict[str, dict[str, str]] = {"name": {}, "part": {}}
+    for file in sorted(files(__package__).joinpath("queries").iterdir(), key=lambda file: file.name):
+        if not file.name.endswith(".sql"):
+            continue
+        pieces = _HEADING.split(file.read_text(encoding="utf-8"))[1:]
+        for kind, name, body in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+            if name in sections[kind]:
+                raise ValueError(f"{file.name}: a second {kind} called {name}")
+            sections[kind][name] = body.strip()
+    return sections
+
+
+@cache
+def query(name: str) -> LiteralString:
+    """Return the statement called `name`, its parts put in; `KeyError` when there is none.
+
+    The comments go: psycopg would take a percent sign in one for a placeholder, and the server has no use for them.
+    """
+    sections = _sections()
+
+    def parts(match: re.Match[str]) -> str:
+        return ",\n".join(sections["part"][part.strip()] for part in match[1].split(","))
+
+    text = _INCLUDE.sub(parts, sections["name"][name])
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    # The text is a file of this package, as constant as a literal; psycopg's types ask for one.
+    return cast("LiteralString", "\n".join(lines))

@@ -1,0 +1,424 @@
+-- One batch of a run: what happens between BEGIN and COMMIT for one range of organizations.
+--
+-- Why no schedule of billers, crashes and pauses can charge an hour twice, and none can lose one:
+--
+--   fence    The lease row is held FOR KEY SHARE until COMMIT, so a takeover waits for us, and after a takeover we find
+--            no row and charge nothing. This only keeps billers apart; the next steps are safe without it.
+--   lock     Wallets are locked in one order before anything else is read. Each statement that follows takes its own
+--            snapshot (READ COMMITTED) and so sees what the holder before us committed, never what a scan saw earlier.
+--   charge   Charges are derived from the rows as they are now. The unique key over (organization, instance, start of the
+--            period) refuses a second copy of a charge, whoever writes it.
+--   advance  A watermark moves only from the start of what was charged to its end. If the host changed the instance in
+--            between, its row no longer stands at the start, fewer rows move than were charged, and the caller rolls
+--            the whole batch back.
+--   post     Ledger entry and debit are both sums over the charges that this transaction wrote, so they cannot differ
+--            from them.
+--
+-- All or nothing is the transaction's; no memory of the process takes part in it. After any error the batch is derived
+-- again from the rows.
+--
+-- Money that is short: a wallet without debts that covers everything due is billed by `charge` at once, which is nearly all of
+-- them. Everything else is first recorded as owed (`failed` rows: by `charge` when the wallet falls short now, by `grow_debts`
+-- and `record_debts` when it owed before), and then `pay_debts` pays what the wallet can, hour by hour, over old and
+-- new debts alike. So there is one place that decides who is paid first.
+--
+-- The range of organizations is repeated for every table: PostgreSQL does not infer it across joins.
+
+
+-- part: payers
+-- The wallet that pays for an organization: the oldest in the currency of billing. A balance that is no number covers
+-- everything, since NaN sorts above all numbers, so such a wallet pays nothing and its instances are quarantined.
+payer as (
+    select distinct on (organization_id) id as wallet_id, organization_id, balance, billing_carry, past_due_since,
+        balance - billing_carry as available
+    from wallets
+    where organization_id between %(first_organization)s and %(last_organization)s
+      and currency = %(currency)s
+    order by organization_id, created_at, id
+)
+
+-- part: plan_rates
+-- Every name under which an instance may know its plan, with the rates of that plan and when they hold. The plan whose
+-- id it is wins; else the active plans with that provider_plan_id, if they cost the same. A plan with one unusable price
+-- is left out as a whole, or hours in the middle would stay uncharged and nobody would see it.
+plan_name as (
+    select plan_id::text as name, plan_id from plan_price_versions group by plan_id
+    union all
+    select provider_plan_id, (array_agg(id order by created_at, id))[1]
+    from vps_plans
+    where active and provider_plan_id not in (select plan_id::text from plan_price_versions)
+    group by provider_plan_id
+    having count(distinct (base_price, markup_price)) = 1
+),
+unusable_plan as (
+    select distinct plan_id from plan_price_versions
+    where not coalesce(base_price between -100000000 and 100000000, false)
+       or not coalesce(markup_price, 0) between -100000000 and 100000000
+       or not coalesce(backup_price_hourly, 0) between 0 and 100000000
+       or not coalesce(backup_upcharge_hourly, 0) between 0 and 100000000
+       or base_price + coalesce(markup_price, 0) < 0
+),
+plan_rate as materialized (
+    select plan_name.name, version.plan_id, version.valid_from, version.valid_to,
+        round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s, 8) as hourly_rate,
+        round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s
+            + coalesce(backup_price_hourly, 0) + coalesce(backup_upcharge_hourly, 0), 8) as hourly_rate_with_backups,
+        exists (select from vps_plans where vps_plans.id = version.plan_id) as on_sale
+    from plan_name
+    join plan_price_versions version using (plan_id)
+    where not exists (select from unusable_plan where unusable_plan.plan_id = version.plan_id)
+)
+
+-- part: released
+-- Until when somebody approved hours beyond the catch-up bound.
+released as (
+    select organization_id, instance_id, max(charge_until) as released_until
+    from billing_decisions
+    where organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id, instance_id
+)
+
+-- part: pieces
+-- What is due, priced: one row per stretch and price. A stretch is the whole hours of an instance since its watermark, or a
+-- closed segment. An hour is priced at its start, so a price that begins at half past takes effect with the next hour.
+-- An instance is left out, and so found by `set_aside`, when its watermark is no date or stands before what was charged
+-- already (rated_until), or when it has more hours due than anybody approved.
+closed_stretch as (
+    select segment.organization_id, instance_id, id as segment_id, plan_id as plan_name, backups,
+        started_at as starts_at, charge_until as until,
+        ceil(extract(epoch from charge_until - started_at) / 3600)::integer as hours,
+        extract(epoch from charge_until - greatest(started_at, least(released_until, charge_until))) / 3600
+            as hours_to_answer_for
+    from billing_usage_segments segment
+    left join released using (organization_id, instance_id)
+    where segment.organization_id between %(first_organization)s and %(last_organization)s
+      and instance_id between %(first_instance)s and %(last_instance)s
+      and outcome is null and closed_at <= %(as_of)s
+),
+closed_hours as (
+    select instance_id, sum(hours_to_answer_for) as hours_to_answer_for from closed_stretch group by instance_id
+),
+open_stretch as (
+    select instance.organization_id, id as instance_id, plan_id as plan_name, billing_has_backups(instance) as backups,
+        watermark as starts_at,
+        floor(extract(epoch from %(as_of)s - watermark) / 3600)::integer as hours
+    from vps_instances instance, lateral (select coalesce(last_billed_at, created_at) as watermark) at
+    where instance.organization_id between %(first_organization)s and %(last_organization)s
+      and id between %(first_instance)s and %(last_instance)s
+      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and watermark <= %(as_of)s - interval '1 hour'
+      and isfinite(watermark)
+      and watermark >= coalesce(rated_until, watermark)
+),
+stretch as (
+    select open_stretch.organization_id, instance_id, null::bigint as segment_id, plan_name, backups, starts_at,
+        starts_at + hours * interval '1 hour' as until, hours, true as is_open
+    from open_stretch
+    left join closed_hours using (instance_id)
+    left join released using (organization_id, instance_id)
+    where coalesce(closed_hours.hours_to_answer_for, 0) + case
+            when released_until > starts_at then hours - floor(extract(epoch from
+                least(released_until, starts_at + hours * interval '1 hour') - starts_at) / 3600)
+            else hours end <= %(max_catch_up_hours)s
+    union all
+    select closed_stretch.organization_id, instance_id, segment_id, plan_name, backups, starts_at, until, hours, false
+    from closed_stretch
+    left join closed_hours using (instance_id)
+    where closed_hours.hours_to_answer_for <= %(max_catch_up_hours)s
+),
+piece as (
+    select organization_id, instance_id, segment_id, plan_rate.plan_id, rate as hourly_rate,
+        stretch.starts_at + first_hour * interval '1 hour' as starts_at,
+        case when last_hour = hours then until else stretch.starts_at + last_hour * interval '1 hour' end as ends_at,
+        case when is_open or last_hour < hours then (last_hour - first_hour) * rate
+             else billing_amount(rate, stretch.starts_at + first_hour * interval '1 hour', until) end as amount
+    from stretch
+    join plan_rate on plan_rate.name = plan_name and (on_sale or not is_open)
+        and valid_from <= stretch.starts_at + (hours - 1) * interval '1 hour' and stretch.starts_at < valid_to,
+    lateral (
+        select case when backups then hourly_rate_with_backups else hourly_rate end as rate,
+            case when valid_from <= stretch.starts_at then 0
+                 else ceil(extract(epoch from valid_from - stretch.starts_at) / 3600)::integer end as first_hour,
+            case when stretch.starts_at + (hours - 1) * interval '1 hour' < valid_to then hours
+                 else ceil(extract(epoch from valid_to - stretch.starts_at) / 3600)::integer end as last_hour
+    ) span
+    where first_hour < last_hour
+)
+
+-- name: fence
+-- Hold the lease for the length of the transaction; no row means that it is not ours any more.
+select true from billing_leases
+where name = 'billing' and fencing_token = %(fencing_token)s and nonce = %(nonce)s
+for key share;
+
+-- name: lock_wallets
+-- Lock the wallets of the batch in order, and count those that owe. Every biller of these organizations waits here.
+select count(*) filter (where past_due_since is not null) as wallets_past_due
+from (
+    select past_due_since from wallets
+    where organization_id between %(first_organization)s and %(last_organization)s
+    order by organization_id, created_at, id
+    for no key update
+) wallet;
+
+-- name: charge
+-- Charge what is due to the wallets that owe nothing: billed where the wallet covers all of it, owed where it does not.
+insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
+    total_amount, status, payment_transaction_id, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
+with
+-- include: payers, plan_rates, released, pieces
+select
+    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, (extract(epoch from starts_at) * 1000000)::bigint)),
+    organization_id, instance_id, starts_at, ends_at, hourly_rate, amount,
+    case when covered then 'billed' else 'failed' end,
+    case when covered and trunc(billing_carry + total, 2) > 0
+         then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)) end,
+    %(run_id)s, plan_id, segment_id,
+    case when covered then null else %(as_of)s end,
+    %(as_of)s, %(as_of)s
+from (
+    select piece.*, billing_carry, total <= available as covered
+    from (select *, sum(amount) over (partition by organization_id) as total from piece) piece
+    join payer using (organization_id)
+    where past_due_since is null
+      and balance between -100000000000 and 100000000000
+) charge;
+
+-- name: grow_debts
+-- Let a debt grow by the hours that follow it without a break at the same rate. Only a debt of whole hours grows: a fraction
+-- of an hour is the last unit of its stretch, and what follows it begins a new one.
+with
+-- include: payers, plan_rates, released, pieces
+update vps_billing_cycles debt
+set billing_period_end = piece.ends_at, total_amount = debt.total_amount + piece.amount, grown_from = piece.starts_at,
+    segment_id = piece.segment_id, run_id = %(run_id)s, debt_batch = %(batch)s, updated_at = %(as_of)s
+from piece join payer using (organization_id)
+where payer.past_due_since is not null
+  and balance between -100000000000 and 100000000000
+  and debt.organization_id between %(first_organization)s and %(last_organization)s
+  and debt.organization_id = piece.organization_id and debt.vps_instance_id = piece.instance_id
+  and debt.status = 'failed' and debt.run_id is not null
+  and debt.billing_period_end = piece.starts_at and debt.hourly_rate = piece.hourly_rate and debt.plan_id = piece.plan_id
+  and extract(epoch from debt.billing_period_end - debt.billing_period_start) %% 3600 = 0;
+
+-- name: record_debts
+-- Record what is due from wallets that owe already, and that continues no debt, as debts of its own.
+insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
+    total_amount, status, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
+with
+-- include: payers, plan_rates, released, pieces
+select
+    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, (extract(epoch from starts_at) * 1000000)::bigint)),
+    organization_id, instance_id, starts_at, ends_at, hourly_rate, amount, 'failed', %(run_id)s, plan_id, segment_id,
+    %(as_of)s, %(as_of)s, %(as_of)s
+from piece join payer using (organization_id)
+where payer.past_due_since is not null
+  and balance between -100000000000 and 100000000000
+  and not exists (
+    select from vps_billing_cycles debt
+    where debt.organization_id between %(first_organization)s and %(last_organization)s
+      and debt.organization_id = piece.organization_id and debt.vps_instance_id = piece.instance_id
+      and debt.status = 'failed' and debt.run_id = %(run_id)s and debt.debt_batch = %(batch)s
+      and debt.grown_from = piece.starts_at);
+
+-- part: fresh
+-- The charges and debts that this batch wrote or grew: new rows stand side by side in the primary key, old ones carry the
+-- number of the batch. A batch that is tried again has another number, so what an attempt with an unknown outcome did commit
+-- is never taken for the work of the next.
+fresh as (
+    select organization_id, vps_instance_id, segment_id, billing_period_start as starts_at, billing_period_end as ends_at
+    from vps_billing_cycles
+    where id between %(first_id)s and %(last_id)s
+    union all
+    select organization_id, vps_instance_id, segment_id, grown_from, billing_period_end
+    from vps_billing_cycles
+    where %(debts)s and past_due_since is not null and run_id = %(run_id)s and debt_batch = %(batch)s
+      and organization_id between %(first_organization)s and %(last_organization)s
+      and status = 'failed'
+)
+
+-- name: expected_advances
+-- Count the instances and the segments that the batch has charged: as many must advance and be settled.
+with
+-- include: fresh
+select count(distinct vps_instance_id) filter (where segment_id is null) as instances,
+    count(distinct segment_id) as segments
+from fresh;
+
+-- name: advance_watermarks
+-- Move each watermark from the start of what was charged to its end, if it still stands at the start.
+with
+-- include: fresh
+update vps_instances instance
+set last_billed_at = charged.ends_at, rated_until = charged.ends_at
+from (
+    select organization_id, vps_instance_id, min(starts_at) as starts_at, max(ends_at) as ends_at
+    from fresh where segment_id is null
+    group by organization_id, vps_instance_id
+) charged
+where instance.organization_id between %(first_organization)s and %(last_organization)s
+  and instance.organization_id = charged.organization_id and instance.id = charged.vps_instance_id
+  and coalesce(instance.last_billed_at, instance.created_at) = charged.starts_at;
+
+-- name: settle_segments
+-- Mark the segments that were charged; each once.
+with
+-- include: fresh
+update billing_usage_segments segment
+set outcome = 'charged', run_id = %(run_id)s
+from (select distinct organization_id, segment_id from fresh where segment_id is not null) charged
+where segment.organization_id between %(first_organization)s and %(last_organization)s
+  and segment.organization_id = charged.organization_id and segment.id = charged.segment_id and outcome is null;
+
+-- name: mark_past_due
+-- Note on the wallets that fell short in this batch that they owe.
+with
+-- include: payers
+update wallets set past_due_since = %(as_of)s
+from payer
+where wallets.organization_id between %(first_organization)s and %(last_organization)s
+  and wallets.id = payer.wallet_id and wallets.past_due_since is null
+  and payer.organization_id in (
+    select organization_id from vps_billing_cycles
+    where id between %(first_id)s and %(last_id)s and status = 'failed');
+
+-- name: pay_debts
+-- Pay what is owed, oldest hour first, then by instance, whole hours, until the first that does not fit. A debt that is
+-- paid in part keeps its paid hours as a charge; the rest becomes a debt of its own. Wallets that cover everything, or
+-- not even the cheapest hour, are decided without looking at single hours.
+with
+-- include: payers
+,
+debt as (
+    select debt.*, available, billing_carry,
+        ceil(extract(epoch from billing_period_end - billing_period_start) / 3600)::integer as hours,
+        sum(total_amount) over (partition by organization_id) as owed,
+        min(case when total_amount < hourly_rate then total_amount else hourly_rate end)
+            over (partition by organization_id) as cheapest_hour_at_most
+    from vps_billing_cycles debt join payer using (organization_id)
+    where debt.organization_id between %(first_organization)s and %(last_organization)s
+      and debt.status = 'failed' and debt.run_id is not null
+      and payer.past_due_since is not null
+      and balance between -100000000000 and 100000000000
+),
+hour as (
+    select id, organization_id, available, hour_amount,
+        sum(hour_amount) over (partition by organization_id order by starts_at, vps_instance_id
+            rows unbounded preceding) as paid_so_far
+    from debt, generate_series(0, hours - 1) as number, lateral (
+        select billing_period_start + number * interval '1 hour' as starts_at,
+            case when number = hours - 1 then total_amount - number * hourly_rate else hourly_rate end as hour_amount
+    ) one
+    where owed > available
+),
+paid as (
+    select id, hours as paid_hours from debt where owed <= available
+    union all
+    select id, count(*)::integer from hour where paid_so_far <= available group by id
+),
+settled as (
+    select debt.*, paid_hours, case when paid_hours = hours then total_amount else paid_hours * hourly_rate end as paid_amount,
+        billing_period_start + paid_hours * interval '1 hour' as paid_until
+    from paid join debt using (id)
+),
+entry as (
+    select organization_id, trunc(min(billing_carry) + sum(paid_amount), 2) > 0 as is_written
+    from settled group by organization_id
+),
+rest as (
+    insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end,
+        hourly_rate, total_amount, status, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
+    select
+        billing_batch_uuid(%(batch_key)s,
+            uuid_hash_extended(vps_instance_id, (extract(epoch from paid_until) * 1000000)::bigint)),
+        organization_id, vps_instance_id, paid_until, billing_period_end, hourly_rate, total_amount - paid_amount,
+        'failed', %(run_id)s, plan_id, segment_id, past_due_since, created_at, %(as_of)s
+    from settled where paid_hours < hours
+)
+update vps_billing_cycles charge
+set status = 'billed', run_id = %(run_id)s, debt_batch = %(batch)s, total_amount = paid_amount,
+    billing_period_end = case when paid_hours = hours then charge.billing_period_end else paid_until end,
+    payment_transaction_id = case when entry.is_written
+        then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(charge.organization_id, 0)) end,
+    updated_at = %(as_of)s
+from settled join entry using (organization_id)
+where charge.organization_id between %(first_organization)s and %(last_organization)s
+  and charge.id = settled.id;
+
+-- part: billed
+-- What this batch billed, by organization: new charges by the range of the primary key, former debts by the batch's number.
+billed as (
+    select organization_id, sum(total_amount) as amount, count(distinct vps_instance_id) as instances,
+        sum(extract(epoch from billing_period_end - billing_period_start)) / 3600 as hours,
+        (array_agg(vps_instance_id))[1] as one_instance
+    from (
+        select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end
+        from vps_billing_cycles
+        where id between %(first_id)s and %(last_id)s and status = 'billed' and past_due_since is null
+        union all
+        select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end
+        from vps_billing_cycles
+        where %(debts)s and past_due_since is not null and run_id = %(run_id)s and debt_batch = %(batch)s
+          and status = 'billed'
+          and organization_id between %(first_organization)s and %(last_organization)s
+    ) charge
+    group by organization_id
+)
+
+-- name: post_entries
+-- Write one ledger entry per wallet: the whole cents of its carry and of what was billed. No cents, no entry.
+insert into payment_transactions (id, organization_id, amount, currency, payment_method, payment_provider,
+    provider_transaction_id, status, description, metadata, created_at, updated_at)
+with
+-- include: payers, billed
+select
+    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)),
+    organization_id, -debit, %(currency)s, 'wallet_debit', 'internal', 'billing-run-' || %(run_id)s::text, 'completed',
+    'VPS Hourly Billing - ' || case when instances > 1 then instances::text || ' instances' else coalesce(
+            (select label from vps_instances where id = one_instance),
+            (select label from billing_usage_segments segment
+             where segment.organization_id = billed.organization_id and instance_id = one_instance
+             order by started_at desc limit 1), one_instance::text) end
+        || ' (' || trim_scale(round(hours, 4))::text || 'h)',
+    jsonb_build_object('balance_before', balance, 'balance_after', balance - debit, 'run_id', %(run_id)s::bigint,
+        'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry),
+    %(as_of)s, %(as_of)s
+from billed join payer using (organization_id), lateral (select trunc(billing_carry + amount, 2) as debit) cents
+where debit > 0;
+
+-- name: debit_wallets
+-- Take the same cents off the balance and carry on what is left below a cent.
+with
+-- include: payers, billed
+update wallets
+set balance = wallets.balance - trunc(wallets.billing_carry + amount, 2),
+    billing_carry = wallets.billing_carry + amount - trunc(wallets.billing_carry + amount, 2)
+from billed join payer using (organization_id)
+where wallets.organization_id between %(first_organization)s and %(last_organization)s
+  and wallets.id = payer.wallet_id;
+
+-- name: clear_past_due
+-- Take the mark off the wallets that owe nothing any more.
+update wallets set past_due_since = null
+where organization_id between %(first_organization)s and %(last_organization)s
+  and past_due_since is not null
+  and not exists (
+    select from vps_billing_cycles debt
+    where debt.organization_id = wallets.organization_id and debt.status = 'failed' and debt.run_id is not null);
+
+-- name: record_batch
+-- Add the batch to the run row, and return it.
+with
+-- include: billed
+,
+batch as (
+    select coalesce(sum(instances), 0)::bigint as instances, coalesce(sum(hours), 0) as hours,
+        coalesce(sum(amount), 0) as amount, count(*) as organizations
+    from billed
+)
+update billing_runs
+set batches = batches + 1, instances_billed = instances_billed + batch.instances,
+    hours = billing_runs.hours + batch.hours, amount = billing_runs.amount + batch.amount
+from batch
+where id = %(run_id)s and outcome is null
+returning batch.instances, batch.hours, batch.amount;

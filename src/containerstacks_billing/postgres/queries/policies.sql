@@ -1,0 +1,56 @@
+-- What is billable, dated. A change of BILLABLE_STATUSES takes effect with the run that brings it and never before.
+
+-- name: policy_in_force
+-- The policy that holds now, and whether the change to it is finished.
+select id, billable_statuses, partial_hour, valid_from::text, settled from billing_policies where valid_to = 'infinity' for update;
+
+-- name: rewrite_first_policy
+-- Before anything was ever metered or billed the settings are simply what they are.
+update billing_policies set billable_statuses = %(billable_statuses)s, partial_hour = %(partial_hour)s
+where valid_from = '-infinity' and valid_to = 'infinity'
+  and not exists (select from billing_runs where outcome <> 'held')
+  and not exists (select from billing_usage_segments)
+returning true;
+
+-- name: end_policy
+-- Let the policy in force end at an instant.
+update billing_policies set valid_to = %(as_of)s where id = %(policy)s and valid_from < %(as_of)s returning true;
+
+-- name: begin_policy
+-- Let the new policy begin there. Its change is not finished while stretches are open that began under the old one.
+insert into billing_policies (billable_statuses, partial_hour, valid_from, settled)
+values (%(billable_statuses)s, %(partial_hour)s, %(as_of)s, false);
+
+-- name: close_stretches_of_old_policy
+-- Close some of the stretches of instances that were billable and are not any more, or the other way round, at the instant of
+-- the change; each is judged by the policy that it began under. Repeated until nothing is left to close.
+with change as (
+    select old.billable_statuses as old_statuses, new.billable_statuses as new_statuses, new.valid_from as changed_at
+    from billing_policies new join billing_policies old on old.valid_to = new.valid_from
+    where not new.settled
+),
+stretch as (
+    select instance.organization_id, id, label, plan_id, status, billing_has_backups(instance) as backups, rated_from,
+        greatest(coalesce(last_billed_at, created_at), rated_until) as started_at, changed_at
+    from vps_instances instance, change
+    where (coalesce(status = any (old_statuses), false) or old_statuses = '{*}')
+        <> (coalesce(status = any (new_statuses), false) or new_statuses = '{*}')
+      and greatest(coalesce(last_billed_at, created_at), rated_until) < changed_at
+      and isfinite(greatest(coalesce(last_billed_at, created_at), rated_until))
+    order by organization_id, id
+    limit 5000
+    for no key update of instance
+),
+moved as (
+    update vps_instances instance set last_billed_at = changed_at, rated_until = changed_at
+    from stretch where instance.id = stretch.id
+)
+insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
+    charge_until, closed_at, reason, rated_from, outcome)
+select organization_id, id, label, plan_id, status, backups, started_at, changed_at, judged.charge_until, changed_at, 'policy',
+    rated_from, judged.outcome
+from stretch, billing_judge_segment(status, started_at, changed_at) judged;
+
+-- name: settle_policy
+-- The change is finished.
+update billing_policies set settled = true where not settled;

@@ -1,0 +1,126 @@
+-- What a run left out, and why, in words that the person who has to repair it understands.
+
+-- part: left_out
+-- The billable instances that still have a full hour due after the run, or whose dates are unusable, and the closed
+-- segments that could not be charged. Nothing here is trusted by the charging statements: they leave such rows out by
+-- themselves, and this finds what they left.
+left_out as (
+    select instance.organization_id, instance.id as instance_id, 0::bigint as segment_id, label, plan_id as plan_name,
+        billing_has_backups(instance) as backups, coalesce(last_billed_at, created_at) as starts_at, rated_until,
+        null::timestamptz as until, null::text as outcome
+    from vps_instances instance
+    where (%(every_status)s or status = any (%(billable_statuses)s))
+      and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
+            and %(as_of)s + interval '1 hour'
+           and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true
+      and organization_id between %(first_organization)s and %(last_organization)s
+    union all
+    select organization_id, instance_id, id, label, plan_id, backups, started_at, started_at, charge_until, outcome
+    from billing_usage_segments
+    where (outcome is null and closed_at <= %(as_of)s or outcome = 'damaged')
+      and organization_id between %(first_organization)s and %(last_organization)s
+      and exists (select from organizations where id = organization_id)
+)
+
+-- name: set_aside
+-- Write the quarantine anew for these organizations: who was left out, the first reason that applies, and since when.
+with
+-- include: payers, plan_rates, released, left_out
+,
+examined as (
+    select left_out.*, wallet_id, balance, released_until,
+        (select count(*) from vps_plans where active and provider_plan_id = plan_name) as plans_of_that_name,
+        exists (select from plan_price_versions where plan_id::text = plan_name) as plan_known,
+        exists (select from vps_plans where id::text = plan_name) as plan_there,
+        exists (select from plan_rate where name = plan_name and (on_sale or segment_id > 0)) as plan_usable,
+        isfinite(starts_at) as dated,
+        case when not isfinite(starts_at) then null
+             when until is not null then extract(epoch from until - starts_at) / 3600
+             when starts_at < %(as_of)s then floor(extract(epoch from %(as_of)s - starts_at) / 3600)
+             else 0 end as due_hours
+    from left_out
+    left join payer using (organization_id)
+    left join released using (organization_id, instance_id)
+),
+told as (
+    select *, case
+        when starts_at is null then 'undated'
+        when not dated then 'infinite watermark'
+        when starts_at > %(as_of)s + interval '1 hour' then 'future watermark'
+        when starts_at < rated_until or outcome = 'damaged' then 'damaged watermark'
+        when wallet_id is null then 'no wallet'
+        when not coalesce(balance between -100000000000 and 100000000000, false) then 'unusable balance'
+        when not plan_there and plans_of_that_name > 1 and not plan_usable then 'ambiguous plan'
+        when not plan_usable and (plan_there or plans_of_that_name > 0) then 'unusable price'
+        when not plan_usable then 'no plan'
+        when sum(due_hours) over (partition by organization_id, instance_id) > %(max_catch_up_hours)s then 'held'
+        end as reason
+    from examined
+),
+found as (
+    select *, case reason
+        when 'undated' then 'has neither a creation time nor a watermark: set created_at'
+        when 'infinite watermark' then 'its watermark is infinite: set last_billed_at to the end of its last charge'
+        when 'future watermark' then 'its watermark lies in the future (' || starts_at::text || '): correct last_billed_at'
+        when 'damaged watermark' then 'its watermark was moved back behind what was charged already: set last_billed_at to '
+            || coalesce(rated_until::text, 'the end of its last charge')
+        when 'no wallet' then 'its organization has no ' || %(currency)s || ' wallet: create one'
+        when 'unusable balance' then 'the balance of its wallet is no usable number: correct wallets.balance'
+        when 'ambiguous plan' then plans_of_that_name::text
+            || ' active plans with different prices have the provider_plan_id ' || left(plan_name, 100) || ': give it the id of one'
+        when 'unusable price' then 'a price of its plan is missing, negative or no number: correct vps_plans'
+        when 'no plan' then 'there is no plan ' || left(plan_name, 100) || ': correct plan_id or create the plan'
+        when 'held' then trim_scale(round(due_hours, 2))::text || ' hours are due, more than MAX_CATCH_UP_HOURS ('
+            || %(max_catch_up_hours)s::text || '): decide with containerstacks-billing release'
+        end as detail
+    from told where reason is not null
+),
+gone as (
+    delete from billing_quarantine old
+    where organization_id between %(first_organization)s and %(last_organization)s
+      and not exists (select from found where found.organization_id = old.organization_id
+                      and found.instance_id = old.instance_id and found.segment_id = old.segment_id)
+)
+insert into billing_quarantine as kept (organization_id, instance_id, segment_id, label, reason, detail, due_hours,
+    first_seen_at, last_seen_at, run_id)
+select organization_id, instance_id, segment_id, left(label, 255), reason, detail, due_hours, %(as_of)s, %(as_of)s, %(run_id)s
+from found
+on conflict (organization_id, instance_id, segment_id) do update
+set label = excluded.label, reason = excluded.reason, detail = excluded.detail, due_hours = excluded.due_hours,
+    last_seen_at = excluded.last_seen_at, run_id = excluded.run_id,
+    first_seen_at = case when kept.reason = excluded.reason then kept.first_seen_at else excluded.first_seen_at end;
+
+-- name: quarantine_is_empty
+-- Whether nothing is set aside at present.
+select not exists (select from billing_quarantine);
+
+-- name: note_damaged_watermarks
+-- After the unique key refused a batch: find the instances whose watermark stands before the end of a charge of ours, and
+-- say so in rated_until, which makes the charging statements leave them out.
+update vps_instances instance
+set rated_until = charged.until
+from (
+    select organization_id, vps_instance_id, max(billing_period_end) as until
+    from vps_billing_cycles
+    where run_id is not null
+      and organization_id between %(first_organization)s and %(last_organization)s
+      and vps_instance_id between %(first_instance)s and %(last_instance)s
+    group by organization_id, vps_instance_id
+) charged
+where instance.organization_id between %(first_organization)s and %(last_organization)s
+  and instance.organization_id = charged.organization_id and instance.id = charged.vps_instance_id
+  and coalesce(last_billed_at, created_at) < charged.until
+  and rated_until is distinct from charged.until;
+
+-- name: note_damaged_segments
+-- The same for closed segments that begin where something was charged already.
+update billing_usage_segments segment
+set outcome = 'damaged'
+where organization_id between %(first_organization)s and %(last_organization)s
+  and instance_id between %(first_instance)s and %(last_instance)s
+  and outcome is null
+  and exists (
+    select from vps_billing_cycles charge
+    where charge.run_id is not null and charge.organization_id = segment.organization_id
+      and charge.vps_instance_id = segment.instance_id
+      and charge.billing_period_start < segment.charge_until and charge.billing_period_end > segment.started_at);

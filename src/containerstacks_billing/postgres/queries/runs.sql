@@ -1,0 +1,137 @@
+-- The life of a run's row, the plan of its batches, and what it compares itself with before it charges.
+
+-- name: database_clock
+-- Read the clock that money goes by. Asked once per run; everything else gets the answer as an argument.
+select billing_clock();
+
+-- name: close_abandoned_runs
+-- Close the runs whose holder died: whoever holds the lease now is the only one who can have one open.
+update billing_runs
+set outcome = 'interrupted', finished_at = billing_clock(), error_message = 'its process ended before the run did'
+where outcome is null;
+
+-- name: sync_prices
+-- Let announced prices take effect in vps_plans and record what the trigger missed.
+select billing_sync_prices(%(as_of)s);
+
+-- name: open_run
+-- Begin a run.
+insert into billing_runs (trigger, holder, fencing_token, organization_id, as_of, host_clock, hours_per_month,
+    started_at)
+values (%(trigger)s, %(holder)s, %(fencing_token)s, %(organization_id)s, %(as_of)s, %(host_clock)s, %(hours_per_month)s,
+    billing_clock())
+returning id;
+
+-- name: plan_batches
+-- Cut the organizations with anything due, or anything wrong, into ranges of about the same number of instances. An
+-- organization larger than a batch stands alone. What is found here only says where to look: each batch derives what is
+-- due again, from locked rows.
+with due as (
+    select organization_id, count(*) as instances
+    from vps_instances
+    where (%(every_status)s or status = any (%(billable_statuses)s))
+      and (coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour') is not false
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+    union all
+    select organization_id, count(*)
+    from billing_usage_segments
+    where outcome is null and closed_at <= %(as_of)s
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+    union all
+    select organization_id, 0
+    from wallets
+    where past_due_since is not null and balance > billing_carry
+      and organization_id between %(first_organization)s and %(last_organization)s
+),
+organization as (
+    select organization_id, sum(instances) as instances from due group by organization_id
+),
+placed as (
+    select organization_id, instances,
+        div(sum(instances) over (order by organization_id) - instances, %(batch_size)s) as place,
+        case when instances > %(batch_size)s then organization_id end as alone
+    from organization
+)
+select (array_agg(organization_id order by organization_id))[1] as first_organization,
+    (array_agg(organization_id order by organization_id desc))[1] as last_organization,
+    sum(instances)::bigint as instances
+from placed
+group by place, alone
+order by 1;
+
+-- name: slice_organization
+-- Cut the due instances of one large organization into slices.
+select (array_agg(id order by id))[1] as first_instance
+from (
+    select id, div(row_number() over (order by id) - 1, %(batch_size)s) as slice
+    from vps_instances
+    where organization_id = %(first_organization)s
+      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour'
+) placed
+group by slice
+order by 1;
+
+-- name: covers_everything
+-- Whether the wallet of one organization covers all that it has due and owes nothing: then its slices can be charged one by one.
+with
+-- include: payers, plan_rates, released, pieces
+select coalesce(sum(amount) <= min(available), true) and not coalesce(bool_or(past_due_since is not null), false)
+from piece join payer using (organization_id);
+
+-- name: announce_plan
+-- Note in the run's row how much there is to do.
+update billing_runs
+set batches_planned = %(batches)s, instances_planned = %(instances)s,
+    fleet_instances = %(fleet_instances)s, fleet_hourly_rate = %(fleet_hourly_rate)s
+where id = %(run_id)s;
+
+-- name: fleet
+-- How many instances are billable now, and what they cost in an hour at the prices in force: what the brake compares.
+with
+-- include: plan_rates
+select coalesce(sum(instances), 0)::bigint as instances,
+    coalesce(sum(instances * case when backups then hourly_rate_with_backups else hourly_rate end), 0) as hourly_rate
+from (
+    select plan_id, billing_has_backups(instance) as backups, count(*) as instances
+    from vps_instances instance
+    where %(every_status)s or status = any (%(billable_statuses)s)
+    group by 1, 2
+) in_use
+left join plan_rate on name = in_use.plan_id and on_sale and valid_from <= %(as_of)s and %(as_of)s < valid_to;
+
+-- name: last_completed_run
+-- The last run over the whole fleet that came to its end, which the brake compares with.
+select id, as_of, host_clock, fleet_instances, fleet_hourly_rate
+from billing_runs
+where outcome = 'completed' and organization_id is null
+order by id desc limit 1;
+
+-- name: unreleased_hold
+-- The hold that nobody has released yet: the latest run that was held, if no run completed since.
+select id, error_message, released_at is not null as released, host_clock, as_of
+from billing_runs held
+where outcome = 'held'
+  and not exists (select from billing_runs later where later.outcome = 'completed' and later.id > held.id
+                  and later.organization_id is null)
+order by id desc limit 1;
+
+-- name: close_run
+-- End a run: its outcome, and how many instances it leaves past due, quarantined and held.
+update billing_runs
+set outcome = %(outcome)s, error_message = %(error_message)s, finished_at = billing_clock(),
+    past_due_instances = (
+        select count(distinct vps_instance_id) from vps_billing_cycles
+        where status = 'failed' and run_id is not null
+          and organization_id between %(first_organization)s and %(last_organization)s),
+    quarantined_instances = (
+        select count(distinct instance_id) from billing_quarantine
+        where reason <> 'held' and organization_id between %(first_organization)s and %(last_organization)s),
+    held_instances = (
+        select count(distinct instance_id) from billing_quarantine
+        where reason = 'held' and organization_id between %(first_organization)s and %(last_organization)s)
+where id = %(run_id)s
+returning id, outcome, trigger, as_of, instances_billed, hours, amount, past_due_instances, quarantined_instances,
+    held_instances, batches, extract(epoch from finished_at - started_at)::float8 as duration_seconds, error_message;

@@ -1,0 +1,176 @@
+"""Open, plan and close a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from containerstacks_billing.billing.brake import Reading, objection
+from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
+from containerstacks_billing.billing.lease import Lease
+from containerstacks_billing.billing.run import (
+    FIRST_UUID,
+    LAST_UUID,
+    Batch,
+    OpenRun,
+    Outcome,
+    RunResult,
+    Terms,
+)
+from containerstacks_billing.postgres.connection import Connection, transaction_bounds
+from containerstacks_billing.postgres.policies import agree_on_policy
+from containerstacks_billing.postgres.queries import query
+
+
+def database_clock(connection: Connection) -> datetime:
+    """Return the instant that the database calls now."""
+    return _row(connection, "database_clock", {})[0]  # type: ignore[no-any-return]
+
+
+def open_run(
+    connection: Connection,
+    lease: Lease,
+    terms: Terms,
+    *,
+    trigger: str,
+    as_of: datetime,
+    host_clock: datetime,
+    organization: UUID | None = None,
+) -> OpenRun:
+    """Write the run's row, under the lease, after closing what a dead holder left open."""
+    agree_on_policy(connection, terms, as_of)
+    fence = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
+    with connection.transaction():
+        transaction_bounds(connection)
+        if connection.execute(query("fence"), fence).fetchone() is None:
+            raise LeaseLost("another biller took over the lease before the run began; nothing was charged")
+        connection.execute(query("close_abandoned_runs"))
+        connection.execute(query("sync_prices"), {"as_of": as_of})
+        (run_id,) = _row(
+            connection,
+            "open_run",
+            {
+                "trigger": trigger,
+                "holder": lease.holder,
+                "fencing_token": lease.fencing_token,
+                "organization_id": organization,
+                "as_of": as_of,
+                "host_clock": host_clock,
+                "hours_per_month": terms.hours_per_month,
+            },
+        )
+    return OpenRun(run_id, as_of, terms, lease.fencing_token, lease.nonce, organization)
+
+
+def brake(connection: Connection, run: OpenRun, now: Reading) -> str | None:
+    """Return why this run has to be held, or None.
+
+    A hold binds every run until it is released or a later run completed; a release lets the next run pass and is what
+    that run is compared with afterwards.
+    """
+    hold = connection.execute(query("unreleased_hold")).fetchone()
+    if hold is not None:
+        run_id, message, released = hold[:3]
+        return None if released else _bound_by(run_id, message)
+    last = connection.execute(query("last_completed_run")).fetchone()
+    reading = Reading(last[1], last[2], last[3], last[4]) if last else None
+    return objection(reading, now, run.terms.brake_factor)
+
+
+def _bound_by(run_id: int, message: str) -> str:
+    text = message or "held"
+    return text if text.startswith("run ") else f"run {run_id} was held: {text}"
+
+
+def read_fleet(connection: Connection, run: OpenRun, host_clock: datetime) -> Reading:
+    """Count the billable instances and their price per hour."""
+    instances, hourly_rate = _row(connection, "fleet", run_parameters(run))
+    return Reading(run.as_of, host_clock, instances, hourly_rate)
+
+
+def plan_batches(connection: Connection, run: OpenRun, batch_size: int) -> Iterator[Batch]:
+    """Yield the batches of the run, numbered; a large organization in slices if its wallet covers everything it has due."""
+    values = run_parameters(run) | {"batch_size": batch_size}
+    number = 0
+    for first, last, instances in connection.execute(query("plan_batches"), values).fetchall():
+        batch = Batch(number, first, last, instances)
+        pieces = [batch]
+        if first == last and instances > batch_size:
+            pieces = _slices(connection, batch, values)
+        for piece in pieces:
+            yield replace(piece, number=number)
+            number += 1
+
+
+def _slices(connection: Connection, batch: Batch, values: dict[str, Any]) -> list[Batch]:
+    values = values | {
+        "first_organization": batch.first_organization,
+        "last_organization": batch.last_organization,
+        "first_instance": FIRST_UUID,
+        "last_instance": LAST_UUID,
+    }
+    if not _row(connection, "covers_everything", values)[0]:
+        return [batch]
+    starts = [row[0] for row in connection.execute(query("slice_organization"), values).fetchall()]
+    if len(starts) < 2:
+        return [batch]
+    # Every instance belongs to a slice, also those that appear or become due before it is charged.
+    starts[0] = FIRST_UUID
+    ends = [UUID(int=start.int - 1) for start in starts[1:]] + [LAST_UUID]
+    share = -(-batch.instances // len(starts))
+    return [
+        replace(batch, first_instance=start, last_instance=end, instances=share)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch], fleet: Reading) -> None:
+    """Write into the run's row how much there is to do."""
+    connection.execute(
+        query("announce_plan"),
+        {
+            "run_id": run.run_id,
+            "batches": len(batches),
+            "instances": sum(batch.instances for batch in batches),
+            "fleet_instances": fleet.instances,
+            "fleet_hourly_rate": fleet.hourly_rate,
+        },
+    )
+
+
+def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_message: str | None) -> RunResult:
+    """Set aside what the run left out, and end its row."""
+    values = run_parameters(run)
+    with connection.transaction():
+        if connection.execute(query("fence"), values).fetchone() is None:
+            raise LeaseLost("another biller took over the lease before the run was closed")
+        if outcome is not Outcome.HELD:
+            connection.execute(query("set_aside"), values)
+        row = _row(
+            connection, "close_run", values | {"outcome": outcome.value, "error_message": error_message}
+        )
+    return RunResult(row[0], Outcome(row[1]), *row[2:])
+
+
+def run_parameters(run: OpenRun) -> dict[str, Any]:
+    """Return what statements about a whole run bind."""
+    return {
+        **asdict(run),
+        "every_status": run.terms.billable_statuses == ("*",),
+        "billable_statuses": list(run.terms.billable_statuses),
+        "hours_per_month": run.terms.hours_per_month,
+        "max_catch_up_hours": run.terms.max_catch_up_hours,
+        "currency": run.terms.currency,
+        "first_organization": run.organization or FIRST_UUID,
+        "last_organization": run.organization or LAST_UUID,
+    }
+
+
+def _row(connection: Connection, name: str, values: dict[str, Any]) -> tuple[Any, ...]:
+    row = connection.execute(query(name), values).fetchone()
+    if row is None:
+        raise InvariantBroken(f"the statement {name} returned nothing")
+    return row

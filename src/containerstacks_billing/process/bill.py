@@ -1,0 +1,160 @@
+"""One billing run. Daemon, built-in billing and command all call `bill`; there is no other way to charge.
+
+The data travels settings → terms → lease → run → batches → batch results → run record, and never back: nothing that
+a run remembers is ever charged. Workers only hand batches to the charging transaction and count what it says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from containerstacks_billing.billing.errors import SchemaMismatch
+from containerstacks_billing.billing.lease import Lease
+from containerstacks_billing.billing.run import (
+    Batch,
+    BatchResult,
+    OpenRun,
+    Outcome,
+    Progress,
+    RunResult,
+    Terms,
+)
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres import leases, runs
+from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.process.worker import Work, work
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for: one run on one database.
+
+    `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give them.
+    `stopping` ends the run after the batches that are under way. `progressed` is called after each batch, by its worker.
+    """
+
+    conninfo: str
+    terms: Terms
+    trigger: str
+    holder: str
+    workers: int = 2
+    batch_size: int = 2500
+    organization: UUID | None = None
+    as_of: datetime | None = None
+    host_clock: datetime | None = None
+    wait_seconds: float = 90
+    stopping: threading.Event = field(default_factory=threading.Event)
+    progressed: Callable[[Progress], None] = lambda _: None
+
+
+def terms_of(settings: Settings) -> Terms:
+    """Pick from the settings what decides about charges."""
+    return Terms(
+        billable_statuses=settings.billable_statuses,
+        partial_hour=settings.partial_hour,
+        hours_per_month=settings.hours_per_month,
+        max_catch_up_hours=settings.max_catch_up_hours,
+        currency=settings.currency,
+        brake_factor=settings.brake_factor,
+    )
+
+
+def bill(order: Order) -> RunResult:
+    """Charge everything that is due, once.
+
+    Raises LeaseNotObtained when another biller keeps the lease, LeaseLost when one took it over, DatabaseUnavailable when the
+    database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the run ends with
+    an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
+    """
+    with translated(order.conninfo), connect(order.conninfo, purpose="billing") as connection:
+        if problem := expected_schema_problem(connection):
+            raise SchemaMismatch(
+                problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
+            )
+        lease = leases.acquire(
+            connection, order.holder, wait_seconds=order.wait_seconds, stopping=order.stopping
+        )
+        lost = threading.Event()
+        with leases.renewed(order.conninfo, lease, lost.set):
+            run, batches, objection = _open(connection, order, lease)
+            if objection:
+                return runs.close_run(connection, run, Outcome.HELD, objection)
+            outcome, problem = _charge(order, run, batches, lost)
+            # The connection that opened the run has been idle since; the server may have been restarted meanwhile.
+            with connect(order.conninfo, purpose="billing") as closing:
+                return runs.close_run(closing, run, outcome, problem)
+
+
+def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, list[Batch], str | None]:
+    """Open the run and plan its batches, unless there is an objection."""
+    host_clock = order.host_clock or datetime.now(UTC)
+    as_of = order.as_of or runs.database_clock(connection)
+    run = runs.open_run(
+        connection,
+        lease,
+        order.terms,
+        trigger=order.trigger,
+        as_of=as_of,
+        host_clock=host_clock,
+        organization=order.organization,
+    )
+    fleet = runs.read_fleet(connection, run, host_clock)
+    if objection := runs.brake(connection, run, fleet):
+        return run, [], objection
+    batches = list(runs.plan_batches(connection, run, order.batch_size))
+    runs.announce_plan(connection, run, batches, fleet)
+    return run, batches, None
+
+
+def _charge(
+    order: Order, run: OpenRun, batches: list[Batch], lost: threading.Event
+) -> tuple[Outcome, str | None]:
+    """Let the workers charge the batches; return how it ended and, if something failed, the first reason."""
+    if not batches:
+        return Outcome.COMPLETED, None
+    waiting: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    for batch in batches:
+        waiting.put(batch)
+    shared = Work(
+        conninfo=order.conninfo,
+        run=run,
+        waiting=waiting,
+        numbers=itertools.count(len(batches)),
+        stopping=order.stopping,
+        lost=lost,
+        charged=_Tally(batches, order.progressed).add,
+    )
+    count = min(order.workers, len(batches))
+    with ThreadPoolExecutor(count, thread_name_prefix="billing-worker") as pool:
+        problems = [problem for found in pool.map(work, [shared] * count) for problem in found]
+    if problems:
+        return Outcome.FAILED, problems[0]
+    return (Outcome.COMPLETED if waiting.empty() else Outcome.INTERRUPTED), None
+
+
+class _Tally:
+    """Adds up what the workers report, for whoever watches; the run's row is the truth."""
+
+    def __init__(self, batches: list[Batch], progressed: Callable[[Progress], None]) -> None:
+        self._lock = threading.Lock()
+        self._progressed = progressed
+        self._progress = Progress(0, sum(batch.instances for batch in batches), 0, len(batches), Decimal(0))
+
+    def add(self, batch: Batch, result: BatchResult) -> None:
+        with self._lock:
+            self._progress = replace(
+                self._progress,
+                instances=self._progress.instances + result.instances,
+                batches=self._progress.batches + 1,
+                amount=self._progress.amount + result.amount,
+            )
+            self._progressed(self._progress)

@@ -1,0 +1,158 @@
+"""A worker: one thread, one connection, one batch after another.
+
+It sorts what a batch can meet by what has to happen next. Whatever that is, the batch starts again from the rows, under a
+number of its own: after a COMMIT whose answer was lost the first attempt may have charged everything, and then the
+second finds nothing due.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import psycopg
+
+from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable, LeaseLost, WorkFailed
+from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Batch, BatchResult, OpenRun
+from containerstacks_billing.postgres.charging import (
+    ChangedMeanwhile,
+    SliceFellShort,
+    charge_batch,
+    note_damage,
+)
+from containerstacks_billing.postgres.connection import Connection, connect, is_transient, translate
+
+ATTEMPTS = 6
+LONGEST_PAUSE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the workers of a run share: the batches that wait, fresh numbers for attempts, the reasons to stop."""
+
+    conninfo: str
+    run: OpenRun
+    waiting: queue.SimpleQueue[Batch]
+    numbers: Iterator[int]
+    stopping: threading.Event
+    lost: threading.Event
+    charged: Callable[[Batch, BatchResult], None]
+
+
+def work(shared: Work) -> list[str]:
+    """Charge batches until none waits or the run is to stop; return what could not be charged, in sentences.
+
+    A batch that fails is left for the next run and the others go on. A lost lease or a database that stays away ends
+    the work, and is raised.
+    """
+    problems: list[str] = []
+    with _Hand(shared) as hand:
+        while not (shared.stopping.is_set() or shared.lost.is_set()):
+            try:
+                batch = shared.waiting.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                shared.charged(batch, hand.charge(batch))
+            except (LeaseLost, DatabaseUnavailable):
+                shared.lost.set()
+                raise
+            except BillingError as problem:
+                problems.append(str(problem))
+    return problems
+
+
+class _Hand:
+    """A connection that is opened again when it breaks, and what is done with one batch on it."""
+
+    def __init__(self, shared: Work) -> None:
+        self._shared = shared
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> _Hand:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def charge(self, batch: Batch) -> BatchResult:
+        last: Exception | None = None
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                batch = replace(batch, number=next(self._shared.numbers))
+                self._shared.stopping.wait(min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random())  # noqa: S311
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = connect(self._shared.conninfo, purpose="billing")
+                return charge_batch(self._connection, self._shared.run, batch)
+            except SliceFellShort:
+                self._shared.waiting.put(_whole(batch, next(self._shared.numbers)))
+                return BatchResult()
+            except psycopg.errors.UniqueViolation as error:
+                last = error
+                self._note_damage(batch)
+            except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
+                return self._divide(batch, error)
+            except psycopg.Error as error:
+                last = error
+                if not (is_transient(error) or self._connection is None or self._connection.broken):
+                    raise translate(error, self._shared.conninfo) from error
+                self._drop_if_broken()
+            except (ChangedMeanwhile, DatabaseUnavailable) as error:
+                last = error
+        raise self._given_up(batch, last)
+
+    def _note_damage(self, batch: Batch) -> None:
+        if self._connection is not None:
+            note_damage(self._connection, self._shared.run, batch)
+
+    def _drop_if_broken(self) -> None:
+        if self._connection is not None and self._connection.broken:
+            self._connection.close()
+            self._connection = None
+
+    def _divide(self, batch: Batch, error: psycopg.Error) -> BatchResult:
+        """Charge the halves of a batch by themselves, so that one row nobody thought of does not stop the others."""
+        halves = _halves(batch)
+        if not halves:
+            reason = error.diag.message_primary or type(error).__name__
+            raise WorkFailed(
+                f"organization {batch.first_organization} cannot be charged: {reason}"
+            ) from error
+        for first, last in halves:
+            half = replace(
+                batch,
+                number=next(self._shared.numbers),
+                first_organization=first,
+                last_organization=last,
+                instances=batch.instances // 2,
+            )
+            self._shared.waiting.put(half)
+        return BatchResult()
+
+    def _given_up(self, batch: Batch, last: Exception | None) -> BillingError:
+        if isinstance(last, DatabaseUnavailable):
+            return last
+        if isinstance(last, psycopg.Error):
+            return translate(last, self._shared.conninfo)
+        return WorkFailed(
+            f"the instances of {batch.first_organization} to {batch.last_organization} changed"
+            f" {ATTEMPTS} times while they were charged; the next run charges them"
+        )
+
+
+def _whole(batch: Batch, number: int) -> Batch:
+    return replace(batch, number=number, first_instance=FIRST_UUID, last_instance=LAST_UUID)
+
+
+def _halves(batch: Batch) -> list[tuple[UUID, UUID]]:
+    first, last = batch.first_organization.int, batch.last_organization.int
+    if first == last or batch.is_slice:
+        return []
+    middle = (first + last) // 2
+    return [(UUID(int=first), UUID(int=middle)), (UUID(int=middle + 1), UUID(int=last))]

@@ -1,0 +1,181 @@
+"""A run, told as ledgers: what is given, what was charged, what is left on the wallet."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from containerstacks_billing.billing.run import Outcome
+from tests.fleet import Fleet
+
+
+@pytest.fixture
+def fleet(conn: psycopg.Connection[Any]) -> Fleet:
+    return Fleet(conn)
+
+
+def test_a_run_charges_whole_hours_and_a_second_run_charges_nothing(fleet: Fleet) -> None:
+    """Five and a half hours of a $7.30 plan are five charges' worth, once."""
+    organization = fleet.organization("10.00")
+    fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(5.5)
+
+    first = fleet.bill()
+    second = fleet.bill()
+
+    assert (Outcome.COMPLETED, 1, Decimal("0.05")) == (first.outcome, first.instances_billed, first.amount)
+    assert (Outcome.COMPLETED, 0, Decimal(0)) == (second.outcome, second.instances_billed, second.amount)
+    assert [("01 00:00", "01 05:00", "0.05", "billed")] == fleet.charges()
+    assert (Decimal("9.95"), Decimal(0)) == fleet.balance(organization)
+
+
+@pytest.mark.parametrize(
+    ("monthly", "debited", "carried"),
+    [("6.00", "6.00", "0.0000014"), ("3.00", "3.00", "0.0000007"), ("11.00", "10.99", "0.00999770")],
+)
+def test_a_month_of_hourly_runs_debits_the_monthly_price(
+    fleet: Fleet, monthly: str, debited: str, carried: str
+) -> None:
+    """730 hourly runs of a $6 plan debit $6.00; what eight digits leave over is carried, never rounded up."""
+    organization = fleet.organization("100.00")
+    fleet.instance(organization, fleet.plan(monthly))
+    for _ in range(10):
+        fleet.hours(1)
+        fleet.bill()
+    for _ in range(12):
+        fleet.hours(60)
+        fleet.bill()
+
+    balance, carry = fleet.balance(organization)
+    assert Decimal("100.00") - Decimal(debited) == balance
+    assert Decimal(carried).normalize() == carry
+
+
+def test_an_hour_is_rated_at_the_price_in_force_at_its_start(fleet: Fleet) -> None:
+    """A price that rises at half past takes effect with the next hour."""
+    organization = fleet.organization("10.00")
+    plan = fleet.plan("7.30")
+    fleet.instance(organization, plan)
+    fleet.hours(1.5)
+    fleet.reprice(plan, "73.00")
+    fleet.hours(2.5)
+    fleet.bill()
+
+    assert [
+        ("01 00:00", "01 02:00", "0.02", "billed"),
+        ("01 02:00", "01 04:00", "0.2", "billed"),
+    ] == fleet.charges()
+
+
+def test_a_stop_is_billed_to_the_second_and_the_gap_is_not(fleet: Fleet) -> None:
+    """Stopped at 01:30, started at 05:00, deleted at 06:15."""
+    organization = fleet.organization("10.00")
+    web = fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(1.5)
+    fleet.set(web, status="stopped")
+    fleet.at("2026-03-01 05:00")
+    fleet.set(web, status="running")
+    fleet.at("2026-03-01 06:15")
+    fleet.delete(web)
+    fleet.hours(1)
+    fleet.bill()
+
+    assert [
+        ("01 00:00", "01 01:30", "0.015", "billed"),
+        ("01 05:00", "01 06:15", "0.0125", "billed"),
+    ] == fleet.charges()
+
+
+def test_a_short_wallet_pays_the_oldest_hours_and_owes_the_rest(fleet: Fleet) -> None:
+    """Two cents pay two of five hours at one cent; the rest is past due, paid once after a top-up."""
+    organization = fleet.organization("0.02")
+    fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(5)
+    short = fleet.bill()
+    fleet.hours(1)
+    fleet.bill()
+    owing = fleet.charges()
+    fleet.top_up(organization, "1.00")
+    fleet.bill()
+
+    assert (1, Decimal("0.02")) == (short.past_due_instances, short.amount)
+    assert [("01 00:00", "01 02:00", "0.02", "billed"), ("01 02:00", "01 06:00", "0.04", "failed")] == owing
+    assert [
+        ("01 00:00", "01 02:00", "0.02", "billed"),
+        ("01 02:00", "01 06:00", "0.04", "billed"),
+    ] == fleet.charges()
+    assert (Decimal("0.96"), Decimal(0)) == fleet.balance(organization)
+
+
+def test_poison_is_set_aside_and_the_rest_of_its_organization_is_billed(fleet: Fleet) -> None:
+    """An instance whose plan does not exist waits; its neighbour is charged; repaired, it is charged too."""
+    organization = fleet.organization("10.00")
+    plan = fleet.plan("7.30")
+    fleet.instance(organization, plan)
+    lost = fleet.instance(organization, "no-such-plan")
+    fleet.hours(2)
+    result = fleet.bill()
+
+    assert (Outcome.COMPLETED, 1, 1) == (
+        result.outcome,
+        result.instances_billed,
+        result.quarantined_instances,
+    )
+    assert {lost: "no plan"} == fleet.quarantine()
+
+    fleet.conn.execute("update vps_plans set provider_plan_id = 'no-such-plan' where id = %s", (plan,))
+    assert 1 == fleet.bill().instances_billed
+    assert {} == fleet.quarantine()
+
+
+def test_a_watermark_that_was_moved_back_charges_nothing_twice(fleet: Fleet) -> None:
+    """Half an hour back is caught in the row itself; a whole restored row is caught by the unique key."""
+    organization = fleet.organization("10.00")
+    plan = fleet.plan("7.30")
+    web, db = fleet.instance(organization, plan), fleet.instance(organization, plan)
+    healthy = fleet.instance(organization, plan)
+    fleet.hours(3)
+    fleet.bill()
+    before = [fleet.charges(web), fleet.charges(db)]
+    fleet.set(web, last_billed_at=fleet.now - timedelta(minutes=30))
+    fleet.set(db, last_billed_at=fleet.now - timedelta(hours=3), rated_until=fleet.now - timedelta(hours=3))
+    fleet.hours(2)
+    result = fleet.bill()
+
+    assert {web: "damaged watermark", db: "damaged watermark"} == fleet.quarantine()
+    assert before == [fleet.charges(web), fleet.charges(db)]
+    assert (Outcome.COMPLETED, 1) == (result.outcome, result.instances_billed)
+    assert 2 == len(fleet.charges(healthy))
+
+
+def test_a_long_outage_is_held(fleet: Fleet) -> None:
+    """72 hours are caught up, 73 wait for a decision."""
+    organization = fleet.organization("10.00")
+    plan = fleet.plan("7.30")
+    older = fleet.instance(organization, plan)
+    fleet.hours(1)
+    fleet.instance(organization, plan)
+    fleet.hours(72)
+    result = fleet.bill()
+
+    assert (1, 1) == (result.instances_billed, result.held_instances)
+    assert {older: "held"} == fleet.quarantine()
+
+
+def test_a_large_organization_is_charged_in_slices(fleet: Fleet) -> None:
+    """Ten instances in batches of three, when the wallet covers them; as a whole when it does not."""
+    plan = fleet.plan("7.30")
+    rich, poor = fleet.organization("10.00"), fleet.organization("0.05")
+    for _ in range(10):
+        fleet.instance(rich, plan)
+        fleet.instance(poor, plan)
+    fleet.hours(1)
+    result = fleet.bill(batch_size=3)
+
+    assert (5, 15) == (result.batches, result.instances_billed)
+    assert (Decimal("9.90"), Decimal(0)) == fleet.balance(rich)
+    assert (Decimal("0.00"), Decimal(0)) == fleet.balance(poor)
