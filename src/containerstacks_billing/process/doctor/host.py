@@ -30,7 +30,10 @@ def interpreter() -> Iterator[Finding]:
 def configuration(loaded: Configuration) -> Iterator[Finding]:
     """Report where the configuration comes from and what is odd about it."""
     given = sum(origin.source != "default" for origin in loaded.origins.values())
-    yield ok("configuration", f"{given} settings given, the others at their defaults; see `config show`")
+    yield ok(
+        "configuration",
+        f"{given} {'setting' if given == 1 else 'settings'} given, the others default; see `config show`",
+    )
     for warning in loaded.warnings:
         yield warn("configuration", warning)
 
