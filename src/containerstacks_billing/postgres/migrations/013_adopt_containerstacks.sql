@@ -272,9 +272,10 @@ create index concurrently if not exists vps_billing_cycles_former_debts
 
 -- step: the host's reads
 -- Its billing pages ask for the newest rows of an organization, ours included, so this one index covers both; an index
--- over the old rows alone would never be chosen, because those queries do not say `run_id is null`. Rows arrive in the
--- order of their organizations and at one instant, which keeps it cheap. There is no index led by the instance alone: it
--- would be filled at random, and a query that names the organization as well finds its rows through the unique key.
+-- over the old rows alone would never be chosen, because those queries do not say `run_id is null`. It is not free:
+-- inserting 200,000 charges in one stream took 1.41 s with it and 1.12 s without, and wrote 95 MB of WAL instead of 77.
+-- The alternative is to read the whole ledger for every page. There is no index led by the instance alone: it would be
+-- filled at random, and a query that names the organization as well finds our rows through this index.
 create index concurrently if not exists vps_billing_cycles_by_organization
     on vps_billing_cycles (organization_id, created_at);
 
