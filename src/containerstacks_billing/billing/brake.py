@@ -58,7 +58,7 @@ def _clock(last: Reading | None, now: Reading, factor: Decimal) -> str | None:
 
 
 def _fleet(last: Reading, now: Reading, factor: Decimal) -> str | None:
-    if last.instances and now.instances > max(factor * last.instances, FEWEST_INSTANCES):
+    if last.instances and now.instances > max(factor * last.instances, Decimal(FEWEST_INSTANCES)):
         return f"{now.instances:,} instances are billable, {last.instances:,} were at the last run"
     if last.rate_per_instance and now.rate_per_instance > factor * last.rate_per_instance:
         return (

@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _HEADING = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
@@ -57,5 +57,4 @@ def query(name: str) -> LiteralString:
 
     text = _INCLUDE.sub(parts, sections["name"][name])
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
-    # The text is a file of this package, as constant as a literal; psycopg's types ask for one.
-    return cast("LiteralString", "\n".join(lines))
+    return "\n".join(lines)
