@@ -205,7 +205,7 @@ def test_the_hosts_history_is_read_through_an_index(host: Connection) -> None:
         "explain select id from vps_billing_cycles where organization_id = %s order by created_at desc limit 50",
         [ALPHA],
     ).fetchall()
-    assert "vps_billing_cycles_by_organization" in str(plan_of_page)
+    assert "vps_billing_cycles_one_charge_per_hour" in str(plan_of_page)
 
 
 def test_charges_outlive_instance_and_organization(host: Connection) -> None:

@@ -236,11 +236,11 @@ def test_an_index_left_invalid_by_a_killed_build_is_built_again(legacy_database:
         # A unique index over rows that are not: the build fails and leaves its ruin.
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(
-                "create unique index concurrently vps_billing_cycles_by_organization on vps_billing_cycles (organization_id)"
+                "create unique index concurrently vps_billing_cycles_open_debts on vps_billing_cycles (organization_id)"
             )
         migrate(legacy_database)
         row = connection.execute(
-            "select indisvalid, indisunique from pg_index where indexrelid = 'vps_billing_cycles_by_organization'::regclass"
+            "select indisvalid, indisunique from pg_index where indexrelid = 'vps_billing_cycles_open_debts'::regclass"
         ).fetchone()
         assert row == (True, False)
         connection.execute("drop index vps_billing_cycles_one_charge_per_hour")

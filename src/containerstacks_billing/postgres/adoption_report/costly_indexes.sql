@@ -4,7 +4,7 @@ with costly as (
       from pg_index i join pg_class c on c.oid = i.indexrelid
      where i.indrelid = 'vps_billing_cycles'::regclass and not i.indisprimary
        and c.relname not in ('vps_billing_cycles_one_charge_per_hour', 'vps_billing_cycles_open_debts',
-                             'vps_billing_cycles_former_debts', 'vps_billing_cycles_by_organization')
+                             'vps_billing_cycles_former_debts')
        and coalesce(pg_get_expr(i.indpred, i.indrelid), '') not like '%run_id IS NULL%'
     union all
     select i.indexrelid::regclass::text

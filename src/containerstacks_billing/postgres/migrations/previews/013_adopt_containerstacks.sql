@@ -41,7 +41,7 @@ with sizes as (
                      1 + bytes / 200000000, pg_size_pretty(bytes))
       from sizes where name = 'payment_transactions'
     union all
-    select 4, format('Four indexes of vps_billing_cycles are built concurrently in about %s s; nobody waits for them, they wait '
+    select 4, format('Three indexes of vps_billing_cycles are built concurrently in about %s s; nobody waits for them, they wait '
                      'for transactions that are open at that time.', 1 + 4 * bytes / 200000000 + row_count / 500000)
       from ledger
     union all
