@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
@@ -62,26 +63,49 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
         connection.execute(_PIN_PLANNER)
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease; this batch charged nothing")
-        in_debt = _one(connection, "lock_wallets", values)[0]
-        pieces = connection.execute(query("charge"), values).rowcount
-        if in_debt:
-            grown = connection.execute(query("grow_debts"), values).rowcount
-            recorded = connection.execute(query("record_debts"), values).rowcount
-            pieces += grown + recorded
-            values["debts"] = True
-        _advance(connection, values, pieces)
-        short = connection.execute(query("mark_past_due"), values).rowcount
-        if short and batch.is_slice:
-            raise SliceFellShort
-        if short or in_debt:
-            values["debts"] = True
-            connection.execute(query("pay_debts"), values)
+        bills = _charge(connection, batch, values)
+        result = _post(connection, bills, values)
+        if connection.execute(query("record_batch"), values).fetchone() is None:
+            raise LeaseLost("the run was closed by another biller; this batch charged nothing")
+    return result
+
+
+def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Lock, charge and advance; return what was billed, a row per organization."""
+    in_debt = _one(connection, "lock_wallets", values)[0]
+    pieces = connection.execute(query("charge"), values).rowcount
+    if in_debt:
+        values["debts"] = True
+        pieces += connection.execute(query("grow_debts"), values).rowcount
+        pieces += connection.execute(query("record_debts"), values).rowcount
+    _advance(connection, values, pieces)
+    bills = connection.execute(query("billed"), values).fetchall()
+    short = any(not_covered for *_, not_covered in bills)
+    if short and batch.is_slice:
+        raise SliceFellShort
+    if not (short or in_debt):
+        return bills
+    values["debts"] = True
+    connection.execute(query("mark_past_due"), values)
+    connection.execute(query("pay_debts"), values)
+    return connection.execute(query("billed"), values).fetchall()
+
+
+def _post(connection: Connection, bills: list[tuple[Any, ...]], values: dict[str, Any]) -> BatchResult:
+    """Write ledger entries and debits, both from the charges, and clear the wallets that owe nothing any more."""
+    billed = [bill for bill in bills if bill[2]]
+    names = ("organizations", "amounts", "instances", "hours", "one_instances")
+    values.update(zip(names, ([bill[column] for bill in billed] for column in range(5)), strict=True))
+    if billed:
         connection.execute(query("post_entries"), values)
         connection.execute(query("debit_wallets"), values)
-        if short or in_debt:
-            connection.execute(query("clear_past_due"), values)
-        instances, hours, amount = _one(connection, "record_batch", values)
-    return BatchResult(instances, hours, amount)
+    if values["debts"]:
+        connection.execute(query("clear_past_due"), values)
+    result = BatchResult(
+        sum(values["instances"]), sum(values["hours"], Decimal(0)), sum(values["amounts"], Decimal(0))
+    )
+    values.update(batch_instances=result.instances, batch_hours=result.hours, batch_amount=result.amount)
+    return result
 
 
 def _advance(connection: Connection, values: dict[str, Any], pieces: int) -> None:
@@ -104,7 +128,7 @@ def _one(connection: Connection, name: str, values: dict[str, Any]) -> tuple[Any
 
 
 def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:
-    """After the unique key refused a batch: mark what stands behind its own charges, so that the next attempt leaves it out."""
+    """After the unique key refused a batch: mark what stands behind its own charges; the next attempt leaves it out."""
     values = batch_parameters(run, batch)
     with connection.transaction():
         connection.execute(_PIN_PLANNER)

@@ -39,8 +39,12 @@ def acquire(
     *,
     wait_seconds: float = WAIT_SECONDS,
     stopping: threading.Event | None = None,
+    waiting: Callable[[str], None] = lambda _: None,
 ) -> Lease:
-    """Take the lease, waiting for it; raises LeaseNotObtained, naming the holder, when it does not come free."""
+    """Take the lease, waiting for it; raises LeaseNotObtained, naming the holder, when it does not come free.
+
+    `waiting` is told once, in a sentence, who is waited for.
+    """
     stopping = stopping or threading.Event()
     waited = 0.0
     while True:
@@ -48,14 +52,21 @@ def acquire(
             return lease
         if waited >= wait_seconds or stopping.is_set():
             raise _not_obtained(connection, waited)
+        if not waited:
+            waiting(f"{_holder(connection)[0]} is billing now; waiting up to {wait_seconds:.0f} s for it to finish")
         pause = min(random.uniform(0.5, 1.5), wait_seconds - waited)  # noqa: S311  (jitter, not a secret)
         stopping.wait(pause)
         waited += pause
 
 
-def _not_obtained(connection: Connection, waited: float) -> LeaseNotObtained:
+def _holder(connection: Connection) -> tuple[str, float]:
+    """Who holds the lease, and for how many seconds still."""
     row = connection.execute(query("lease_holder")).fetchone()
-    holder, seconds = row if row else ("another biller", 0.0)
+    return row or ("another biller", 0.0)
+
+
+def _not_obtained(connection: Connection, waited: float) -> LeaseNotObtained:
+    holder, seconds = _holder(connection)
     return LeaseNotObtained(
         f"{holder} is billing now and still held the lease after {waited:.0f} s; nothing was charged here",
         f"wait for it to finish (the lease is renewed while it works and expires in {seconds:.0f} s otherwise)",

@@ -15,7 +15,7 @@ SQL lives in `queries/*.sql`, one file per subject. A file holds named queries, 
     insert into ... with
     -- include: payers, tariffs
 
-An include is replaced by the parts that it lists, separated by commas; a part is found in the same file or in any other.
+An include is replaced by the parts that it lists, separated by commas; a part is found in this file or in any other.
 Values are bound by the driver, as %(name)s; nothing is ever pasted into a statement.
 """
 

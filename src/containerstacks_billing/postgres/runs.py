@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -92,7 +93,7 @@ def read_fleet(connection: Connection, run: OpenRun, host_clock: datetime) -> Re
 
 
 def plan_batches(connection: Connection, run: OpenRun, batch_size: int) -> Iterator[Batch]:
-    """Yield the batches of the run, numbered; a large organization in slices if its wallet covers everything it has due."""
+    """Yield the batches, numbered; a large organization in slices if its wallet covers everything it has due."""
     values = run_parameters(run) | {"batch_size": batch_size}
     number = 0
     for first, last, instances in connection.execute(query("plan_batches"), values).fetchall():
@@ -153,6 +154,13 @@ def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_mess
             connection, "close_run", values | {"outcome": outcome.value, "error_message": error_message}
         )
     return RunResult(row[0], Outcome(row[1]), *row[2:])
+
+
+def debited_by_run(connection: Connection, run_id: int) -> Decimal:
+    """Return what a run debited, in whole cents; the rest of its amount is carried by the wallets."""
+    prefix = f"{run_id % 2**32:08x}"
+    values = {"run_id": run_id, "first_id": prefix + "0" * 24, "last_id": prefix + "f" * 24}
+    return _row(connection, "debited_by_run", values)[0]  # type: ignore[no-any-return]
 
 
 def run_parameters(run: OpenRun) -> dict[str, Any]:

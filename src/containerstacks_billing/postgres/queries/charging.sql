@@ -345,24 +345,33 @@ from settled join entry using (organization_id)
 where charge.organization_id between %(first_organization)s and %(last_organization)s
   and charge.id = settled.id;
 
--- part: billed
--- What this batch billed, by organization: new charges by the range of the primary key, former debts by the batch's number.
-billed as (
-    select organization_id, sum(total_amount) as amount, count(distinct vps_instance_id) as instances,
-        sum(extract(epoch from billing_period_end - billing_period_start)) / 3600 as hours,
-        (array_agg(vps_instance_id))[1] as one_instance
-    from (
-        select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end
-        from vps_billing_cycles
-        where id between %(first_id)s and %(last_id)s and status = 'billed' and past_due_since is null
-        union all
-        select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end
-        from vps_billing_cycles
-        where %(debts)s and past_due_since is not null and run_id = %(run_id)s and debt_batch = %(batch)s
-          and status = 'billed'
-          and organization_id between %(first_organization)s and %(last_organization)s
-    ) charge
-    group by organization_id
+-- name: billed
+-- What this batch billed, by organization, and how many charges its wallet could not cover: new charges by the range of the
+-- primary key, former debts by the batch's number.
+select organization_id,
+    coalesce(sum(total_amount) filter (where status = 'billed'), 0) as amount,
+    count(distinct vps_instance_id) filter (where status = 'billed') as instances,
+    coalesce(sum(extract(epoch from billing_period_end - billing_period_start)) filter (where status = 'billed'), 0) / 3600
+        as hours,
+    (array_agg(vps_instance_id))[1] as one_instance,
+    count(*) filter (where status = 'failed') as not_covered
+from (
+    select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end, status
+    from vps_billing_cycles
+    where id between %(first_id)s and %(last_id)s and (past_due_since is null or not %(debts)s)
+    union all
+    select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end, status
+    from vps_billing_cycles
+    where %(debts)s and past_due_since is not null and run_id = %(run_id)s and debt_batch = %(batch)s
+      and organization_id between %(first_organization)s and %(last_organization)s
+) charge
+group by organization_id;
+
+-- part: bills
+-- The answer of `billed`, handed back: one row per organization.
+bill as (
+    select * from unnest(%(organizations)s::uuid[], %(amounts)s::numeric[], %(instances)s::bigint[], %(hours)s::numeric[],
+        %(one_instances)s::uuid[]) as bill (organization_id, amount, instances, hours, one_instance)
 )
 
 -- name: post_entries
@@ -370,30 +379,30 @@ billed as (
 insert into payment_transactions (id, organization_id, amount, currency, payment_method, payment_provider,
     provider_transaction_id, status, description, metadata, created_at, updated_at)
 with
--- include: payers, billed
+-- include: payers, bills
 select
     billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)),
     organization_id, -debit, %(currency)s, 'wallet_debit', 'internal', 'billing-run-' || %(run_id)s::text, 'completed',
     'VPS Hourly Billing - ' || case when instances > 1 then instances::text || ' instances' else coalesce(
             (select label from vps_instances where id = one_instance),
             (select label from billing_usage_segments segment
-             where segment.organization_id = billed.organization_id and instance_id = one_instance
+             where segment.organization_id = bill.organization_id and instance_id = one_instance
              order by started_at desc limit 1), one_instance::text) end
         || ' (' || trim_scale(round(hours, 4))::text || 'h)',
     jsonb_build_object('balance_before', balance, 'balance_after', balance - debit, 'run_id', %(run_id)s::bigint,
         'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry),
     %(as_of)s, %(as_of)s
-from billed join payer using (organization_id), lateral (select trunc(billing_carry + amount, 2) as debit) cents
+from bill join payer using (organization_id), lateral (select trunc(billing_carry + amount, 2) as debit) cents
 where debit > 0;
 
 -- name: debit_wallets
 -- Take the same cents off the balance and carry on what is left below a cent.
 with
--- include: payers, billed
+-- include: payers, bills
 update wallets
 set balance = wallets.balance - trunc(wallets.billing_carry + amount, 2),
     billing_carry = wallets.billing_carry + amount - trunc(wallets.billing_carry + amount, 2)
-from billed join payer using (organization_id)
+from bill join payer using (organization_id)
 where wallets.organization_id between %(first_organization)s and %(last_organization)s
   and wallets.id = payer.wallet_id;
 
@@ -407,18 +416,9 @@ where organization_id between %(first_organization)s and %(last_organization)s
     where debt.organization_id = wallets.organization_id and debt.status = 'failed' and debt.run_id is not null);
 
 -- name: record_batch
--- Add the batch to the run row, and return it.
-with
--- include: billed
-,
-batch as (
-    select coalesce(sum(instances), 0)::bigint as instances, coalesce(sum(hours), 0) as hours,
-        coalesce(sum(amount), 0) as amount, count(*) as organizations
-    from billed
-)
+-- Add the batch to the run row, if the run is still open.
 update billing_runs
-set batches = batches + 1, instances_billed = instances_billed + batch.instances,
-    hours = billing_runs.hours + batch.hours, amount = billing_runs.amount + batch.amount
-from batch
+set batches = batches + 1, instances_billed = instances_billed + %(batch_instances)s, hours = hours + %(batch_hours)s,
+    amount = amount + %(batch_amount)s
 where id = %(run_id)s and outcome is null
-returning batch.instances, batch.hours, batch.amount;
+returning true;

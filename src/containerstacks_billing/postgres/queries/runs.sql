@@ -135,3 +135,8 @@ set outcome = %(outcome)s, error_message = %(error_message)s, finished_at = bill
 where id = %(run_id)s
 returning id, outcome, trigger, as_of, instances_billed, hours, amount, past_due_instances, quarantined_instances,
     held_instances, batches, extract(epoch from finished_at - started_at)::float8 as duration_seconds, error_message;
+
+-- name: debited_by_run
+-- What a run took off all wallets, in whole cents. The identifiers of its ledger entries begin with its number.
+select coalesce(-sum(amount), 0) from payment_transactions
+where id between %(first_id)s and %(last_id)s and provider_transaction_id = 'billing-run-' || %(run_id)s::text;

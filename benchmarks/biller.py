@@ -1,0 +1,59 @@
+"""One run in a process of its own, so that its memory is the product's alone. Prints one JSON document."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+from containerstacks_billing.billing.run import Terms
+from containerstacks_billing.process import worker
+from containerstacks_billing.process.bill import Order, bill
+
+
+def main() -> None:
+    """Bill as ordered on the command line: conninfo, as of, workers, batch size."""
+    conninfo, as_of, workers, batch_size = sys.argv[1:5]
+    durations: list[float] = []
+    charge_batch = worker.charge_batch
+
+    def timed(*arguments: Any) -> Any:
+        begun = time.perf_counter()
+        result = charge_batch(*arguments)
+        durations.append(time.perf_counter() - begun)
+        return result
+
+    worker.charge_batch = timed
+    moment = datetime.fromisoformat(as_of)
+    order = Order(
+        conninfo,
+        Terms(),
+        trigger="bench",
+        holder="bench",
+        workers=int(workers),
+        batch_size=int(batch_size),
+        as_of=moment,
+        host_clock=moment,
+    )
+    begun = time.perf_counter()
+    result = bill(order)
+    seconds = time.perf_counter() - begun
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    document = {
+        "outcome": result.outcome,
+        "instances": result.instances_billed,
+        "amount": str(result.amount),
+        "batches": result.batches,
+        "seconds": seconds,
+        "longestBatchMs": max(durations, default=0) * 1000,
+        "peakMemoryMiB": peak / 1024,
+        "error": result.error_message,
+    }
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()
