@@ -163,6 +163,11 @@ def debited_by_run(connection: Connection, run_id: int) -> Decimal:
     return _row(connection, "debited_by_run", values)[0]  # type: ignore[no-any-return]
 
 
+def organization_exists(connection: Connection, organization: UUID) -> bool:
+    """Tell whether the host knows this organization."""
+    return bool(_row(connection, "organization_exists", {"organization": organization})[0])
+
+
 def run_parameters(run: OpenRun) -> dict[str, Any]:
     """Return what statements about a whole run bind."""
     return {

@@ -39,7 +39,8 @@ class Order:
     """What is asked for: one run on one database.
 
     `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give them.
-    `stopping` ends the run after the batches that are under way. `progressed` is called after each batch, by its worker.
+    `stopping` ends the run after the batches that are under way. `waiting` is called once, with a sentence, when the lease
+    is not free at once. `progressed` is called with the plan and after each batch, by its worker.
     """
 
     conninfo: str
@@ -53,6 +54,7 @@ class Order:
     host_clock: datetime | None = None
     wait_seconds: float = 90
     stopping: threading.Event = field(default_factory=threading.Event)
+    waiting: Callable[[str], None] = lambda _: None
     progressed: Callable[[Progress], None] = lambda _: None
 
 
@@ -81,7 +83,11 @@ def bill(order: Order) -> RunResult:
                 problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
             )
         lease = leases.acquire(
-            connection, order.holder, wait_seconds=order.wait_seconds, stopping=order.stopping
+            connection,
+            order.holder,
+            wait_seconds=order.wait_seconds,
+            stopping=order.stopping,
+            waiting=order.waiting,
         )
         lost = threading.Event()
         with leases.renewed(order.conninfo, lease, lost.set):
@@ -148,6 +154,7 @@ class _Tally:
         self._lock = threading.Lock()
         self._progressed = progressed
         self._progress = Progress(0, sum(batch.instances for batch in batches), 0, len(batches), Decimal(0))
+        progressed(self._progress)
 
     def add(self, batch: Batch, result: BatchResult) -> None:
         with self._lock:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
 
 from containerstacks_billing.billing.errors import ConfigurationError, DatabaseUnavailable
 from containerstacks_billing.billing.settings import Settings
@@ -47,6 +51,21 @@ def target(settings: Settings, *, embedded_allowed: bool = True, say: Callable[[
     if not embedded_database_exists(server):
         raise _no_database()
     say(f"DATABASE_URL is not set: using the embedded database in {server.directory}")
+    return Target(server.conninfo(EMBEDDED_DATABASE), embedded=True)
+
+
+def made_embedded(say: Callable[[str], None] = _say) -> Target:
+    """Return the embedded database, its server started and the database created where they are missing.
+
+    It never looks at DATABASE_URL: whoever calls this is about to make data.
+    """
+    server = EmbeddedServer(default_directory())
+    with connect(server.start(), purpose="maintenance") as connection:
+        version = connection.info.parameter_status("server_version")
+        # Somebody else may be creating it at this very moment, which PostgreSQL reports in two ways.
+        with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(EMBEDDED_DATABASE)))
+    say(f"PostgreSQL {version} in {server.directory}, for trying and not for production")
     return Target(server.conninfo(EMBEDDED_DATABASE), embedded=True)
 
 

@@ -140,3 +140,7 @@ returning id, outcome, trigger, as_of, instances_billed, hours, amount, past_due
 -- What a run took off all wallets, in whole cents. The identifiers of its ledger entries begin with its number.
 select coalesce(-sum(amount), 0) from payment_transactions
 where id between %(first_id)s and %(last_id)s and provider_transaction_id = 'billing-run-' || %(run_id)s::text;
+
+-- name: organization_exists
+-- Whether an organization is there.
+select exists (select from organizations where id = %(organization)s);

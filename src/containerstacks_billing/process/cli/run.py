@@ -1,0 +1,129 @@
+"""`run`: one billing run now."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from containerstacks_billing.process.cli.application import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.process.bill import Order
+    from containerstacks_billing.process.cli.summary import Finished
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing run               charge everything that is due, once
+  containerstacks-billing run --json | jq -r .amount
+  containerstacks-billing run --organization 6f1c0f7e-4c1b-4a53-9d68-2f1f6f0b7a11
+
+\b
+Ctrl-C finishes the batches under way, says what was done and exits 130.
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def run(
+    ctx: typer.Context,
+    organization: Annotated[
+        UUID | None,
+        typer.Option("--organization", metavar="ID", help="Only this organization.", show_default=False),
+    ] = None,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait", metavar="SECONDS", min=0, help="How long to wait for another biller to finish."
+        ),
+    ] = 90,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Charge everything that is due: once, whoever else bills.
+
+    Exits 0 also with past-due or quarantined instances, 1 when the run failed or is held, 75 when
+    another biller keeps the right to bill.
+    """
+    from containerstacks_billing.process.bill import Order, terms_of
+    from containerstacks_billing.process.target import target
+
+    settings = configured(ctx).settings
+    order = Order(
+        conninfo=target(settings).conninfo,
+        terms=terms_of(settings),
+        trigger="manual",
+        holder=holder(),
+        workers=settings.billing_workers,
+        batch_size=settings.billing_batch_size,
+        organization=organization,
+        wait_seconds=wait,
+    )
+    if organization is not None:
+        _see_that_it_exists(order.conninfo, organization)
+    finished, code = bill_and_watch(order)
+    from containerstacks_billing.process.cli import render, summary
+
+    if json:
+        render.emit_json(summary.as_document(finished.result) | {"debited": finished.debited})
+    else:
+        summary.show(render.stdout(), finished)
+    raise typer.Exit(code)
+
+
+def holder() -> str:
+    """Name this process as it stands in the lease and in the tables: hostname-pid."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def bill_and_watch(order: Order) -> tuple[Finished, int]:
+    """Bill with a display on standard error, and return what came of it with the exit code."""
+    from dataclasses import replace
+
+    from containerstacks_billing.billing.errors import LeaseNotObtained
+    from containerstacks_billing.process.bill import bill
+    from containerstacks_billing.process.cli import render, summary
+    from containerstacks_billing.process.cli.progress import RunDisplay
+    from containerstacks_billing.process.interruption import interruptible
+
+    with interruptible() as asked:
+        with RunDisplay(render.stderr(), order.terms.currency, asked.stopping) as display:
+            watched = replace(
+                order, stopping=asked.stopping, waiting=display.waiting, progressed=display.progressed
+            )
+            try:
+                result = bill(watched)
+            except LeaseNotObtained:
+                if asked.exit_code is None:
+                    raise
+                render.stderr().print("Stopped while waiting for the other biller; nothing was charged.")
+                raise typer.Exit(asked.exit_code) from None
+        finished = _with_circumstances(order, summary.Finished(result, order.holder, order.terms.currency))
+    return finished, summary.exit_code(result.outcome, asked.exit_code)
+
+
+def _with_circumstances(order: Order, finished: Finished) -> Finished:
+    """Look up what was debited and why instances are set aside."""
+    from dataclasses import replace
+
+    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.runs import debited_by_run
+    from containerstacks_billing.postgres.status import set_aside_reasons
+
+    with translated(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
+        return replace(
+            finished,
+            debited=debited_by_run(connection, finished.result.run_id),
+            reasons=set_aside_reasons(connection, order.organization),
+        )
+
+
+def _see_that_it_exists(conninfo: str, organization: UUID) -> None:
+    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.runs import organization_exists
+
+    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+        if not organization_exists(connection, organization):
+            raise typer.BadParameter(f"there is no organization {organization}.")

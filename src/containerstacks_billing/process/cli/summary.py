@@ -1,0 +1,169 @@
+"""A finished run in words and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from rich.console import Console
+
+from containerstacks_billing.billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from containerstacks_billing.billing.money import display, plain
+from containerstacks_billing.billing.run import Outcome, RunResult
+from containerstacks_billing.process.cli.render import printable
+
+_HOUR_DIGITS = Decimal("0.01")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run's result with what the result does not say: who ran it, what was debited, why instances are set aside."""
+
+    result: RunResult
+    holder: str
+    currency: str
+    debited: Decimal = Decimal(0)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+def exit_code(outcome: Outcome, asked: int | None) -> int:
+    """Return the exit code of a run; `asked` is that of the signal, if there was one."""
+    if outcome is Outcome.COMPLETED:
+        return EXIT_DONE
+    if outcome is Outcome.INTERRUPTED:
+        return asked or EXIT_INTERRUPTED
+    return EXIT_FAILED
+
+
+def as_document(result: RunResult) -> dict[str, object]:
+    """Return the keys that scripts rely on, and the reason where there is one."""
+    return {
+        "runId": result.run_id,
+        "outcome": result.outcome.value,
+        "trigger": result.trigger,
+        "asOf": result.as_of,
+        "instancesBilled": result.instances_billed,
+        "hours": result.hours,
+        "amount": result.amount,
+        "pastDueInstances": result.past_due_instances,
+        "quarantinedInstances": result.quarantined_instances,
+        "heldInstances": result.held_instances,
+        "batches": result.batches,
+        "durationSeconds": round(result.duration_seconds, 3),
+        "errorMessage": result.error_message,
+    }
+
+
+def show(console: Console, finished: Finished) -> None:
+    """Write what a run did."""
+    result = finished.result
+    console.print(headline(result), style=_STYLES[result.outcome])
+    for name, text in _facts(finished):
+        console.print(f"  {name:<13}{printable(text)}")
+    for line in _advice(result):
+        console.print(line)
+
+
+_STYLES = {
+    Outcome.COMPLETED: "bold",
+    Outcome.INTERRUPTED: "yellow",
+    Outcome.FAILED: "red",
+    Outcome.HELD: "yellow",
+}
+
+
+def headline(result: RunResult) -> str:
+    """Return the one sentence that says how the run ended."""
+    charged = f"{counted(result.instances_billed)} charged for {hours(result.hours)}"
+    reason = printable((result.error_message or "the reason is not recorded").rstrip("."))
+    match result.outcome:
+        case Outcome.COMPLETED if result.instances_billed:
+            return f"Run {result.run_id} completed: {charged}."
+        case Outcome.COMPLETED:
+            return f"Run {result.run_id} completed: 0 charged, all already billed."
+        case Outcome.INTERRUPTED:
+            return f"Run {result.run_id} stopped after the batches under way: {charged}."
+        case Outcome.HELD:
+            return f"Run {result.run_id} is held and charged nothing: {reason}."
+        case _:
+            return f"Run {result.run_id} failed: {reason}."
+
+
+def _facts(finished: Finished) -> list[tuple[str, str]]:
+    result = finished.result
+    facts = [
+        ("Started by", f"{_triggers(result.trigger)} on {finished.holder}"),
+        ("As of", moment(result.as_of)),
+    ]
+    if result.outcome is Outcome.FAILED:
+        facts.append(("Charged", f"{counted(result.instances_billed)} for {hours(result.hours)}"))
+    if result.amount:
+        facts.append(("Amount", amounts(result.amount, finished.debited, finished.currency)))
+    if result.past_due_instances:
+        facts.append(("Past due", f"{counted(result.past_due_instances)}, paid after a top-up"))
+    if result.quarantined_instances:
+        reasons = ", ".join(
+            f"{reason} ({count:,})" for reason, count in finished.reasons.items() if reason != "held"
+        )
+        facts.append(("Quarantined", f"{counted(result.quarantined_instances)}: {reasons}"))
+    if result.held_instances:
+        facts.append(
+            ("Held", f"{counted(result.held_instances)}, decide with containerstacks-billing release")
+        )
+    batches = "1 batch" if result.batches == 1 else f"{result.batches:,} batches"
+    facts.append(("Took", f"{result.duration_seconds:.1f} s, {batches}"))
+    return facts
+
+
+def _advice(result: RunResult) -> list[str]:
+    match result.outcome:
+        case Outcome.INTERRUPTED:
+            return ["Nothing is half charged; the next run charges the rest."]
+        case Outcome.FAILED:
+            return ["Nothing is half charged; the next run tries the rest again."]
+        case Outcome.HELD:
+            return [
+                "Look first:  containerstacks-billing run --dry-run",
+                "Then decide: containerstacks-billing release",
+            ]
+        case _:
+            return []
+
+
+def amounts(exact: Decimal, debited: Decimal, currency: str) -> str:
+    """Say an exact amount and what became of it: debited in whole cents, the rest carried by the wallets."""
+    carried = exact - debited
+    if carried > 0:
+        rest = f", {plain(carried)} carried on"
+    elif carried < 0:
+        rest = f", {plain(-carried)} of it carried from before"
+    else:
+        rest = ""
+    return f"{display(exact, currency)} exactly: {plain(debited)} debited{rest}"
+
+
+def counted(instances: int) -> str:
+    """Count instances in words."""
+    return "1 instance" if instances == 1 else f"{instances:,} instances"
+
+
+def hours(amount: Decimal) -> str:
+    """Write hours with their unit."""
+    text = hour_digits(amount)
+    return "1 hour" if text == "1" else f"{text} hours"
+
+
+def hour_digits(amount: Decimal) -> str:
+    """Write a number of hours with two digits at most: `61.53`, `5`."""
+    return f"{amount.quantize(_HOUR_DIGITS):,f}".rstrip("0").rstrip(".")
+
+
+def moment(at: datetime) -> str:
+    """Write an instant to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _triggers(trigger: str) -> str:
+    return {"manual": "hand", "up": "up"}.get(trigger, trigger)
