@@ -8,6 +8,7 @@ from typing import Any
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
 from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun
 from containerstacks_billing.postgres.connection import Connection
+from containerstacks_billing.postgres.events import announce_marks
 from containerstacks_billing.postgres.queries import query
 
 # The planner sees tables that this very transaction changes, and statistics of them that are always a little old. It is
@@ -101,6 +102,7 @@ def _post(connection: Connection, bills: list[tuple[Any, ...]], values: dict[str
         connection.execute(query("debit_wallets"), values)
     if values["debts"]:
         connection.execute(query("clear_past_due"), values)
+        announce_marks(connection, values)
     result = BatchResult(
         sum(values["instances"]), sum(values["hours"], Decimal(0)), sum(values["amounts"], Decimal(0))
     )

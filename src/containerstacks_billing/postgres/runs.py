@@ -148,8 +148,11 @@ def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_mess
     with connection.transaction():
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease before the run was closed")
-        if outcome is not Outcome.HELD:
+        if outcome is Outcome.HELD:
+            connection.execute(query("announce_hold"), values | {"error_message": error_message})
+        else:
             connection.execute(query("set_aside"), values)
+            connection.execute(query("announce_set_aside"), values)
         row = _row(
             connection, "close_run", values | {"outcome": outcome.value, "error_message": error_message}
         )

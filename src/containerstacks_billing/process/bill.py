@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from containerstacks_billing.billing.errors import SchemaMismatch
+import psycopg
+
+from containerstacks_billing.billing.errors import BillingError, SchemaMismatch
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.run import (
     Batch,
@@ -29,8 +31,9 @@ from containerstacks_billing.billing.run import (
 )
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
-from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.connection import Connection, connect, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.runways import update_runways
 from containerstacks_billing.process.worker import Work, work
 
 
@@ -95,6 +98,8 @@ def bill(order: Order) -> RunResult:
             if objection:
                 return runs.close_run(connection, run, Outcome.HELD, objection)
             outcome, problem = _charge(order, run, batches, lost)
+            unseen = _look_ahead(order, run)
+            problem = problem or unseen
             # The connection that opened the run has been idle since; the server may have been restarted meanwhile.
             with connect(order.conninfo, purpose="billing") as closing:
                 return runs.close_run(closing, run, outcome, problem)
@@ -145,6 +150,19 @@ def _charge(
     if problems:
         return Outcome.FAILED, problems[0]
     return (Outcome.COMPLETED if waiting.empty() else Outcome.INTERRUPTED), None
+
+
+def _look_ahead(order: Order, run: OpenRun) -> str | None:
+    """Bring the runways up to date; a failure is told in a sentence and takes nothing away from what was charged."""
+    if order.stopping.is_set():
+        return None
+    try:
+        with connect(order.conninfo, purpose="billing") as connection:
+            update_runways(connection, run)
+    except (psycopg.Error, BillingError) as error:
+        reason = translate(error, order.conninfo) if isinstance(error, psycopg.Error) else error
+        return f"everything was charged, but the runways are not up to date: {reason}"
+    return None
 
 
 class _Tally:

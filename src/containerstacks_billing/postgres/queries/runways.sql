@@ -1,0 +1,157 @@
+-- Runways: when each paying wallet is empty if nothing changes, and what the host is told about it.
+--
+-- What a wallet can still pay is its balance, less the carry (billed already, below a cent), less what its instances have used
+-- since their watermarks and no run has charged yet. Divided by what they burn per hour that is the runway. Because the
+-- uncharged time counts, the instant at which a steady wallet is empty stays the same from run to run, and so a steady
+-- fleet is read and not written.
+--
+-- A wallet that owes is empty since it fell short. One that burns nothing has no end. Instances that are set aside (held,
+-- quarantined) burn nothing until they are repaired or released, since nothing is charged for them until then.
+
+-- name: rates_in_force
+-- The names of plans and what they cost per hour now, in hundred-millionths: whole numbers, which add up fast and exactly.
+with
+-- include: plan_rates
+select name, (hourly_rate * 100000000)::bigint, (hourly_rate_with_backups * 100000000)::bigint
+from plan_rate
+where on_sale and valid_from <= %(as_of)s and %(as_of)s < valid_to;
+
+-- name: changed_runways
+-- The wallets whose runway differs from what is known of it: level, burn, past-due mark, or the end by more than a minute. A
+-- known wallet that burns and owes nothing any more, or pays no longer, is gone. The rates come as arrays, because a
+-- scan over a common table expression would keep the million instances from being read in parallel.
+with
+-- include: payers
+,
+burn as (
+    select organization_id, sum(rate) as rate, sum(rate * hours)::numeric as uncharged
+    from (
+        select instance.organization_id,
+            case when billing_has_backups(instance) then with_backups else plain end as rate,
+            date_part('epoch', %(as_of)s - coalesce(last_billed_at, created_at)) / 3600 as hours
+        from vps_instances instance
+        join unnest(%(plan_names)s::text[], %(rates)s::bigint[], %(rates_with_backups)s::bigint[])
+            as plan (name, plain, with_backups) on plan.name = instance.plan_id
+        where instance.organization_id between %(first_organization)s and %(last_organization)s
+          and (%(every_status)s or status = any (%(billable_statuses)s))
+          and coalesce(last_billed_at, created_at) between
+            %(as_of)s - (%(max_catch_up_hours)s + 1) * interval '1 hour' and %(as_of)s + interval '1 hour'
+          and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')
+    ) instance
+    group by organization_id
+),
+standing as (
+    select payer.organization_id, payer.wallet_id, balance, billing_carry, payer.past_due_since,
+        coalesce(rate, 0) * 0.00000001 as burn_per_hour,
+        case when rate > 0 and payer.past_due_since is null and balance between -100000000000 and 100000000000
+             then (available * 100000000 - uncharged) / rate
+             when rate > 0 and payer.past_due_since is not null then 0 end as hours_left
+    from payer left join burn using (organization_id)
+    where rate > 0 or payer.past_due_since is not null
+),
+runway as (
+    select standing.*,
+        case when abs(hours_left) < 876000
+             then coalesce(past_due_since, %(as_of)s + hours_left * interval '1 hour') end as empties_at,
+        case when hours_left <= 3 then 3 when hours_left <= 24 then 24 when hours_left <= 72 then 72 end as level
+    from standing
+)
+select coalesce(runway.organization_id, known.organization_id) as organization_id,
+    coalesce(runway.wallet_id, known.wallet_id) as wallet_id,
+    runway.wallet_id is null as gone,
+    (runway.past_due_since is null) <> (known.past_due_since is null) as mark_is_news,
+    runway.burn_per_hour, runway.empties_at, runway.level, known.level as known_level, runway.past_due_since,
+    case when runway.level is not null then jsonb_build_object(
+        'balance', billing_money_text(balance), 'carry', billing_money_text(billing_carry), 'currency', %(currency)s::text,
+        'burnPerHour', billing_money_text(runway.burn_per_hour), 'emptiesAt', billing_instant_text(runway.empties_at),
+        'hoursLeft', billing_money_text(round(greatest(hours_left, 0), 2)),
+        'pastDueSince', billing_instant_text(runway.past_due_since))::text end as payload
+from runway
+full join (
+    select * from billing_runways where organization_id between %(first_organization)s and %(last_organization)s
+) known on known.organization_id = runway.organization_id and known.wallet_id = runway.wallet_id
+where runway.wallet_id is null or known.wallet_id is null
+   or runway.level is distinct from known.level
+   or runway.burn_per_hour <> known.burn_per_hour
+   or runway.past_due_since is distinct from known.past_due_since
+   or (runway.empties_at between known.empties_at - interval '1 minute' and known.empties_at + interval '1 minute'
+       or coalesce(runway.empties_at, known.empties_at) is null) is not true
+order by 1, 2
+limit %(limit)s;
+
+-- name: forget_runways
+-- Forget wallets that are gone.
+delete from billing_runways
+using unnest(%(organizations)s::uuid[], %(wallets)s::uuid[]) as gone (organization_id, wallet_id)
+where billing_runways.organization_id = gone.organization_id and billing_runways.wallet_id = gone.wallet_id;
+
+-- name: keep_runways
+-- Keep what changed. The level is what the events of this transaction announce.
+insert into billing_runways (organization_id, wallet_id, burn_per_hour, empties_at, level, past_due_since, updated_at)
+select organization_id, wallet_id, burn_per_hour, empties_at, level, past_due_since, %(as_of)s
+from unnest(%(organizations)s::uuid[], %(wallets)s::uuid[], %(burns)s::numeric[], %(empties)s::timestamptz[],
+    %(levels)s::smallint[], %(past_due)s::timestamptz[])
+    as changed (organization_id, wallet_id, burn_per_hour, empties_at, level, past_due_since)
+on conflict (organization_id, wallet_id) do update
+set burn_per_hour = excluded.burn_per_hour, empties_at = excluded.empties_at, level = excluded.level,
+    past_due_since = excluded.past_due_since, updated_at = excluded.updated_at;
+
+-- name: announce_crossings
+-- One event for every threshold that a runway has come down to and had not before; the longest first.
+insert into billing_events (kind, organization_id, wallet_id, run_id, occurred_at, payload)
+select 'runway_' || threshold::text || 'h', organization_id, wallet_id, %(run_id)s, %(as_of)s,
+    payload || jsonb_build_object('thresholdHours', threshold)
+from unnest(%(organizations)s::uuid[], %(wallets)s::uuid[], %(levels)s::smallint[], %(known_levels)s::smallint[],
+    %(payloads)s::jsonb[]) as changed (organization_id, wallet_id, level, known_level, payload)
+join (values (72), (24), (3)) as known (threshold)
+    on threshold >= level and (known_level is null or threshold < known_level)
+order by organization_id, threshold desc;
+
+-- part: news_of_marks
+-- Payers whose past-due mark is not the one that was announced.
+news as (
+    select payer.*, known.past_due_since as known_since
+    from payer
+    left join (
+        select * from billing_runways where organization_id between %(first_organization)s and %(last_organization)s
+    ) known on known.organization_id = payer.organization_id and known.wallet_id = payer.wallet_id
+    where (payer.past_due_since is null) <> (known.past_due_since is null)
+)
+
+-- name: announce_past_due
+-- Say who has gone past due and who has recovered since it was last said; after `clear_past_due`, in its transaction.
+insert into billing_events (kind, organization_id, wallet_id, run_id, occurred_at, payload)
+with
+-- include: payers, news_of_marks
+select case when past_due_since is null then 'recovered' else 'past_due' end, organization_id, wallet_id, %(run_id)s, %(as_of)s,
+    jsonb_build_object(
+        'balance', billing_money_text(balance), 'carry', billing_money_text(billing_carry), 'currency', %(currency)s::text,
+        'pastDue', billing_money_text((
+            select coalesce(sum(total_amount), 0) from vps_billing_cycles debt
+            where debt.organization_id = news.organization_id and debt.status = 'failed' and debt.run_id is not null)),
+        'pastDueSince', billing_instant_text(coalesce(past_due_since, known_since)))
+from news
+order by organization_id;
+
+-- name: note_announced_marks
+-- Remember what `announce_past_due` has said.
+insert into billing_runways (organization_id, wallet_id, past_due_since, updated_at)
+with
+-- include: payers, news_of_marks
+select organization_id, wallet_id, past_due_since, %(as_of)s from news
+on conflict (organization_id, wallet_id) do update
+set past_due_since = excluded.past_due_since, updated_at = excluded.updated_at;
+
+-- name: list_runways
+-- Who is empty when, soonest first; who owes comes before all.
+select organization_id, organizations.name, wallet_id, balance, billing_carry, currency, burn_per_hour, empties_at,
+    (extract(epoch from empties_at - billing_clock()) / 3600)::float8 as hours_left, level, wallets.past_due_since,
+    runway.updated_at
+from billing_runways runway
+join wallets on wallets.id = runway.wallet_id
+left join organizations on organizations.id = runway.organization_id
+cross join (select %(below_hours)s::float8 as below_hours) bound
+where below_hours is null or wallets.past_due_since is not null
+   or empties_at <= billing_clock() + below_hours * interval '1 hour'
+order by wallets.past_due_since, empties_at, organization_id
+limit %(limit)s;

@@ -1,0 +1,74 @@
+"""Runways after a run, and the events about wallets; the argument opens queries/runways.sql."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from containerstacks_billing.billing.errors import LeaseLost
+from containerstacks_billing.billing.run import OpenRun
+from containerstacks_billing.postgres.connection import Connection, transaction_bounds
+from containerstacks_billing.postgres.events import announce_marks
+from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.runs import run_parameters
+
+# Wallets that are written in one transaction. Only a first run, or a change of all prices, has more.
+WALLETS_AT_ONCE = 20_000
+_LONGEST_UPDATE = 10_000
+
+
+def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int = WALLETS_AT_ONCE) -> int:
+    """Bring the runways of the run's organizations up to date and announce what was crossed; return how many changed.
+
+    Runs under the lease, after charging. Each transaction is complete by itself: what it keeps, it has announced.
+    Raises LeaseLost when another biller took over.
+    """
+    values = run_parameters(run) | {"limit": wallets_at_once}
+    names, rates, rates_with_backups = _rates(connection, values)
+    values |= {"plan_names": names, "rates": rates, "rates_with_backups": rates_with_backups}
+    changed = 0
+    for _ in range(_LONGEST_UPDATE):
+        with connection.transaction():
+            transaction_bounds(connection)
+            if connection.execute(query("fence"), values).fetchone() is None:
+                raise LeaseLost("another biller took over the lease before the runways were up to date")
+            rows = connection.execute(query("changed_runways"), values).fetchall()
+            _keep(connection, values, rows)
+        changed += len(rows)
+        if len(rows) < wallets_at_once:
+            break
+        values["first_organization"] = rows[-1][0]
+    return changed
+
+
+def _rates(connection: Connection, values: dict[str, Any]) -> tuple[list[str], list[int], list[int]]:
+    rows = connection.execute(query("rates_in_force"), values).fetchall()
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+
+
+def _keep(connection: Connection, values: dict[str, Any], rows: list[tuple[Any, ...]]) -> None:
+    """Write what changed: first the news about marks that somebody else than a batch changed, then the runways."""
+    if any(mark_is_news for _, _, _, mark_is_news, *_ in rows):
+        announce_marks(connection, values)
+    gone = [row for row in rows if row[2]]
+    kept = [row for row in rows if not row[2]]
+    if gone:
+        connection.execute(
+            query("forget_runways"),
+            {"organizations": [row[0] for row in gone], "wallets": [row[1] for row in gone]},
+        )
+    if kept:
+        organizations, wallets, _, _, burns, empties, levels, known_levels, past_due, payloads = map(
+            list, zip(*kept, strict=True)
+        )
+        columns = {
+            "organizations": organizations,
+            "wallets": wallets,
+            "burns": burns,
+            "empties": empties,
+            "levels": levels,
+            "known_levels": known_levels,
+            "past_due": past_due,
+            "payloads": payloads,
+        }
+        connection.execute(query("keep_runways"), values | columns)
+        connection.execute(query("announce_crossings"), values | columns)
