@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from containerstacks_billing.billing.brake import Reading, objection
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.run import (
@@ -66,32 +65,6 @@ def open_run(
     return OpenRun(run_id, as_of, terms, lease.fencing_token, lease.nonce, organization)
 
 
-def brake(connection: Connection, run: OpenRun, now: Reading) -> str | None:
-    """Return why this run has to be held, or None.
-
-    A hold binds every run until it is released or a later run completed; a release lets the next run pass and is what
-    that run is compared with afterwards.
-    """
-    hold = connection.execute(query("unreleased_hold")).fetchone()
-    if hold is not None:
-        run_id, message, released = hold[:3]
-        return None if released else _bound_by(run_id, message)
-    last = connection.execute(query("last_completed_run")).fetchone()
-    reading = Reading(last[1], last[2], last[3], last[4]) if last else None
-    return objection(reading, now, run.terms.brake_factor)
-
-
-def _bound_by(run_id: int, message: str) -> str:
-    text = message or "held"
-    return text if text.startswith("run ") else f"run {run_id} was held: {text}"
-
-
-def read_fleet(connection: Connection, run: OpenRun, host_clock: datetime) -> Reading:
-    """Count the billable instances and their price per hour."""
-    instances, hourly_rate = _row(connection, "fleet", run_parameters(run))
-    return Reading(run.as_of, host_clock, instances, hourly_rate)
-
-
 def plan_batches(connection: Connection, run: OpenRun, batch_size: int) -> Iterator[Batch]:
     """Yield the batches, numbered; a large organization in slices if its wallet covers everything it has due."""
     values = run_parameters(run) | {"batch_size": batch_size}
@@ -128,7 +101,7 @@ def _slices(connection: Connection, batch: Batch, values: dict[str, Any]) -> lis
     ]
 
 
-def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch], fleet: Reading) -> None:
+def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch]) -> None:
     """Write into the run's row how much there is to do."""
     connection.execute(
         query("announce_plan"),
@@ -136,8 +109,6 @@ def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch], fl
             "run_id": run.run_id,
             "batches": len(batches),
             "instances": sum(batch.instances for batch in batches),
-            "fleet_instances": fleet.instances,
-            "fleet_hourly_rate": fleet.hourly_rate,
         },
     )
 

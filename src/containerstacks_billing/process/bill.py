@@ -31,6 +31,7 @@ from containerstacks_billing.billing.run import (
 )
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
+from containerstacks_billing.postgres.brake import brake
 from containerstacks_billing.postgres.connection import Connection, connect, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.runways import update_runways
@@ -42,8 +43,9 @@ class Order:
     """What is asked for: one run on one database.
 
     `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give them.
-    `stopping` ends the run after the batches that are under way. `waiting` is called once, with a sentence, when the lease
-    is not free at once. `progressed` is called with the plan and after each batch, by its worker.
+    `confirm` is called under the lease, before the run opens; what it raises ends the order and nothing is charged.
+    `waiting` is called once, with a sentence, when the lease is not free at once, `opened` when the run's row stands,
+    `progressed` with the plan and after each batch, by its worker. `stopping` ends the run after the batches under way.
     """
 
     conninfo: str
@@ -57,6 +59,8 @@ class Order:
     host_clock: datetime | None = None
     wait_seconds: float = 90
     stopping: threading.Event = field(default_factory=threading.Event)
+    confirm: Callable[[], None] = lambda: None
+    opened: Callable[[OpenRun], None] = lambda _: None
     waiting: Callable[[str], None] = lambda _: None
     progressed: Callable[[Progress], None] = lambda _: None
 
@@ -94,6 +98,7 @@ def bill(order: Order) -> RunResult:
         )
         lost = threading.Event()
         with leases.renewed(order.conninfo, lease, lost.set):
+            order.confirm()
             run, batches, objection = _open(connection, order, lease)
             if objection:
                 return runs.close_run(connection, run, Outcome.HELD, objection)
@@ -118,11 +123,11 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
         host_clock=host_clock,
         organization=order.organization,
     )
-    fleet = runs.read_fleet(connection, run, host_clock)
-    if objection := runs.brake(connection, run, fleet):
+    order.opened(run)
+    if objection := brake(connection, run, host_clock):
         return run, [], objection
     batches = list(runs.plan_batches(connection, run, order.batch_size))
-    runs.announce_plan(connection, run, batches, fleet)
+    runs.announce_plan(connection, run, batches)
     return run, batches, None
 
 

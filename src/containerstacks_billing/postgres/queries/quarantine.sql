@@ -3,7 +3,8 @@
 -- part: left_out
 -- The billable instances that still have a full hour due after the run, or whose dates are unusable, and the closed
 -- segments that could not be charged. Nothing here is trusted by the charging statements: they leave such rows out by
--- themselves, and this finds what they left.
+-- themselves, and this finds what they left. A watermark is ahead of its time when it lies more than an hour after the
+-- latest instant that was ever billed: a clock that goes back makes no watermark wrong.
 left_out as (
     select instance.organization_id, instance.id as instance_id, 0::bigint as segment_id, label, plan_id as plan_name,
         billing_has_backups(instance) as backups, coalesce(last_billed_at, created_at) as starts_at, rated_until,
@@ -11,7 +12,7 @@ left_out as (
     from vps_instances instance
     where (%(every_status)s or status = any (%(billable_statuses)s))
       and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
-            and %(as_of)s + interval '1 hour'
+            and (select latest from latest_instant) + interval '1 hour'
            and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true
       and organization_id between %(first_organization)s and %(last_organization)s
     union all
@@ -25,16 +26,23 @@ left_out as (
 -- name: set_aside
 -- Write the quarantine anew for these organizations: who was left out, the first reason that applies, and since when.
 with
--- include: payers, plan_rates, released, left_out
+-- include: payers, plan_rates, released
+,
+latest_instant as (
+    select greatest(max(as_of) filter (where outcome = 'completed'), %(as_of)s) as latest from billing_runs
+),
+-- include: left_out
 ,
 examined as (
     select left_out.*, wallet_id, balance, released_until,
         (select count(*) from vps_plans where active and provider_plan_id = plan_name) as plans_of_that_name,
+        (select count(*) from vps_plans where not active and provider_plan_id = plan_name) as plans_not_active,
         exists (select from plan_price_versions where plan_id::text = plan_name) as plan_known,
         exists (select from vps_plans where id::text = plan_name) as plan_there,
         exists (select from plan_rate where name = plan_name and (on_sale or segment_id > 0)) as plan_usable,
+        exists (select from wallets where wallets.organization_id = left_out.organization_id) as has_other_wallet,
         isfinite(starts_at) as dated,
-        case when not isfinite(starts_at) then null
+        case when not isfinite(starts_at) or not isfinite(coalesce(until, starts_at)) then null
              when until is not null then extract(epoch from until - starts_at) / 3600
              when starts_at < %(as_of)s then floor(extract(epoch from %(as_of)s - starts_at) / 3600)
              else 0 end as due_hours
@@ -42,38 +50,55 @@ examined as (
     left join payer using (organization_id)
     left join released using (organization_id, instance_id)
 ),
+answerable as (
+    select *, sum(due_hours - case
+            when approved_until is null or approved_until <= starts_at then 0
+            when until is not null then extract(epoch from least(approved_until, until) - starts_at) / 3600
+            else least(due_hours, floor(extract(epoch from approved_until - starts_at) / 3600))
+        end) over (partition by organization_id, instance_id) as hours_to_answer_for
+    from (select *, case when dated then released_until end as approved_until from examined) one
+),
 told as (
     select *, case
         when starts_at is null then 'undated'
         when not dated then 'infinite watermark'
-        when starts_at > %(as_of)s + interval '1 hour' then 'future watermark'
+        when until is null and starts_at > (select latest from latest_instant) + interval '1 hour' then 'future watermark'
         when starts_at < rated_until or outcome = 'damaged' then 'damaged watermark'
         when wallet_id is null then 'no wallet'
         when not coalesce(balance between -100000000000 and 100000000000, false) then 'unusable balance'
         when not plan_there and plans_of_that_name > 1 and not plan_usable then 'ambiguous plan'
         when not plan_usable and (plan_there or plans_of_that_name > 0) then 'unusable price'
         when not plan_usable then 'no plan'
-        when sum(due_hours) over (partition by organization_id, instance_id) > %(max_catch_up_hours)s then 'held'
+        when hours_to_answer_for > %(max_catch_up_hours)s then 'held'
         end as reason
-    from examined
+    from answerable
 ),
 found as (
     select *, case reason
-        when 'undated' then 'has neither a creation time nor a watermark: set created_at'
-        when 'infinite watermark' then 'its watermark is infinite: set last_billed_at to the end of its last charge'
-        when 'future watermark' then 'its watermark lies in the future (' || starts_at::text || '): correct last_billed_at'
-        when 'damaged watermark' then 'its watermark was moved back behind what was charged already: set last_billed_at to '
-            || coalesce(rated_until::text, 'the end of its last charge')
-        when 'no wallet' then 'its organization has no ' || %(currency)s || ' wallet: create one'
+        when 'undated' then 'it has neither a creation time nor a watermark: set vps_instances.created_at'
+        when 'infinite watermark' then 'its watermark is infinite: set vps_instances.last_billed_at to '
+            || coalesce(case when isfinite(rated_until) then rated_until::text end, 'when it was created')
+        when 'future watermark' then 'its watermark lies in the future (' || starts_at::text
+            || '): set vps_instances.last_billed_at to '
+            || coalesce(case when rated_until < starts_at then rated_until::text end, 'the end of its last charge')
+        when 'damaged watermark' then 'its watermark was moved back behind what was charged already: set'
+            ' vps_instances.last_billed_at to ' || coalesce(rated_until::text, 'the end of its last charge')
+        when 'no wallet' then 'its organization has no wallet in ' || %(currency)s
+            || case when has_other_wallet then ', only in another currency' else '' end || ': create one'
         when 'unusable balance' then 'the balance of its wallet is no usable number: correct wallets.balance'
         when 'ambiguous plan' then plans_of_that_name::text
-            || ' active plans with different prices have the provider_plan_id ' || left(plan_name, 100) || ': give it the id of one'
+            || ' active plans with different prices have the provider_plan_id ' || shown_name || ': give it the id of one'
         when 'unusable price' then 'a price of its plan is missing, negative or no number: correct vps_plans'
-        when 'no plan' then 'there is no plan ' || left(plan_name, 100) || ': correct plan_id or create the plan'
-        when 'held' then trim_scale(round(due_hours, 2))::text || ' hours are due, more than MAX_CATCH_UP_HOURS ('
+        when 'no plan' then 'there is no plan ' || shown_name || case
+            when plans_not_active > 0 then ' that is active: activate it, or give the instance another plan_id'
+            when plan_known then ' any more: it was deleted, give the instance another plan_id'
+            else ': correct its plan_id or create the plan' end
+        when 'held' then trim_scale(round(hours_to_answer_for, 2))::text || ' hours are due, more than MAX_CATCH_UP_HOURS ('
             || %(max_catch_up_hours)s::text || '): decide with containerstacks-billing release'
         end as detail
-    from told where reason is not null
+    from told, lateral (select case when btrim(plan_name) = '' then 'without a name'
+        else quote_literal(left(plan_name, 100)) end as shown_name) named
+    where reason is not null
 ),
 gone as (
     delete from billing_quarantine old
@@ -90,9 +115,19 @@ set label = excluded.label, reason = excluded.reason, detail = excluded.detail, 
     last_seen_at = excluded.last_seen_at, run_id = excluded.run_id,
     first_seen_at = case when kept.reason = excluded.reason then kept.first_seen_at else excluded.first_seen_at end;
 
--- name: quarantine_is_empty
--- Whether nothing is set aside at present.
-select not exists (select from billing_quarantine);
+-- name: quarantine_reasons
+-- How many instances are set aside at present, by reason, the most frequent first.
+select reason, count(distinct (organization_id, instance_id)), min(first_seen_at)
+from billing_quarantine group by reason order by 2 desc, 1;
+
+-- name: quarantined_instances
+-- What is set aside at present, the longest first.
+select reason, detail, first_seen_at, due_hours, quarantine.organization_id, organizations.name as organization, instance_id,
+    segment_id, label
+from billing_quarantine quarantine
+left join organizations on organizations.id = quarantine.organization_id
+order by first_seen_at, organization_id, instance_id, segment_id
+limit %(limit)s;
 
 -- name: note_damaged_watermarks
 -- After the unique key refused a batch: find the instances whose watermark stands before the end of a charge of ours, and

@@ -1,4 +1,4 @@
--- The life of a run's row, the plan of its batches, and what it compares itself with before it charges.
+-- The life of a run's row, and the plan of its batches.
 
 -- name: database_clock
 -- Read the clock that money goes by. Asked once per run; everything else gets the answer as an argument.
@@ -83,40 +83,7 @@ from piece join payer using (organization_id);
 
 -- name: announce_plan
 -- Note in the run's row how much there is to do.
-update billing_runs
-set batches_planned = %(batches)s, instances_planned = %(instances)s,
-    fleet_instances = %(fleet_instances)s, fleet_hourly_rate = %(fleet_hourly_rate)s
-where id = %(run_id)s;
-
--- name: fleet
--- How many instances are billable now, and what they cost in an hour at the prices in force: what the brake compares.
-with
--- include: plan_rates
-select coalesce(sum(instances), 0)::bigint as instances,
-    coalesce(sum(instances * case when backups then hourly_rate_with_backups else hourly_rate end), 0) as hourly_rate
-from (
-    select plan_id, billing_has_backups(instance) as backups, count(*) as instances
-    from vps_instances instance
-    where %(every_status)s or status = any (%(billable_statuses)s)
-    group by 1, 2
-) in_use
-left join plan_rate on name = in_use.plan_id and on_sale and valid_from <= %(as_of)s and %(as_of)s < valid_to;
-
--- name: last_completed_run
--- The last run over the whole fleet that came to its end, which the brake compares with.
-select id, as_of, host_clock, fleet_instances, fleet_hourly_rate
-from billing_runs
-where outcome = 'completed' and organization_id is null
-order by id desc limit 1;
-
--- name: unreleased_hold
--- The hold that nobody has released yet: the latest run that was held, if no run completed since.
-select id, error_message, released_at is not null as released, host_clock, as_of
-from billing_runs held
-where outcome = 'held'
-  and not exists (select from billing_runs later where later.outcome = 'completed' and later.id > held.id
-                  and later.organization_id is null)
-order by id desc limit 1;
+update billing_runs set batches_planned = %(batches)s, instances_planned = %(instances)s where id = %(run_id)s;
 
 -- name: close_run
 -- End a run: its outcome, and how many instances it leaves past due, quarantined and held.
