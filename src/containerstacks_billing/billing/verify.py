@@ -1,0 +1,105 @@
+"""What comparing the books found, as values.
+
+A discrepancy is one thing that should not be, with the identifiers to find it by. A check is one statement about the
+books, how much was examined for it, and how many discrepancies there are: all of them are counted, a bounded number
+shown. What the host application wrote beside us is counted separately and is never a discrepancy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+SHOWN_PER_CHECK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One difference: the check that found it, a sentence, and whatever identifies the place, by kind of identifier.
+
+    Kinds are organization_id, instance_id, wallet_id, charge_id, entry_id, run_id, plan_id, adjustment_id, failure_id.
+    """
+
+    check: str
+    message: str
+    identifiers: Mapping[str, str | int]
+
+    def __str__(self) -> str:
+        """Return the one line that a person reads, and may search for."""
+        places = (f"{kind.removesuffix('_id')} {value}" for kind, value in self.identifiers.items())
+        return (
+            f"{self.check}: {self.message} ({', '.join(places)})"
+            if self.identifiers
+            else f"{self.check}: {self.message}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One statement about the books, how many rows it was examined for, and how many discrepancies were found."""
+
+    name: str
+    description: str
+    examined: int
+    found: int
+    shown: int
+    hint: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the statement holds."""
+        return self.found == 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostRows:
+    """What the host application billed by itself.
+
+    `cycles` are its billed rows; `doubled` start where another of the same instance starts, `overlapped` begin
+    inside one. Since our first run: `charged_by_both` are those over hours that we charged too, `unkeyed_debits` are
+    debits without a key against a second copy.
+    """
+
+    cycles: int
+    doubled: int
+    overlapped: int
+    charged_by_both: int
+    unkeyed_debits: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What is as it should be and still worth knowing.
+
+    `charges_without_organization` belong to deleted organizations: their wallets are gone, so sums cannot be compared.
+    """
+
+    quarantined_instances: int
+    held_instances: int
+    past_due_instances: int
+    past_due_amount: Decimal
+    unsettled_segments: int
+    charges_without_organization: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The books, compared as they stood at one instant."""
+
+    read_at: datetime
+    checks: tuple[Check, ...]
+    discrepancies: tuple[Discrepancy, ...]
+    host: HostRows
+    set_aside: SetAside
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+    @property
+    def found(self) -> int:
+        """How many discrepancies there are, shown or not."""
+        return sum(check.found for check in self.checks)

@@ -1,0 +1,619 @@
+-- Comparing the books: every statement finds discrepancies of one kind, and an empty answer is the proof that there are none.
+--
+-- All of them read one snapshot (REPEATABLE READ, read-only), so a run that commits in between is either wholly there or not
+-- at all. They recompute from the rows what must hold, and share nothing with the statements of charging.sql but
+-- billing_amount(): a fault there must not hide itself here. A statement returns at most %(shown)s rows per check, each with
+-- the identifiers to find it by, and counts them all in `found`. Ours are the charges with a run_id and the ledger entries
+-- that runs wrote; everything else is the host's. TimeZone is UTC, so an instant in a message is readable everywhere.
+--
+-- %(whole)s is false when one organization was asked for: then first and last organization are that one.
+
+-- part: chosen_instance
+-- The instances of one organization, also those that left it; their hours with other organizations count as well.
+chosen_instance as (
+    select id as instance_id from vps_instances where organization_id between %(first_organization)s and %(last_organization)s
+    union
+    select instance_id from billing_usage_segments
+    where organization_id between %(first_organization)s and %(last_organization)s
+    union
+    select vps_instance_id from vps_billing_cycles
+    where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
+)
+
+-- part: own_entry
+-- The ledger entries that runs and corrections wrote. What they say about the wallet is taken only where it is a number.
+own_entry as (
+    select id as entry_id, organization_id, amount, status,
+        coalesce(starts_with(provider_transaction_id, 'billing-adjustment-'), false) as adjusts,
+        case when jsonb_typeof(metadata -> 'carry_before') = 'number' then (metadata ->> 'carry_before')::numeric end
+            as carry_before,
+        case when jsonb_typeof(metadata -> 'balance_before') = 'number' then (metadata ->> 'balance_before')::numeric end
+            as balance_before,
+        case when jsonb_typeof(metadata -> 'balance_after') = 'number' then (metadata ->> 'balance_after')::numeric end
+            as balance_after
+    from payment_transactions
+    where (starts_with(provider_transaction_id, 'billing-run-')
+           or starts_with(provider_transaction_id, 'billing-adjustment-')
+           or payment_method = 'wallet_debit' and jsonb_typeof(metadata -> 'run_id') = 'number')
+      and organization_id between %(first_organization)s and %(last_organization)s
+)
+
+-- name: verify_scope
+-- Read the clock of the snapshot's reader, and count what there is to examine.
+select billing_clock() as read_at,
+    (select count(*) from vps_billing_cycles
+     where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s) as charges,
+    (select count(*) from vps_instances
+     where organization_id between %(first_organization)s and %(last_organization)s) as instances,
+    (select count(*) from wallets
+     where organization_id between %(first_organization)s and %(last_organization)s) as wallets,
+    (select count(*) from payment_transactions
+     where starts_with(provider_transaction_id, 'billing-')
+       and organization_id between %(first_organization)s and %(last_organization)s) as entries,
+    (select count(*) from billing_runs
+     where outcome is not null
+       and (%(whole)s or organization_id between %(first_organization)s and %(last_organization)s)) as runs,
+    (select count(*) from billing_usage_segments
+     where organization_id between %(first_organization)s and %(last_organization)s) as segments,
+    (select count(*) from plan_price_versions) as prices,
+    (select count(*) from billing_policies) as policies;
+
+-- name: find_overlaps_and_gaps
+-- Lay the hours of each instance side by side, whoever it belonged to: an hour may not be charged that is charged or settled
+-- already, and between the first rated instant and the watermark no hour may be missing.
+--
+-- An event is a charge, a closed stretch that is not charged (or not yet), or one of two marks without length: where metering
+-- began, and the watermark. Walking through them in order, an event that starts before the end of what came before overlaps,
+-- and one that starts after it leaves a gap. A gap in front of a beginning is none: the instance did not exist. What the
+-- host billed itself, what was waived and what waits as damaged explains a gap; it is looked up for gaps alone.
+with
+-- include: chosen_instance
+,
+event as (
+    select vps_instance_id as instance_id, organization_id, id as charge_id, billing_period_start as starts_at,
+        billing_period_end as ends_at, false as begins
+    from vps_billing_cycles
+    where run_id is not null
+      and (%(whole)s or vps_instance_id in (select instance_id from chosen_instance))
+    union all
+    select instance_id, organization_id, null, case when outcome = 'charged' then charge_until else started_at end, ended_at,
+        false
+    from billing_usage_segments
+    where case when outcome = 'charged' then charge_until else started_at end < ended_at
+      and outcome is distinct from 'damaged'
+      and (%(whole)s or instance_id in (select instance_id from chosen_instance))
+    union all
+    select id, organization_id, null, rated_from, rated_from, true
+    from vps_instances
+    where isfinite(rated_from) and (%(whole)s or id in (select instance_id from chosen_instance))
+    union all
+    select instance_id, organization_id, null, rated_from, rated_from, true
+    from billing_usage_segments
+    where reason = 'deleted' and isfinite(rated_from)
+      and (%(whole)s or instance_id in (select instance_id from chosen_instance))
+    union all
+    select id, organization_id, null, stands_at, stands_at, false
+    from vps_instances, lateral (
+        -- A watermark that is no date, or far in the future, is in quarantine; we answer for what we rated.
+        select case when coalesce(last_billed_at, created_at) between '-infinity' and %(read_at)s + interval '1 hour'
+                    then coalesce(last_billed_at, created_at) else rated_until end as stands_at
+    ) watermark
+    where isfinite(stands_at) and (%(whole)s or id in (select instance_id from chosen_instance))
+),
+remarkable as materialized (
+    select *
+    from (
+        select *, max(ends_at) over earlier as covered_until,
+            max(ends_at) filter (where charge_id is not null) over earlier as charged_until,
+            lag(charge_id) over in_order as charge_before
+        from event
+        window in_order as (partition by instance_id order by starts_at, ends_at, begins desc),
+            earlier as (in_order rows between unbounded preceding and 1 preceding)
+    ) placed
+    where starts_at <> covered_until
+),
+overlap as (
+    select *, case when charge_id is null then charged_until else covered_until end as until
+    from remarkable
+    where ends_at > starts_at and starts_at < case when charge_id is null then charged_until else covered_until end
+),
+gap as (
+    select instance_id, organization_id, covered_until as starts_at, starts_at as ends_at
+    from remarkable where starts_at > covered_until and not begins
+),
+explanation as (
+    select vps_instance_id as instance_id, billing_period_start as starts_at, billing_period_end as ends_at
+    from vps_billing_cycles
+    where run_id is null and status = 'billed'
+    union all
+    select instance_id, waived_from, waived_to from billing_decisions where waived_from is not null
+    union all
+    select instance_id, started_at, ended_at from billing_usage_segments where outcome = 'damaged'
+),
+explained as (
+    select gap.instance_id, gap.starts_at, range_agg(tstzrange(explanation.starts_at, explanation.ends_at)) as hours
+    from gap
+    join explanation on explanation.instance_id = gap.instance_id and explanation.starts_at < gap.ends_at
+        and explanation.ends_at > gap.starts_at and explanation.starts_at < explanation.ends_at
+    group by gap.instance_id, gap.starts_at
+),
+unexplained as (
+    select gap.instance_id, gap.organization_id,
+        unnest(tstzmultirange(tstzrange(gap.starts_at, gap.ends_at)) - coalesce(hours, '{}')) as hours
+    from gap left join explained using (instance_id, starts_at)
+),
+finding as (
+    select 'charged-once' as check_name, organization_id, instance_id, coalesce(charge_id, charge_before) as charge_id,
+        starts_at,
+        case when charge_id is null
+             then format('a closed stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
+                starts_at, ends_at, until)
+             when charge_before is null
+             then format('charged from %%s to %%s, which is settled otherwise until %%s', starts_at, ends_at, until)
+             else format('charged from %%s to %%s, which was charged until %%s already, by %%s', starts_at, ends_at, until,
+                charge_before) end as message
+    from overlap
+    union all
+    select 'gaps', organization_id, instance_id, null, lower(hours),
+        format('from %%s to %%s nothing is charged, past due or explained', lower(hours), upper(hours))
+    from unexplained
+)
+select check_name, organization_id, instance_id, charge_id, message, found
+from (
+    select *, count(*) over (partition by check_name) as found,
+        row_number() over (partition by check_name order by organization_id, instance_id, starts_at) as place
+    from finding
+) numbered
+where place <= %(shown)s
+order by check_name, place;
+
+-- name: find_vanished_instances
+-- Find charged instances that are gone without a last segment: nobody can say any more until when they ran.
+select organization_id, vps_instance_id as instance_id,
+    format('its row is gone and no segment says until when it ran; its last charge ends at %%s', max(billing_period_end)) as message,
+    count(*) over () as found
+from vps_billing_cycles charge
+where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
+  and not exists (select from vps_instances where id = charge.vps_instance_id)
+  and not exists (select from billing_usage_segments
+                  where reason = 'deleted' and instance_id = charge.vps_instance_id)
+group by organization_id, vps_instance_id
+order by organization_id, vps_instance_id
+limit %(shown)s;
+
+-- name: find_misplaced_watermarks
+-- Find watermarks that stand before the end of what was charged or rated: a backup was put back, or the host moved them.
+with
+-- include: chosen_instance
+,
+last_charge as (
+    select vps_instance_id as instance_id, max(billing_period_end) as charged_until
+    from vps_billing_cycles
+    where run_id is not null and (%(whole)s or vps_instance_id in (select instance_id from chosen_instance))
+    group by vps_instance_id
+)
+select organization_id, id as instance_id,
+    case when charged_until > coalesce(last_billed_at, created_at)
+         then format('its watermark %%s stands behind the end of its last charge, %%s, as after the restore of a backup',
+            coalesce(last_billed_at, created_at), charged_until)
+         else format('its watermark %%s stands behind %%s, until when it was rated',
+            coalesce(last_billed_at, created_at), rated_until) end as message,
+    count(*) over () as found
+from vps_instances left join last_charge on instance_id = id
+where organization_id between %(first_organization)s and %(last_organization)s
+  and coalesce(last_billed_at, created_at) < greatest(charged_until, rated_until)
+order by organization_id, id
+limit %(shown)s;
+
+-- name: find_wrong_amounts
+-- Find charges whose amount is not their hours at their hourly rate, to the last digit, or that hold no usable numbers.
+select organization_id, vps_instance_id as instance_id, id as charge_id, run_id,
+    case when expected is null then format('its period from %%s to %%s is none', billing_period_start, billing_period_end)
+         when not rate_is_sound then format('its hourly rate %%s is no amount of at most eight decimals', hourly_rate)
+         when total_amount is distinct from expected
+         then format('its amount is %%s, but %%s to %%s at %%s an hour is %%s', total_amount, billing_period_start,
+            billing_period_end, hourly_rate, trim_scale(expected))
+         else format('its status is %%s, which no run writes', coalesce(status, 'null')) end as message,
+    count(*) over () as found
+from (
+    select *, coalesce(hourly_rate >= 0 and hourly_rate < 10000000000 and scale(hourly_rate) <= 8, false) as rate_is_sound,
+        case when isfinite(billing_period_start) and isfinite(billing_period_end)
+                  and billing_period_start < billing_period_end
+             then billing_amount(hourly_rate, billing_period_start, billing_period_end) end as expected
+    from vps_billing_cycles
+    where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
+) charge
+where not coalesce(rate_is_sound and total_amount = expected and status in ('billed', 'failed', 'refunded'), false)
+order by organization_id, vps_instance_id, billing_period_start
+limit %(shown)s;
+
+-- name: find_wrong_rates
+-- Find charges with an hour whose rate is not the one of the plan's price in force at the start of that hour.
+--
+-- A price matters to a charge when one of its hours starts while it is in force; a charge of one rate may span several prices
+-- that come to the same. The rate depends on the hours per month of the run. A debt was rated by an earlier run than the one
+-- that grew or paid it, so any divisor that a run ever used will do there. A segment says whether there were backups; where
+-- none is named either rate is right. An hour that a correction adjusted has the rate of its last adjustment. So each charge
+-- is compared with its prices at once, and only what does not fit, or was adjusted, is looked at hour by hour.
+with
+divisor as (select distinct hours_per_month from billing_runs),
+price_rate as materialized (
+    select plan_id, valid_from, valid_to, hours_per_month,
+        round((base_price + coalesce(markup_price, 0)) / hours_per_month, 8) as rate,
+        round((base_price + coalesce(markup_price, 0)) / hours_per_month
+            + coalesce(backup_price_hourly, 0) + coalesce(backup_upcharge_hourly, 0), 8) as rate_with_backups
+    from plan_price_versions, divisor
+),
+charge as (
+    select cycle.organization_id, vps_instance_id as instance_id, cycle.id as charge_id, cycle.run_id, cycle.plan_id,
+        hourly_rate, billing_period_start as starts_at,
+        ceil(extract(epoch from billing_period_end - billing_period_start) / 3600)::integer as hours,
+        case when cycle.past_due_since is null then segment.backups end as backups,
+        case when cycle.past_due_since is null then segment.plan_id end as segment_plan,
+        cycle.past_due_since is not null or run.id is null as any_divisor,
+        coalesce(run.hours_per_month, (select min(hours_per_month) from divisor)) as hours_per_month
+    from vps_billing_cycles cycle
+    left join billing_runs run on run.id = cycle.run_id
+    left join billing_usage_segments segment on segment.id = cycle.segment_id
+    where cycle.run_id is not null and cycle.organization_id between %(first_organization)s and %(last_organization)s
+      and isfinite(billing_period_start) and isfinite(billing_period_end) and billing_period_start < billing_period_end
+),
+suspect as (
+    select charge.*, valid_from, price_rate.rate, price_rate.rate_with_backups, first_hour,
+        case when valid_to > starts_at + (hours - 1) * interval '1 hour' then hours
+             else ceil(extract(epoch from valid_to - starts_at) / 3600)::integer end as last_hour,
+        segment_plan <> charge.plan_id::text
+            and exists (select from plan_price_versions where plan_id::text = segment_plan) as other_plan
+    from charge
+    left join price_rate on price_rate.plan_id = charge.plan_id and price_rate.hours_per_month = charge.hours_per_month
+        and valid_from <= starts_at + (hours - 1) * interval '1 hour' and starts_at < valid_to,
+    lateral (
+        select case when valid_from > starts_at then ceil(extract(epoch from valid_from - starts_at) / 3600)::integer
+                    else 0 end as first_hour
+    ) place
+    where (price_rate.rate is null or starts_at + first_hour * interval '1 hour' < valid_to)
+      and (not coalesce(case when backups then hourly_rate = rate_with_backups when not backups then hourly_rate = rate
+                             else hourly_rate in (rate, rate_with_backups) end, false)
+           or segment_plan <> charge.plan_id::text
+           or charge_id in (select charge_id from billing_adjustments))
+),
+wrong_hour as (
+    select distinct on (charge_id, valid_from) charge_id, valid_from, hour_start, rate_then
+    from suspect, generate_series(first_hour, last_hour - 1) as number, lateral (
+        select starts_at + number * interval '1 hour' as hour_start
+    ) one, lateral (
+        select coalesce((
+            select new_rate from billing_adjustments adjustment
+            where adjustment.organization_id = suspect.organization_id and adjustment.charge_id = suspect.charge_id
+              and hours_from <= hour_start and hour_start < hours_until
+            order by correction_id desc limit 1), hourly_rate) as rate_then
+    ) adjusted
+    where not exists (
+        select from price_rate fitting
+        where fitting.plan_id = suspect.plan_id and fitting.valid_from = suspect.valid_from
+          and (any_divisor or fitting.hours_per_month = suspect.hours_per_month)
+          and (rate_then = fitting.rate and backups is not true
+               or rate_then = fitting.rate_with_backups and backups is not false))
+    order by charge_id, valid_from, hour_start
+)
+select organization_id, instance_id, charge_id, run_id, plan_id,
+    case when plan_id is null then 'it names no plan'
+         when rate is null then format('plan %%s has no price at %%s', plan_id, starts_at)
+         when hour_start is not null
+         then format('the hour of %%s is charged at %%s, but the price of plan %%s was %%s', hour_start, rate_then, plan_id,
+            case when backups then rate_with_backups::text when backups is null and rate <> rate_with_backups
+                 then format('%%s, or %%s with backups', rate, rate_with_backups) else rate::text end)
+         else format('it is charged by plan %%s, but its segment ran on plan %%s', plan_id, segment_plan) end as message,
+    count(*) over () as found
+from suspect left join wrong_hour using (charge_id, valid_from)
+where rate is null or hour_start is not null or other_plan
+order by organization_id, instance_id, starts_at
+limit %(shown)s;
+
+-- name: find_wrong_adjustments
+-- Find adjustments that are not the difference of two rates over hours of a billed charge.
+select adjustment.organization_id, adjustment.instance_id, adjustment.charge_id, adjustment.id as adjustment_id,
+    case when charge.id is null then 'it adjusts a charge that is not there, or that no run billed'
+         when hours_from < billing_period_start or hours_until > billing_period_end
+         then format('it adjusts %%s to %%s, but the charge is for %%s to %%s', hours_from, hours_until, billing_period_start,
+            billing_period_end)
+         else format('its amount is %%s, but %%s to %%s at %%s instead of %%s an hour is %%s', amount, hours_from, hours_until,
+            new_rate, old_rate, trim_scale(expected)) end as message,
+    count(*) over () as found
+from billing_adjustments adjustment
+left join vps_billing_cycles charge on charge.organization_id = adjustment.organization_id
+    and charge.id = adjustment.charge_id and charge.run_id is not null and charge.status in ('billed', 'refunded'),
+lateral (
+    select billing_amount(new_rate, hours_from, hours_until) - billing_amount(old_rate, hours_from, hours_until) as expected
+) difference
+where adjustment.organization_id between %(first_organization)s and %(last_organization)s
+  and not coalesce(amount = expected and hours_from >= billing_period_start and hours_until <= billing_period_end, false)
+order by adjustment.organization_id, adjustment.id
+limit %(shown)s;
+
+-- name: find_wrong_carries
+-- Find organizations whose billed charges, with their adjustments, are not what was debited and what is carried, or whose carry
+-- is not below a cent. Charges have no currency, so the debits and carries of all wallets of an organization count.
+with
+-- include: own_entry
+,
+billed as (
+    select organization_id, sum(total_amount) as amount
+    from vps_billing_cycles
+    where run_id is not null and status in ('billed', 'refunded')
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+),
+adjusted as (
+    select organization_id, sum(amount) as amount
+    from billing_adjustments
+    where organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+),
+debited as (
+    select organization_id, -sum(amount) as amount from own_entry where status = 'completed' group by organization_id
+),
+carried as (
+    select organization_id, (array_agg(id order by created_at, id))[1] as wallet_id, sum(billing_carry) as amount,
+        bool_and(billing_carry >= 0 and billing_carry < 0.01) as is_sound
+    from wallets
+    where organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+)
+select organization.id as organization_id, wallet_id,
+    case when not is_sound then format('the carry of a wallet is not between zero and one cent: %%s', carried.amount)
+         else format('charges of %%s are billed, but %%s were debited and %%s is carried: %%s too %%s', trim_scale(owed),
+            trim_scale(paid), coalesce(trim_scale(carried.amount)::text, 'nothing'), trim_scale(abs(paid + rest - owed)),
+            case when paid + rest > owed then 'much' else 'little' end) end as message,
+    count(*) over () as found
+from organizations organization
+left join billed on billed.organization_id = organization.id
+left join adjusted on adjusted.organization_id = organization.id
+left join debited on debited.organization_id = organization.id
+left join carried on carried.organization_id = organization.id,
+lateral (
+    select coalesce(billed.amount, 0) + coalesce(adjusted.amount, 0) as owed, coalesce(debited.amount, 0) as paid,
+        coalesce(carried.amount, 0) as rest
+) compared
+where organization.id between %(first_organization)s and %(last_organization)s
+  and (owed <> paid + rest or not coalesce(is_sound, true))
+order by organization.id
+limit %(shown)s;
+
+-- name: find_wrong_balances
+-- Find wallets whose balance is not their opening and the sum of their completed ledger entries. An entry names an organization
+-- and a currency, not a wallet, so several wallets of a pair are taken together.
+with
+wallet as (
+    select organization_id, currency, (array_agg(id order by created_at, id))[1] as wallet_id, sum(balance) as balance,
+        sum(billing_opening) as opening, count(*) as wallets
+    from wallets
+    where organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id, currency
+),
+entry as (
+    select organization_id, currency, sum(amount) as amount
+    from payment_transactions
+    where status = 'completed' and amount <> 'NaN'
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id, currency
+)
+select wallet.organization_id, wallet_id,
+    format('%%s %%s are on %%s, but the opening %%s and the ledger entries %%s make %%s', balance, wallet.currency,
+        case when wallets = 1 then 'the wallet' else wallets::text || ' wallets' end, trim_scale(opening),
+        coalesce(entry.amount, 0), trim_scale(opening + coalesce(entry.amount, 0))) as message,
+    count(*) over () as found
+from wallet
+left join entry on entry.organization_id = wallet.organization_id and coalesce(entry.currency, '') = coalesce(wallet.currency, '')
+where balance is distinct from opening + coalesce(entry.amount, 0)
+order by wallet.organization_id, wallet.currency
+limit %(shown)s;
+
+-- name: find_wrong_entries
+-- Find ledger entries of ours that are not the whole cents of the carry before them and of the charges or adjustments that
+-- name them.
+with
+-- include: own_entry
+,
+linked as (
+    select payment_transaction_id as entry_id, organization_id, sum(total_amount) as amount
+    from vps_billing_cycles
+    where run_id is not null and payment_transaction_id is not null and status in ('billed', 'refunded')
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by payment_transaction_id, organization_id
+    union all
+    select payment_transaction_id, organization_id, sum(amount)
+    from billing_adjustments
+    where payment_transaction_id is not null
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by payment_transaction_id, organization_id
+)
+select organization_id, entry_id,
+    case when linked.amount is null then format('it debits %%s, but no charge names it', -own_entry.amount)
+         when carry_before is null or adjusts
+         then format('it debits %%s for charges of %%s', -own_entry.amount, trim_scale(linked.amount))
+         else format('it debits %%s, but a carry of %%s and charges of %%s make %%s', -own_entry.amount,
+            trim_scale(carry_before), trim_scale(linked.amount), trunc(carry_before + linked.amount, 2)) end as message,
+    count(*) over () as found
+from own_entry left join linked using (organization_id, entry_id)
+where not coalesce(case when carry_before is not null and not adjusts
+                        then -own_entry.amount = trunc(carry_before + linked.amount, 2)
+                        else abs(own_entry.amount + linked.amount) < 0.01 end, false)
+order by organization_id, entry_id
+limit %(shown)s;
+
+-- name: find_dangling_links
+-- Find charges that name a ledger entry which is not there, or name one although they are past due. With an organization its
+-- ledger goes too.
+select organization_id, vps_instance_id as instance_id, id as charge_id, payment_transaction_id as entry_id,
+    case when status = 'failed' then 'it is past due, and names a ledger entry all the same'
+         else 'it is billed, but its organization has no such ledger entry' end as message,
+    count(*) over () as found
+from vps_billing_cycles charge
+where run_id is not null and payment_transaction_id is not null
+  and organization_id between %(first_organization)s and %(last_organization)s
+  and (status = 'failed'
+       or not exists (select from payment_transactions entry
+                      where entry.id = charge.payment_transaction_id and entry.organization_id = charge.organization_id)
+       and exists (select from organizations where organizations.id = charge.organization_id))
+order by organization_id, vps_instance_id, billing_period_start
+limit %(shown)s;
+
+-- name: find_wrong_runs
+-- Find ended runs whose row says something else than the charges they billed. A batch counts an instance once per
+-- organization, however many charges it got; the number of the batch stands in the identifier of a new charge, and
+-- beside a debt that was paid. A paid debt belongs to the run that collected it.
+with
+charged as (
+    select run_id, organization_id, vps_instance_id, sum(total_amount) as amount,
+        sum(extract(epoch from billing_period_end - billing_period_start)) as seconds
+    from vps_billing_cycles
+    where run_id is not null and status in ('billed', 'refunded')
+      and isfinite(billing_period_start) and isfinite(billing_period_end)
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by run_id, organization_id, vps_instance_id,
+        case when past_due_since is null
+             then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else debt_batch end
+),
+billed as (
+    select run_id, count(*) as instances, sum(amount) as amount, sum(seconds) / 3600 as hours from charged group by run_id
+)
+select run.id as run_id, run.organization_id,
+    format('it recorded %%s instances, %%s hours and %%s, but its charges are %%s instances, %%s hours and %%s',
+        run.instances_billed, trim_scale(round(run.hours, 6)), trim_scale(run.amount), coalesce(billed.instances, 0),
+        trim_scale(round(coalesce(billed.hours, 0), 6)), trim_scale(coalesce(billed.amount, 0))) as message,
+    count(*) over () as found
+from billing_runs run left join billed on billed.run_id = run.id
+where outcome is not null
+  and (%(whole)s or run.organization_id between %(first_organization)s and %(last_organization)s)
+  and not coalesce(run.instances_billed = coalesce(billed.instances, 0) and run.amount = coalesce(billed.amount, 0)
+      and abs(run.hours - coalesce(billed.hours, 0)) < 0.000001, false)
+order by run.id
+limit %(shown)s;
+
+-- name: find_wrong_marks
+-- Find wallets that are marked past due and owe nothing, and organizations that owe while no wallet of theirs says so.
+with
+debt as (
+    select organization_id, sum(total_amount) as amount, count(*) as charges
+    from vps_billing_cycles
+    where status = 'failed' and run_id is not null
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+),
+mark as (
+    select organization_id, id as wallet_id, past_due_since
+    from wallets
+    where past_due_since is not null and organization_id between %(first_organization)s and %(last_organization)s
+)
+select organization_id, wallet_id,
+    case when wallet_id is null
+         then format('%%s charges of %%s are past due, but no wallet is marked so', charges, trim_scale(amount))
+         else format('the wallet is marked past due since %%s, but owes nothing', past_due_since) end as message,
+    count(*) over () as found
+from debt full join mark using (organization_id)
+where debt.amount is null or wallet_id is null and exists (select from organizations where id = organization_id)
+order by organization_id, wallet_id
+limit %(shown)s;
+
+-- name: find_overdrafts
+-- Find debits of runs that took a balance below zero, or that the balance did not follow.
+with
+-- include: own_entry
+select organization_id, entry_id,
+    case when balance_after < 0 then format('its debit took the balance from %%s to %%s', balance_before, balance_after)
+         else format('its debit of %%s took the balance from %%s to %%s', -amount, balance_before, balance_after) end as message,
+    count(*) over () as found
+from own_entry
+where balance_after < 0 or balance_after <> balance_before + amount
+order by organization_id, entry_id
+limit %(shown)s;
+
+-- name: find_metering_failures
+-- Find changes of instances that could not be metered: their hours are known to nobody but this table.
+select id as failure_id,
+    format('a change of vps_instances at %%s could not be metered: %%s', failed_at, left(error, 500)) as message,
+    count(*) over () as found
+from billing_metering_failures
+where %(whole)s
+   or segment like '%%' || %(first_organization)s::text || '%%'
+order by id
+limit %(shown)s;
+
+-- name: find_broken_prices
+-- Find plans whose prices do not follow each other without gap or overlap, from since ever to for ever.
+select plan_id,
+    case when valid_from <> coalesce(previous_end, '-infinity')
+         then format('a price begins at %%s, where %%s was expected', valid_from, coalesce(previous_end, '-infinity'))
+         else format('its last price ends at %%s', valid_to) end as message,
+    count(*) over () as found
+from (
+    select *, lag(valid_to) over in_order as previous_end, lead(valid_from) over in_order as next_start
+    from plan_price_versions window in_order as (partition by plan_id order by valid_from)
+) version
+where valid_from <> coalesce(previous_end, '-infinity') or next_start is null and valid_to <> 'infinity'
+order by plan_id, valid_from
+limit %(shown)s;
+
+-- name: find_broken_policies
+-- Find policies that do not follow each other without gap or overlap, from since ever to for ever.
+select format('policy %%s is in force from %%s to %%s, where from %%s to %%s was expected', id, valid_from, valid_to,
+        coalesce(previous_end, '-infinity'), coalesce(next_start, 'infinity')) as message,
+    count(*) over () as found
+from (
+    select *, lag(valid_to) over in_order as previous_end, lead(valid_from) over in_order as next_start
+    from billing_policies window in_order as (order by valid_from)
+) policy
+where valid_from <> coalesce(previous_end, '-infinity') or next_start is null and valid_to <> 'infinity'
+order by valid_from
+limit %(shown)s;
+
+-- name: verify_host_rows
+-- Count what the host wrote by itself: its billed rows, those that repeat or overlap another, those since our first run that
+-- cover an hour that we charged, and its debits since then, which carry no key against a second copy.
+with
+began as (select min(started_at) as at from billing_runs),
+cycle as (
+    select vps_instance_id, billing_period_start as starts_at, billing_period_end as ends_at, created_at
+    from vps_billing_cycles
+    where run_id is null and status = 'billed'
+      and organization_id between %(first_organization)s and %(last_organization)s
+),
+placed as (
+    select starts_at, lag(starts_at) over in_order as previous_start,
+        max(ends_at) over (in_order rows between unbounded preceding and 1 preceding) as billed_until
+    from cycle window in_order as (partition by vps_instance_id order by starts_at, ends_at)
+)
+select count(*) as cycles, count(*) filter (where starts_at = previous_start) as doubled,
+    count(*) filter (where starts_at <> previous_start and starts_at < billed_until) as overlapped,
+    (select count(*) from cycle, began
+     where created_at >= began.at
+       and exists (select from vps_billing_cycles charge
+                   where charge.run_id is not null and charge.vps_instance_id = cycle.vps_instance_id
+                     and charge.billing_period_start < cycle.ends_at and charge.billing_period_end > cycle.starts_at)
+    ) as charged_by_both,
+    (select count(*) from payment_transactions entry, began
+     where entry.payment_method = 'wallet_debit' and entry.created_at >= began.at
+       and not coalesce(starts_with(entry.provider_transaction_id, 'billing-'), false)
+       and jsonb_typeof(entry.metadata -> 'run_id') is distinct from 'number'
+       and entry.organization_id between %(first_organization)s and %(last_organization)s) as unkeyed_debits
+from placed;
+
+-- name: verify_set_aside
+-- Count what is right and still worth knowing: what waits, what is owed, and what cannot be compared any more.
+select
+    (select count(distinct instance_id) from billing_quarantine
+     where reason <> 'held' and organization_id between %(first_organization)s and %(last_organization)s) as quarantined_instances,
+    (select count(distinct instance_id) from billing_quarantine
+     where reason = 'held' and organization_id between %(first_organization)s and %(last_organization)s) as held_instances,
+    (select count(distinct vps_instance_id) from vps_billing_cycles
+     where status = 'failed' and run_id is not null
+       and organization_id between %(first_organization)s and %(last_organization)s) as past_due_instances,
+    (select coalesce(sum(total_amount), 0) from vps_billing_cycles
+     where status = 'failed' and run_id is not null
+       and organization_id between %(first_organization)s and %(last_organization)s) as past_due_amount,
+    (select count(*) from billing_usage_segments
+     where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
+    (select count(*) from vps_billing_cycles charge
+     where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
+       and not exists (select from organizations where id = charge.organization_id)) as charges_without_organization;
