@@ -20,6 +20,7 @@ from containerstacks_billing.postgres.faults import is_transient, translate
 
 __all__ = [
     "connect",
+    "connection_arguments",
     "describe",
     "is_transient",
     "redact",
@@ -55,13 +56,8 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
     "billing" and "maintenance" ask several hosts for the one that accepts writes. "reading" takes any host
     and opens its transactions read-only. Raises DatabaseUnavailable, LoginRefused or ConfigurationError.
     """
-    parameters = read(conninfo).parameters
-    defaults: dict[str, str] = {**_TRANSPORT, "application_name": f"containerstacks-billing {purpose}"}
-    several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
-    if several and purpose != "reading":
-        defaults["target_session_attrs"] = "read-write"
     try:
-        connection = psycopg.connect(**{**defaults, **parameters}, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+        connection = psycopg.connect(**connection_arguments(conninfo, purpose))
     except psycopg.Error as error:
         raise translate(error, conninfo) from None
     if purpose == "reading":
@@ -69,7 +65,17 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
     return connection
 
 
-def transaction_bounds(connection: Connection) -> None:
+def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
+    """Return what the driver is called with, for a connection opened here or by a pool."""
+    parameters = read(conninfo).parameters
+    defaults: dict[str, Any] = {**_TRANSPORT, "application_name": f"containerstacks-billing {purpose}"}
+    several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
+    if several and purpose != "reading":
+        defaults["target_session_attrs"] = "read-write"
+    return {**defaults, **parameters, "autocommit": True, "prepare_threshold": None}
+
+
+def transaction_bounds(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
     """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling.
 
     Has to be the first statement inside the transaction, and ends with it. COMMIT is outside these bounds.
@@ -83,7 +89,7 @@ def transaction_bounds(connection: Connection) -> None:
                set_config('statement_timeout', %s, true),
                set_config('idle_in_transaction_session_timeout', %s, true)
         """,
-        (LOCK_TIMEOUT, STATEMENT_TIMEOUT, IDLE_IN_TRANSACTION_TIMEOUT),
+        (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
     )
 
 

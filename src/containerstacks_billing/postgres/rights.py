@@ -25,6 +25,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_metering_failures": ("SELECT",),
     "billing_quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_decisions": ("SELECT", "INSERT"),
+    "billing_tokens": ("SELECT", "INSERT", "UPDATE"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_runways": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "schema_migrations": ("SELECT",),

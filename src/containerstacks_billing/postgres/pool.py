@@ -1,0 +1,94 @@
+"""A few connections for those who look: bounded in number, in waiting and in the time of a statement.
+
+Pages and programs look all the time, and most of them at once when something is wrong. Whatever they do, they take no
+more than these connections from billing and no more than seconds from the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable
+from containerstacks_billing.postgres.connection import (
+    Connection,
+    connect,
+    connection_arguments,
+    transaction_bounds,
+    translate,
+)
+
+CONNECTIONS = 4
+WAITING = 50
+WAIT_SECONDS = 3.0
+READ_TIMEOUT = "3s"
+
+
+class ReadingPool:
+    """Connections for reading, opened when they are first needed.
+
+    They go where writing is possible: a standby lags, and what is shown has to be so.
+    """
+
+    def __init__(self, conninfo: str, *, connections: int = CONNECTIONS) -> None:
+        self._conninfo = conninfo
+        self._pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
+            "",
+            kwargs=connection_arguments(conninfo, "web"),
+            min_size=0,
+            max_size=connections,
+            max_waiting=WAITING,
+            timeout=WAIT_SECONDS,
+            max_idle=60.0,
+            reconnect_timeout=5.0,
+            check=ConnectionPool.check_connection,
+            name="billing-web",
+            open=False,
+        )
+
+    def open(self) -> None:
+        """Start; the database need not be there."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend a connection inside a bounded transaction that may not write; raises BillingError."""
+        with self._transaction() as connection:
+            connection.execute("set local transaction read only")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Lend a connection inside a bounded transaction; raises BillingError."""
+        with self._transaction() as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._pool.connection() as connection, connection.transaction():
+                transaction_bounds(connection, READ_TIMEOUT)
+                yield connection
+        except (PoolTimeout, PoolClosed, TooManyRequests):
+            raise self._why() from None
+        except psycopg.Error as error:
+            raise translate(error, self._conninfo) from error
+
+    def _why(self) -> BillingError:
+        """Find out why the pool had no connection to give: it does not say."""
+        busy = DatabaseUnavailable("Every connection for reading is in use.", "Try again in a few seconds.")
+        if self._pool.get_stats().get("pool_size", 0):
+            return busy
+        try:
+            connect(self._conninfo, purpose="reading").close()
+        except BillingError as error:
+            return error
+        return busy

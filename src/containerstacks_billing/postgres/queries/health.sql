@@ -1,0 +1,68 @@
+-- What the application side shows. Every statement reads one row by index, or a table that stays small.
+
+-- name: newest_daemon
+-- The daemon with the newest heartbeat. Dates that no calendar of a reader holds count as missing, as does NaN; a heartbeat
+-- ahead of the clock counts as one of now.
+select daemon_instance_id, status, left(error_message, 2000) as error_message,
+    case when last_run_at between '2000-01-01' and '9999-01-01' then last_run_at end as last_run_at,
+    last_run_success, coalesce(instances_billed, 0) as instances_billed,
+    coalesce(nullif(total_amount, 'NaN'), 0) as total_amount, coalesce(nullif(total_hours, 'NaN'), 0) as total_hours,
+    case when started_at between '2000-01-01' and '9999-01-01' then started_at end as started_at,
+    case when heartbeat_at >= '2000-01-01' then least(heartbeat_at, billing_clock()) end as heartbeat_at,
+    left(metadata ->> 'next_run_at', 40) as next_run_at
+from billing_daemon_status
+order by heartbeat_at desc nulls last, id desc
+limit 1;
+
+-- part: shown_run
+-- The columns of a run that people see.
+shown_run as (
+    select id as run_id, trigger, holder, outcome, organization_id, as_of, started_at, finished_at,
+        extract(epoch from coalesce(finished_at, billing_clock()) - started_at)::float8 as duration_seconds,
+        instances_planned, instances_billed, hours, amount, past_due_instances, quarantined_instances, held_instances,
+        batches, batches_planned, left(error_message, 2000) as error_message
+    from billing_runs
+)
+
+-- name: recent_runs
+-- The latest runs before a number, newest first.
+with
+-- include: shown_run
+select * from shown_run where run_id < %(before)s order by run_id desc limit %(limit)s;
+
+-- name: last_finished_run
+-- The last run over the whole fleet that ended, however it ended.
+with
+-- include: shown_run
+select * from shown_run where outcome is not null and organization_id is null order by run_id desc limit 1;
+
+-- name: last_successful_run
+-- The last run over the whole fleet that completed.
+with
+-- include: shown_run
+select * from shown_run where outcome = 'completed' and organization_id is null order by run_id desc limit 1;
+
+-- name: run_in_progress
+-- The run that is open now.
+with
+-- include: shown_run
+select * from shown_run where outcome is null order by run_id desc limit 1;
+
+-- name: billed_lately
+-- What the runs of the last day, week and thirty days billed.
+select count(*) filter (where started_at >= now - interval '1 day') as runs_day,
+    coalesce(sum(hours) filter (where started_at >= now - interval '1 day'), 0) as hours_day,
+    coalesce(sum(amount) filter (where started_at >= now - interval '1 day'), 0) as amount_day,
+    count(*) filter (where started_at >= now - interval '7 days') as runs_week,
+    coalesce(sum(hours) filter (where started_at >= now - interval '7 days'), 0) as hours_week,
+    coalesce(sum(amount) filter (where started_at >= now - interval '7 days'), 0) as amount_week,
+    count(*) as runs_month, coalesce(sum(hours), 0) as hours_month, coalesce(sum(amount), 0) as amount_month
+from billing_runs, (select billing_clock() as now) clock
+where started_at >= now - interval '30 days';
+
+-- name: events_waiting
+-- How many events wait to be delivered, and how many were given up; counts at most ten thousand.
+select
+    (select count(*) from (
+        select from billing_events where delivered_at is null and dead_at is null limit 10000) waiting)::integer as pending,
+    (select count(*) from (select from billing_events where dead_at is not null limit 10000) gone)::integer as dead;
