@@ -78,8 +78,8 @@ def missing_tables(connection: Connection) -> list[str]:
     return [name for (name,) in _rows(connection, "missing_tables", {"tables": list(BILLING_TABLES)})]
 
 
-def missing_grants(connection: Connection, role: str) -> list[str]:
-    """Write the GRANT statements that the role still needs on the tables that exist."""
+def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """List the rights that the current role still needs, by table, on the tables that exist."""
     wanted = [(table, privilege) for table, rights in BILLING_RIGHTS.items() for privilege in rights]
     rows = _rows(
         connection,
@@ -89,9 +89,14 @@ def missing_grants(connection: Connection, role: str) -> list[str]:
     by_table: dict[str, tuple[str, ...]] = {}
     for table, privilege in rows:
         by_table[table] = (*by_table.get(table, ()), privilege)
+    return by_table
+
+
+def missing_grants(connection: Connection, role: str) -> list[str]:
+    """Write the GRANT statements that the role still needs on the tables that exist."""
     sequences = _rows(connection, "missing_sequences", {"sequences": list(BILLING_SEQUENCES)})
     return [
-        *(grant(table, rights, role) for table, rights in by_table.items()),
+        *(grant(table, rights, role) for table, rights in missing_rights(connection).items()),
         *(f"GRANT USAGE ON SEQUENCE {quoted(name)} TO {quoted(role)};" for (name,) in sequences),
     ]
 

@@ -95,6 +95,12 @@ def logger(name: str = "containerstacks_billing") -> Logger:
     return log
 
 
+def debug(event: str, **facts: object) -> None:
+    """Log what only matters when debugging, at no cost otherwise, also where logging was never set up."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        logger().debug(event, **facts)
+
+
 @contextmanager
 def bound(**identifiers: object) -> Iterator[None]:
     """Put identifiers (run, batch, token) on every line that this thread logs inside the block."""

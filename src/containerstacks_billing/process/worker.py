@@ -25,6 +25,7 @@ from containerstacks_billing.postgres.charging import (
     note_damage,
 )
 from containerstacks_billing.postgres.connection import Connection, connect, is_transient, translate
+from containerstacks_billing.process import logs
 
 ATTEMPTS = 6
 LONGEST_PAUSE_SECONDS = 4.0
@@ -50,18 +51,21 @@ def work(shared: Work) -> list[str]:
     the work, and is raised.
     """
     problems: list[str] = []
-    with _Hand(shared) as hand:
+    with _Hand(shared) as hand, logs.bound(run=shared.run.run_id, token=shared.run.fencing_token):
         while not (shared.stopping.is_set() or shared.lost.is_set()):
             try:
                 batch = shared.waiting.get_nowait()
             except queue.Empty:
                 break
             try:
-                shared.charged(batch, hand.charge(batch))
+                result = hand.charge(batch)
+                logs.debug("Batch charged", batch=batch.number, instances=result.instances)
+                shared.charged(batch, result)
             except (LeaseLost, DatabaseUnavailable):
                 shared.lost.set()
                 raise
             except BillingError as problem:
+                logs.logger().error("A batch could not be charged", batch=batch.number, reason=str(problem))
                 problems.append(str(problem))
     return problems
 
@@ -84,6 +88,7 @@ class _Hand:
         last: Exception | None = None
         for attempt in range(ATTEMPTS):
             if attempt:
+                logs.logger().warning("A batch is tried again", batch=batch.number, reason=_reason(last))
                 batch = replace(batch, number=next(self._shared.numbers))
                 self._shared.stopping.wait(min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random())  # noqa: S311
             try:
@@ -144,6 +149,13 @@ class _Hand:
             f"the instances of {batch.first_organization} to {batch.last_organization} changed"
             f" {ATTEMPTS} times while they were charged; the next run charges them"
         )
+
+
+def _reason(error: Exception | None) -> str:
+    """Say in a line what went wrong, redacted."""
+    if isinstance(error, psycopg.Error):
+        return str(translate(error))
+    return str(error) or type(error).__name__
 
 
 def _whole(batch: Batch, number: int) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from containerstacks_billing.process.cli import config, db, doctor, migrate, run, up, verify
+from containerstacks_billing.process.cli import config, db, doctor, migrate, run, serve, token, up, verify
 from containerstacks_billing.process.cli.application import app, main
 
-__all__ = ["app", "config", "db", "doctor", "main", "migrate", "run", "up", "verify"]
+__all__ = ["app", "config", "db", "doctor", "main", "migrate", "run", "serve", "token", "up", "verify"]

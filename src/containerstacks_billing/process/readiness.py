@@ -1,0 +1,40 @@
+"""What a daemon looks at before it says that it is ready: whether this schema and these rights can bill at all."""
+
+from __future__ import annotations
+
+from containerstacks_billing.billing.errors import (
+    DatabaseUnavailable,
+    LoginRefused,
+    RightsMissing,
+    SchemaMismatch,
+)
+from containerstacks_billing.postgres.connection import connect, translated
+from containerstacks_billing.postgres.examination import missing_grants, missing_rights
+from containerstacks_billing.postgres.faults import MIGRATE_HINT
+from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.process import logs
+
+# Without these the books are right all the same: what is missing is a status, an event or the removal of old rows.
+_DISPENSABLE_TABLES = {"billing_daemon_status", "billing_events", "billing_runways", "billing_tokens"}
+
+
+def see_that_it_can_bill(conninfo: str) -> None:
+    """Raise SchemaMismatch or RightsMissing where no attempt could charge; a database that is away may come back."""
+    try:
+        with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+            if problem := expected_schema_problem(connection):
+                raise SchemaMismatch(problem, MIGRATE_HINT)
+            role = connection.info.user
+            missing, grants = missing_rights(connection), missing_grants(connection, role)
+    except (DatabaseUnavailable, LoginRefused) as error:
+        logs.logger().warning("The daemon starts without its database and waits for it", reason=str(error))
+        return
+    needed = [
+        table
+        for table, rights in missing.items()
+        if table not in _DISPENSABLE_TABLES and rights != ("DELETE",)
+    ]
+    if needed:
+        raise RightsMissing(f"The role {role} lacks rights on {', '.join(needed)}.", "\n".join(grants))
+    if grants:
+        logs.logger().warning("Rights are missing that billing can do without", grants=" ".join(grants))

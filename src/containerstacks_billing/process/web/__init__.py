@@ -1,0 +1,1 @@
+"""The application side over HTTP: one router per subject, put together in application.py."""

@@ -1,0 +1,34 @@
+"""What every handler of one application shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres.pool import ReadingPool
+from containerstacks_billing.process.built_in import BuiltInBilling
+from containerstacks_billing.process.web.attempts import FailedAttempts
+from containerstacks_billing.process.web.reading import Readings
+
+
+@dataclass(slots=True)
+class Context:
+    """Settings, connections, failed attempts, and the built-in billing of this process, if it has one."""
+
+    settings: Settings
+    pool: ReadingPool
+    readings: Readings
+    built_in: BuiltInBilling | None = None
+    attempts: FailedAttempts = field(default_factory=FailedAttempts)
+
+
+def context_of(request: Request) -> Context:
+    """Return the context of the application that answers this request."""
+    context: Context = request.app.state.context
+    return context
+
+
+InContext = Annotated[Context, Depends(context_of)]

@@ -1,0 +1,136 @@
+"""Health: of this process, of its database, and of whoever bills."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from containerstacks_billing.billing.errors import BillingError
+from containerstacks_billing.billing.failover import heartbeat_is_fresh
+from containerstacks_billing.billing.health import Biller, Health, biller, run_is_late
+from containerstacks_billing.process.web.access import AsAdmin
+from containerstacks_billing.process.web.answers import ApiHealth, BuiltIn, Daemon, DaemonHealth, Run, State
+from containerstacks_billing.process.web.context import Context, InContext
+from containerstacks_billing.process.web.problems import Refused, documented
+
+router = APIRouter(tags=["health"])
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz")
+async def healthz() -> State:
+    """Say that the process answers. Asks nobody else."""
+    return State(status="ok")
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", responses=documented(503))
+def readyz(context: InContext) -> State:
+    """Say whether the database answers and has the schema of this version."""
+    if context.readings.schema_problem():
+        raise Refused(
+            503, "The database has not the schema of this version; run `containerstacks-billing migrate`."
+        )
+    context.readings.health()
+    return State(status="ready")
+
+
+@router.get("/api/health", responses=documented(503))
+def api_health(context: InContext, response: Response) -> ApiHealth:
+    """Say whether the application side works."""
+    works = True
+    try:
+        context.readings.health()
+    except BillingError:
+        works = False
+        response.status_code = 503
+    return ApiHealth(
+        success=works,
+        timestamp=datetime.now(UTC),
+        status="ok" if works else "degraded",
+        database="ok" if works else "unavailable",
+    )
+
+
+@router.get(
+    "/api/health/billing-daemon",
+    responses=documented(401, 403, 429, 503),
+    response_model_exclude_unset=True,
+)
+def billing_daemon(context: InContext, _admin: AsAdmin) -> DaemonHealth:
+    """Say how the billing daemon is, and who bills."""
+    health = context.readings.health()
+    return DaemonHealth(success=True, timestamp=health.now, daemon=_daemon(context, health))
+
+
+def _daemon(context: Context, health: Health) -> Daemon:
+    failover_after = timedelta(minutes=context.settings.failover_after_minutes)
+    stale = not heartbeat_is_fresh(health.failover, failover_after)
+    heartbeat_at = health.failover.heartbeat_at
+    last = health.last_finished
+    row = health.daemon
+    facts: dict[str, Any] = {"error_message": row.error_message} if row and row.error_message else {}
+    return Daemon(
+        status=row.status if row else "stopped",
+        last_run=row.last_run_at if row else None,
+        last_run_success=row.last_run_success if row else None,
+        instances_billed=row.instances_billed if row else 0,
+        total_amount=float(row.total_amount) if row else 0.0,
+        total_hours=float(row.total_hours) if row else 0.0,
+        next_scheduled_run=None if stale else _next_run(context, health),
+        uptime_minutes=_uptime_minutes(health, stale),
+        is_stale=stale,
+        warning_threshold_exceeded=run_is_late(health, failover_after),
+        daemon_instance_id=row.daemon_instance_id if row else None,
+        heartbeat_at=heartbeat_at,
+        heartbeat_age_seconds=(health.now - heartbeat_at).total_seconds() if heartbeat_at else None,
+        biller=biller(health, failover_after),
+        built_in=built_in_of(context),
+        last_successful_run=Run.of(health.last_successful) if health.last_successful else None,
+        run_in_progress=Run.of(health.in_progress) if health.in_progress else None,
+        past_due_instances=last.past_due_instances if last else 0,
+        quarantined_instances=health.quarantined_instances,
+        held_instances=health.held_instances,
+        **facts,
+    )
+
+
+def _next_run(context: Context, health: Health) -> datetime | None:
+    """What the daemon announced; else an interval after its last run."""
+    row = health.daemon
+    if row is None or row.status == "stopped":
+        return None
+    if row.next_run_at:
+        with suppress(ValueError):
+            return datetime.fromisoformat(row.next_run_at)
+    interval = timedelta(minutes=context.settings.billing_interval_minutes)
+    return row.last_run_at + interval if row.last_run_at else None
+
+
+def _uptime_minutes(health: Health, stale: bool) -> int | None:
+    row = health.daemon
+    if stale or row is None or row.started_at is None or row.status == "stopped":
+        return None
+    return max(int((health.now - row.started_at).total_seconds() // 60), 0)
+
+
+def built_in_of(context: Context) -> BuiltIn:
+    """Show the built-in billing of this process."""
+    built_in = context.built_in
+    look = built_in.last_look if built_in else None
+    return BuiltIn(
+        setting=context.settings.built_in_billing,
+        running=built_in is not None and built_in.is_alive,
+        decision=look.verdict.decision.value if look else None,
+        explanation=look.verdict.sentence if look else None,
+        looked_at=look.at if look else None,
+        host_bills=look.host_bills if look else None,
+    )
+
+
+def biller_of(context: Context, health: Health) -> Biller:
+    """Tell who bills, by the settings of this application."""
+    return biller(health, timedelta(minutes=context.settings.failover_after_minutes))

@@ -1,0 +1,84 @@
+"""Serve the application: uvicorn with bounds, and nothing of its own said aloud."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from containerstacks_billing.billing.errors import ConfigurationError
+from containerstacks_billing.process.logs import logger
+from containerstacks_billing.process.web.limits import HEADER_BYTES, PatientProtocol
+
+CONNECTIONS = 256
+KEEP_ALIVE_SECONDS = 5
+SHUTDOWN_SECONDS = 10
+
+
+class Server(uvicorn.Server):
+    """A server that ends like a service: a signal that it obeyed is not raised again, so its exit code is 0."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Turn signals into a wish to end."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+def server_of(app: FastAPI) -> Server:
+    """Make a server for this application, without a socket yet."""
+    return Server(
+        uvicorn.Config(
+            app,
+            http=PatientProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=CONNECTIONS,
+            backlog=128,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket; raises ConfigurationError when that address cannot be had."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(address[0], socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address[4])
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"HOST and PORT cannot be listened on: {host} port {port}: {error.strerror or error}.",
+            hint="Another process may be listening there; choose another PORT, or stop it.",
+        ) from None
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Write the address that a socket listens on as a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Listen and serve until SIGINT or SIGTERM; what is being answered then is finished."""
+    listening = listen(host, port)
+    logger().info("Listening", address=address_of(listening))
+    server_of(app).run(sockets=[listening])
