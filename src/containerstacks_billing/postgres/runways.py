@@ -14,6 +14,8 @@ from containerstacks_billing.postgres.runs import run_parameters
 # Wallets that are written in one transaction. Only a first run, or a change of all prices, has more.
 WALLETS_AT_ONCE = 20_000
 _LONGEST_UPDATE = 10_000
+# Room to add up the instances of all organizations in memory. SET LOCAL ends with the transaction.
+_ROOM = "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
 
 
 def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int = WALLETS_AT_ONCE) -> int:
@@ -29,6 +31,7 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
     for _ in range(_LONGEST_UPDATE):
         with connection.transaction():
             transaction_bounds(connection)
+            connection.execute(_ROOM)
             if connection.execute(query("fence"), values).fetchone() is None:
                 raise LeaseLost("another biller took over the lease before the runways were up to date")
             rows = connection.execute(query("changed_runways"), values).fetchall()

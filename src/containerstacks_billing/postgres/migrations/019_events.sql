@@ -77,6 +77,11 @@ insert into billing_runways (organization_id, wallet_id, past_due_since, updated
 select organization_id, id, past_due_since, billing_clock() from wallets where past_due_since is not null
 on conflict (organization_id, wallet_id) do nothing;
 
+-- The lowest threshold that so many hours have come down to; null for none, and for a wallet without an end.
+create or replace function billing_runway_level(hours_left double precision) returns smallint
+    language sql immutable parallel safe
+as $$ select (case when hours_left <= 3 then 3 when hours_left <= 24 then 24 when hours_left <= 72 then 72 end)::smallint $$;
+
 -- How money and instants are written in JSON, by every statement that writes any.
 create or replace function billing_money_text(amount numeric) returns text
     language sql immutable parallel safe

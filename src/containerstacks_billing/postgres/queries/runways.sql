@@ -9,73 +9,99 @@
 -- quarantined) burn nothing until they are repaired or released, since nothing is charged for them until then.
 
 -- name: rates_in_force
--- The names of plans and what they cost per hour now, in hundred-millionths: whole numbers, which add up fast and exactly.
+-- The names of plans and what they cost per hour now, in hundred-millionths: whole numbers, whose sum is exact in floating
+-- point too, and fast.
 with
 -- include: plan_rates
 select name, (hourly_rate * 100000000)::bigint, (hourly_rate_with_backups * 100000000)::bigint
 from plan_rate
 where on_sale and valid_from <= %(as_of)s and %(as_of)s < valid_to;
 
+-- part: metered
+-- The billable instances of the organizations, with a rate if they count: not if they are set aside. They are not filtered
+-- out by their watermark, because the planner takes such conditions to be rare and would sort a million rows. The rates come
+-- as arrays: a common table expression would keep the instances from being read in parallel.
+metered as not materialized (
+    select instance.organization_id, watermark,
+        case when watermark between %(as_of)s - (%(max_catch_up_hours)s + 1) * interval '1 hour'
+                    and %(as_of)s + interval '1 hour'
+                and (rated_until is null or watermark >= rated_until)
+             then case when billing_has_backups(instance) then with_backups else plain end end as rate
+    from vps_instances instance
+    join unnest(%(plan_names)s::text[], %(rates)s::float8[], %(rates_with_backups)s::float8[])
+        as plan (name, plain, with_backups) on plan.name = instance.plan_id,
+    lateral (select coalesce(last_billed_at, created_at) as watermark) at
+    where instance.organization_id between %(first_organization)s and %(last_organization)s
+      and (%(every_status)s or status = any (%(billable_statuses)s))
+)
+
 -- name: changed_runways
--- The wallets whose runway differs from what is known of it: level, burn, past-due mark, or the end by more than a minute. A
--- known wallet that burns and owes nothing any more, or pays no longer, is gone. The rates come as arrays, because a
--- scan over a common table expression would keep the million instances from being read in parallel.
+-- The wallets whose runway differs from what is known of it: level, burn, past-due mark, or the end. A known wallet that
+-- burns and owes nothing any more, or pays no longer, is gone.
+--
+-- First a look at every wallet without the uncharged time, which after a run is less than an hour of each instance (and under
+-- PARTIAL_HOUR=full up to an hour ahead): where neither an hour more nor less makes a difference, and the end lies where it
+-- was known to be, give or take that hour, nothing changed. Only what is left is computed to the second, through the
+-- index. So a million instances are added up by organization and nothing more.
 with
--- include: payers
+-- include: payers, metered
 ,
 burn as (
-    select organization_id, sum(rate) as rate, sum(rate * hours)::numeric as uncharged
-    from (
-        select instance.organization_id,
-            case when billing_has_backups(instance) then with_backups else plain end as rate,
-            date_part('epoch', %(as_of)s - coalesce(last_billed_at, created_at)) / 3600 as hours
-        from vps_instances instance
-        join unnest(%(plan_names)s::text[], %(rates)s::bigint[], %(rates_with_backups)s::bigint[])
-            as plan (name, plain, with_backups) on plan.name = instance.plan_id
-        where instance.organization_id between %(first_organization)s and %(last_organization)s
-          and (%(every_status)s or status = any (%(billable_statuses)s))
-          and coalesce(last_billed_at, created_at) between
-            %(as_of)s - (%(max_catch_up_hours)s + 1) * interval '1 hour' and %(as_of)s + interval '1 hour'
-          and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')
-    ) instance
-    group by organization_id
+    select organization_id, sum(rate)::bigint as rate from metered group by organization_id
 ),
 standing as (
-    select payer.organization_id, payer.wallet_id, balance, billing_carry, payer.past_due_since,
+    select payer.organization_id, payer.wallet_id, balance, billing_carry, payer.past_due_since, rate,
         coalesce(rate, 0) * 0.00000001 as burn_per_hour,
+        available * 100000000 as available,
         case when rate > 0 and payer.past_due_since is null and balance between -100000000000 and 100000000000
-             then (available * 100000000 - uncharged) / rate
-             when rate > 0 and payer.past_due_since is not null then 0 end as hours_left
+             then (available * 100000000)::float8 / rate end as hours_at_most
     from payer left join burn using (organization_id)
     where rate > 0 or payer.past_due_since is not null
 ),
-runway as (
-    select standing.*,
-        case when abs(hours_left) < 876000
-             then coalesce(past_due_since, %(as_of)s + hours_left * interval '1 hour') end as empties_at,
-        case when hours_left <= 3 then 3 when hours_left <= 24 then 24 when hours_left <= 72 then 72 end as level
+suspect as (
+    select coalesce(standing.organization_id, known.organization_id) as organization_id,
+        coalesce(standing.wallet_id, known.wallet_id) as wallet_id, standing.wallet_id is null as gone,
+        balance, billing_carry, standing.past_due_since, rate, standing.burn_per_hour, available, hours_at_most,
+        known.wallet_id is not null as is_known, known.level as known_level, known.burn_per_hour as known_burn,
+        known.empties_at as known_end, known.past_due_since as known_mark
     from standing
+    full join (
+        select * from billing_runways where organization_id between %(first_organization)s and %(last_organization)s
+    ) known on known.organization_id = standing.organization_id and known.wallet_id = standing.wallet_id
+    where standing.wallet_id is null or known.wallet_id is null
+       or standing.burn_per_hour <> known.burn_per_hour
+       or standing.past_due_since is distinct from known.past_due_since
+       or billing_runway_level(hours_at_most - 1) is distinct from known.level and hours_at_most is not null
+       or billing_runway_level(hours_at_most + 1) is distinct from known.level and hours_at_most is not null
+       or abs(extract(epoch from known.empties_at - %(as_of)s)::float8 / 3600 - hours_at_most) > 1
+       or known.empties_at is null and hours_at_most < 876000
+),
+looked_at as materialized (
+    select suspect.*, case
+        when hours_at_most is not null then (available::float8 - (
+            select coalesce(sum(metered.rate * date_part('epoch', %(as_of)s - watermark) / 3600), 0)
+            from metered where metered.organization_id = suspect.organization_id)) / suspect.rate
+        when rate > 0 and past_due_since is not null then 0 end as hours_left
+    from suspect
+),
+runway as (
+    select looked_at.*, billing_runway_level(hours_left) as level,
+        case when abs(hours_left) < 876000
+             then coalesce(past_due_since, %(as_of)s + hours_left * interval '1 hour') end as empties_at
+    from looked_at
 )
-select coalesce(runway.organization_id, known.organization_id) as organization_id,
-    coalesce(runway.wallet_id, known.wallet_id) as wallet_id,
-    runway.wallet_id is null as gone,
-    (runway.past_due_since is null) <> (known.past_due_since is null) as mark_is_news,
-    runway.burn_per_hour, runway.empties_at, runway.level, known.level as known_level, runway.past_due_since,
-    case when runway.level is not null then jsonb_build_object(
+select organization_id, wallet_id, gone, (past_due_since is null) <> (known_mark is null) as mark_is_news,
+    burn_per_hour, empties_at, level, known_level, past_due_since,
+    case when level is not null then jsonb_build_object(
         'balance', billing_money_text(balance), 'carry', billing_money_text(billing_carry), 'currency', %(currency)s::text,
-        'burnPerHour', billing_money_text(runway.burn_per_hour), 'emptiesAt', billing_instant_text(runway.empties_at),
-        'hoursLeft', billing_money_text(round(greatest(hours_left, 0), 2)),
-        'pastDueSince', billing_instant_text(runway.past_due_since))::text end as payload
+        'burnPerHour', billing_money_text(burn_per_hour), 'emptiesAt', billing_instant_text(empties_at),
+        'hoursLeft', billing_money_text(round(greatest(hours_left, 0)::numeric, 2)),
+        'pastDueSince', billing_instant_text(past_due_since))::text end as payload
 from runway
-full join (
-    select * from billing_runways where organization_id between %(first_organization)s and %(last_organization)s
-) known on known.organization_id = runway.organization_id and known.wallet_id = runway.wallet_id
-where runway.wallet_id is null or known.wallet_id is null
-   or runway.level is distinct from known.level
-   or runway.burn_per_hour <> known.burn_per_hour
-   or runway.past_due_since is distinct from known.past_due_since
-   or (runway.empties_at between known.empties_at - interval '1 minute' and known.empties_at + interval '1 minute'
-       or coalesce(runway.empties_at, known.empties_at) is null) is not true
+where gone or not is_known
+   or level is distinct from known_level or burn_per_hour <> known_burn or past_due_since is distinct from known_mark
+   or (empties_at between known_end - interval '1 minute' and known_end + interval '1 minute'
+       or coalesce(empties_at, known_end) is null) is not true
 order by 1, 2
 limit %(limit)s;
 
