@@ -64,11 +64,20 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
         connection.execute(_PIN_PLANNER)
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease; this batch charged nothing")
-        bills = _charge(connection, batch, values)
-        result = _post(connection, bills, values)
+        result = take_steps(connection, batch, values)
         if connection.execute(query("record_batch"), values).fetchone() is None:
             raise LeaseLost("the run was closed by another biller; this batch charged nothing")
     return result
+
+
+def take_steps(connection: Connection, batch: Batch, values: dict[str, Any]) -> BatchResult:
+    """Lock, charge, advance and post: what a run commits, and what a rehearsal rolls back."""
+    return _post(connection, _charge(connection, batch, values), values)
+
+
+def pin_planner(connection: Connection) -> None:
+    """Hold the planner, and the time that the open transaction may take, to what is right for every batch."""
+    connection.execute(_PIN_PLANNER)
 
 
 def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -131,8 +140,12 @@ def _one(connection: Connection, name: str, values: dict[str, Any]) -> tuple[Any
 
 def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:
     """After the unique key refused a batch: mark what stands behind its own charges; the next attempt leaves it out."""
-    values = batch_parameters(run, batch)
     with connection.transaction():
-        connection.execute(_PIN_PLANNER)
-        connection.execute(query("note_damaged_watermarks"), values)
-        connection.execute(query("note_damaged_segments"), values)
+        pin_planner(connection)
+        mark_damage(connection, batch_parameters(run, batch))
+
+
+def mark_damage(connection: Connection, values: dict[str, Any]) -> None:
+    """Mark within the open transaction what stands behind its own charges."""
+    connection.execute(query("note_damaged_watermarks"), values)
+    connection.execute(query("note_damaged_segments"), values)

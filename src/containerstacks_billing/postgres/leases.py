@@ -53,7 +53,9 @@ def acquire(
         if waited >= wait_seconds or stopping.is_set():
             raise _not_obtained(connection, waited)
         if not waited:
-            waiting(f"{_holder(connection)[0]} is billing now; waiting up to {wait_seconds:.0f} s for it to finish")
+            waiting(
+                f"{_holder(connection)[0]} is billing now; waiting up to {wait_seconds:.0f} s for it to finish"
+            )
         pause = min(random.uniform(0.5, 1.5), wait_seconds - waited)  # noqa: S311  (jitter, not a secret)
         stopping.wait(pause)
         waited += pause

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 from containerstacks_billing.billing.errors import WorkFailed
-from containerstacks_billing.billing.run import Terms
+from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Terms
 from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.queries import query
 
@@ -17,34 +18,50 @@ def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime) -> bo
     charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled, and the next call
     goes on with it. Raises WorkFailed if `as_of` is not after the last change.
     """
+    with connection.transaction():
+        transaction_bounds(connection)
+        changed, settled = begin_change(connection, terms, as_of)
+    while not settled:
+        with connection.transaction():
+            transaction_bounds(connection)
+            if not close_stretches(connection):
+                connection.execute(query("settle_policy"))
+                settled = True
+    return changed
+
+
+def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple[bool, bool]:
+    """Write the new policy where it differs; return whether it does, and whether no stretches are left to close."""
     values = {
         "billable_statuses": list(terms.billable_statuses),
         "partial_hour": terms.partial_hour,
         "as_of": as_of,
     }
-    with connection.transaction():
-        transaction_bounds(connection)
-        policy = connection.execute(query("policy_in_force")).fetchone()
-        if policy is None:
+    policy = connection.execute(query("policy_in_force")).fetchone()
+    if policy is None:
+        raise WorkFailed("no billing policy is in force", "restore the table billing_policies from a backup")
+    identifier, statuses, partial_hour, valid_from, settled = policy
+    changed = (set(statuses), partial_hour) != (set(terms.billable_statuses), terms.partial_hour)
+    if changed and not settled:
+        changed = False  # finish the change that was begun; the next run brings the other
+    if changed and not connection.execute(query("rewrite_first_policy"), values).fetchone():
+        if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
             raise WorkFailed(
-                "no billing policy is in force", "restore the table billing_policies from a backup"
+                f"BILLABLE_STATUSES or PARTIAL_HOUR cannot change at {as_of}: the last change is of {valid_from}"
             )
-        identifier, statuses, partial_hour, valid_from, settled = policy
-        changed = (set(statuses), partial_hour) != (set(terms.billable_statuses), terms.partial_hour)
-        if changed and not settled:
-            changed = False  # finish the change that was begun; the next run brings the other
-        if changed and not connection.execute(query("rewrite_first_policy"), values).fetchone():
-            if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
-                raise WorkFailed(
-                    f"BILLABLE_STATUSES or PARTIAL_HOUR cannot change at {as_of}: the last change is of {valid_from}"
-                )
-            connection.execute(query("begin_policy"), values)
-            settled = False
-    while not settled:
-        with connection.transaction():
-            transaction_bounds(connection)
-            connection.execute("select set_config('containerstacks_billing.advancing', 'on', true)")
-            if not connection.execute(query("close_stretches_of_old_policy")).rowcount:
-                connection.execute(query("settle_policy"))
-                settled = True
-    return changed
+        connection.execute(query("begin_policy"), values)
+        settled = False
+    return changed, settled
+
+
+def close_stretches(connection: Connection, first: UUID = FIRST_UUID, last: UUID = LAST_UUID) -> int:
+    """Close some of the stretches that the old policy left open in a range of organizations; return how many."""
+    connection.execute("select set_config('containerstacks_billing.advancing', 'on', true)")
+    values = {"first_organization": first, "last_organization": last}
+    return connection.execute(query("close_stretches_of_old_policy"), values).rowcount
+
+
+def policy_in_force(connection: Connection) -> tuple[tuple[str, ...], str]:
+    """Return the statuses that are billable now, and what becomes of a partial hour, without changing anything."""
+    row = connection.execute(query("policy_now")).fetchone()
+    return (tuple(row[0]), row[1]) if row else ((), "")

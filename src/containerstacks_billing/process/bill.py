@@ -32,10 +32,11 @@ from containerstacks_billing.billing.run import (
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
 from containerstacks_billing.postgres.brake import brake
+from containerstacks_billing.postgres.charging import charge_batch, note_damage
 from containerstacks_billing.postgres.connection import Connection, connect, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.runways import update_runways
-from containerstacks_billing.process.worker import Work, work
+from containerstacks_billing.process.worker import Charge, NoteDamage, Work, work
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def bill(order: Order) -> RunResult:
             run, batches, objection = _open(connection, order, lease)
             if objection:
                 return runs.close_run(connection, run, Outcome.HELD, objection)
-            outcome, problem = _charge(order, run, batches, lost)
+            outcome, problem = charge_batches(order, run, batches, lost)
             unseen = _look_ahead(order, run)
             problem = problem or unseen
             # The connection that opened the run has been idle since; the server may have been restarted meanwhile.
@@ -131,8 +132,14 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
     return run, batches, None
 
 
-def _charge(
-    order: Order, run: OpenRun, batches: list[Batch], lost: threading.Event
+def charge_batches(
+    order: Order,
+    run: OpenRun,
+    batches: list[Batch],
+    lost: threading.Event,
+    *,
+    charge: Charge = charge_batch,
+    note_damage: NoteDamage = note_damage,
 ) -> tuple[Outcome, str | None]:
     """Let the workers charge the batches; return how it ended and, if something failed, the first reason."""
     if not batches:
@@ -148,6 +155,8 @@ def _charge(
         stopping=order.stopping,
         lost=lost,
         charged=_Tally(batches, order.progressed).add,
+        charge=charge,
+        note_damage=note_damage,
     )
     count = min(order.workers, len(batches))
     with ThreadPoolExecutor(count, thread_name_prefix="billing-worker") as pool:

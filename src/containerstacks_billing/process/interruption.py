@@ -1,18 +1,21 @@
 """Ctrl-C and SIGTERM while a run is under way: a flag, which the run looks at between batches.
 
 A batch is all or nothing, so nothing would break if the process simply ended; it stops after the batches under way
-because then it can still close the run's row and say what was done. A handler only sets the flag, and a second signal
-sets it again.
+because then it can still close the run's row and say what was done. A second signal means the same.
+
+The flag is an event with a lock of its own, and a handler runs between any two instructions of the main thread, perhaps
+while that holds this very lock. So the handler does nothing: the interpreter writes the signal's number into a socket,
+and a thread that reads it sets the flag.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,14 +37,25 @@ class Interruption:
 def interruptible() -> Iterator[Interruption]:
     """Turn the two signals into a flag for as long as the block runs; only the main thread may."""
     asked = Interruption()
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        asked.signal_number = number
-        asked.stopping.set()
+    def take() -> None:
+        while number := reading.recv(1):
+            if number[0] in _SIGNALS:
+                asked.signal_number = number[0]
+                asked.stopping.set()
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    thread = threading.Thread(target=take, name="signals", daemon=True)
+    thread.start()
+    descriptor_before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    handlers_before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     try:
         yield asked
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(descriptor_before)
+        writing.close()
+        thread.join()
+        reading.close()

@@ -28,12 +28,17 @@ from containerstacks_billing.postgres.connection import Connection, connect, is_
 from containerstacks_billing.process import logs
 
 ATTEMPTS = 6
+Charge = Callable[[Connection, OpenRun, Batch], BatchResult]
+NoteDamage = Callable[[Connection, OpenRun, Batch], None]
 LONGEST_PAUSE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the workers of a run share: the batches that wait, fresh numbers for attempts, the reasons to stop."""
+    """What the workers of a run share: the batches that wait, fresh numbers for attempts, the reasons to stop.
+
+    `charge` and `note_damage` are what is done with a batch; a rehearsal brings its own, which roll back.
+    """
 
     conninfo: str
     run: OpenRun
@@ -42,6 +47,8 @@ class Work:
     stopping: threading.Event
     lost: threading.Event
     charged: Callable[[Batch, BatchResult], None]
+    charge: Charge = charge_batch
+    note_damage: NoteDamage = note_damage
 
 
 def work(shared: Work) -> list[str]:
@@ -94,7 +101,7 @@ class _Hand:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = connect(self._shared.conninfo, purpose="billing")
-                return charge_batch(self._connection, self._shared.run, batch)
+                return self._shared.charge(self._connection, self._shared.run, batch)
             except SliceFellShort:
                 self._shared.waiting.put(_whole(batch, next(self._shared.numbers)))
                 return BatchResult()
@@ -114,7 +121,7 @@ class _Hand:
 
     def _note_damage(self, batch: Batch) -> None:
         if self._connection is not None:
-            note_damage(self._connection, self._shared.run, batch)
+            self._shared.note_damage(self._connection, self._shared.run, batch)
 
     def _drop_if_broken(self) -> None:
         if self._connection is not None and self._connection.broken:

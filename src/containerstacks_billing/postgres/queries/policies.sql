@@ -4,6 +4,10 @@
 -- The policy that holds now, and whether the change to it is finished.
 select id, billable_statuses, partial_hour, valid_from::text, settled from billing_policies where valid_to = 'infinity' for update;
 
+-- name: policy_now
+-- The policy that holds now, without holding it.
+select billable_statuses, partial_hour from billing_policies where valid_to = 'infinity';
+
 -- name: rewrite_first_policy
 -- Before anything was ever metered or billed the settings are simply what they are.
 update billing_policies set billable_statuses = %(billable_statuses)s, partial_hour = %(partial_hour)s
@@ -35,6 +39,7 @@ stretch as (
     from vps_instances instance, change
     where (coalesce(status = any (old_statuses), false) or old_statuses = '{*}')
         <> (coalesce(status = any (new_statuses), false) or new_statuses = '{*}')
+      and organization_id between %(first_organization)s and %(last_organization)s
       and greatest(coalesce(last_billed_at, created_at), rated_until) < changed_at
       and isfinite(greatest(coalesce(last_billed_at, created_at), rated_until))
     order by organization_id, id

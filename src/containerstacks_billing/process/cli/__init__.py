@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
-from containerstacks_billing.process.cli import config, db, doctor, migrate, run, serve, token, up, verify
+from containerstacks_billing.process.cli import (
+    config,
+    db,
+    doctor,
+    migrate,
+    run,
+    runs,
+    serve,
+    status,
+    token,
+    up,
+    verify,
+)
 from containerstacks_billing.process.cli.application import app, main
 
-__all__ = ["app", "config", "db", "doctor", "main", "migrate", "run", "serve", "token", "up", "verify"]
+__all__ = [
+    "app",
+    "config",
+    "db",
+    "doctor",
+    "main",
+    "migrate",
+    "run",
+    "runs",
+    "serve",
+    "status",
+    "token",
+    "up",
+    "verify",
+]

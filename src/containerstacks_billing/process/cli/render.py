@@ -79,6 +79,20 @@ def table(
     return made
 
 
+def facts(pairs: Iterable[tuple[str, object]]) -> Table:
+    """Make an indented list of names and sentences; a long sentence goes on below its own beginning."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table.grid(padding=(0, 1))
+    made.add_column(width=1)
+    made.add_column(min_width=11, no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, text in pairs:
+        made.add_row("", name, Text(printable(text)))
+    return made
+
+
 def printable(value: object) -> str:
     """Return a value as one line of text without control characters; None is a dash."""
     if value is None:

@@ -1,4 +1,4 @@
-"""`run`: one billing run now."""
+"""`run`: one billing run now, or what one would do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 \b
 Examples:
+  containerstacks-billing run --dry-run     who would be charged what, and why
   containerstacks-billing run               charge everything that is due, once
   containerstacks-billing run --json | jq -r .amount
   containerstacks-billing run --organization 6f1c0f7e-4c1b-4a53-9d68-2f1f6f0b7a11
@@ -30,6 +31,12 @@ Ctrl-C finishes the batches under way, says what was done and exits 130.
 @app.command(epilog=_EXAMPLES)
 def run(
     ctx: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything and roll it back; show what a run would do.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="With --dry-run: list every organization, not the largest ones.")
+    ] = False,
     organization: Annotated[
         UUID | None,
         typer.Option("--organization", metavar="ID", help="Only this organization.", show_default=False),
@@ -47,6 +54,8 @@ def run(
     Exits 0 also with past-due or quarantined instances, 1 when the run failed or is held, 75 when
     another biller keeps the right to bill.
     """
+    if every and not dry_run:
+        raise typer.BadParameter("--all goes with --dry-run.")
     from containerstacks_billing.process.bill import Order, terms_of
     from containerstacks_billing.process.target import target
 
@@ -63,6 +72,10 @@ def run(
     )
     if organization is not None:
         _see_that_it_exists(order.conninfo, organization)
+    if dry_run:
+        from containerstacks_billing.process.cli import rehearsal
+
+        raise typer.Exit(rehearsal.rehearse_and_show(order, every=every, as_json=json))
     finished, code = bill_and_watch(order)
     from containerstacks_billing.process.cli import render, summary
 

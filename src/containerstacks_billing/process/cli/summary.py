@@ -12,7 +12,7 @@ from rich.console import Console
 from containerstacks_billing.billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from containerstacks_billing.billing.money import display, plain
 from containerstacks_billing.billing.run import Outcome, RunResult
-from containerstacks_billing.process.cli.render import printable
+from containerstacks_billing.process.cli.render import facts, printable
 
 _HOUR_DIGITS = Decimal("0.01")
 
@@ -60,8 +60,7 @@ def show(console: Console, finished: Finished) -> None:
     """Write what a run did."""
     result = finished.result
     console.print(headline(result), style=_STYLES[result.outcome])
-    for name, text in _facts(finished):
-        console.print(f"  {name:<13}{printable(text)}")
+    console.print(facts(_facts(finished)))
     for line in _advice(result):
         console.print(line)
 
@@ -93,28 +92,28 @@ def headline(result: RunResult) -> str:
 
 def _facts(finished: Finished) -> list[tuple[str, str]]:
     result = finished.result
-    facts = [
+    found = [
         ("Started by", f"{_triggers(result.trigger)} on {finished.holder}"),
         ("As of", moment(result.as_of)),
     ]
     if result.outcome is Outcome.FAILED:
-        facts.append(("Charged", f"{counted(result.instances_billed)} for {hours(result.hours)}"))
+        found.append(("Charged", f"{counted(result.instances_billed)} for {hours(result.hours)}"))
     if result.amount:
-        facts.append(("Amount", amounts(result.amount, finished.debited, finished.currency)))
+        found.append(("Amount", amounts(result.amount, finished.debited, finished.currency)))
     if result.past_due_instances:
-        facts.append(("Past due", f"{counted(result.past_due_instances)}, paid after a top-up"))
+        found.append(("Past due", f"{counted(result.past_due_instances)}, paid after a top-up"))
     if result.quarantined_instances:
         reasons = ", ".join(
             f"{reason} ({count:,})" for reason, count in finished.reasons.items() if reason != "held"
         )
-        facts.append(("Quarantined", f"{counted(result.quarantined_instances)}: {reasons}"))
+        found.append(("Quarantined", f"{counted(result.quarantined_instances)}: {reasons}"))
     if result.held_instances:
-        facts.append(
+        found.append(
             ("Held", f"{counted(result.held_instances)}, decide with containerstacks-billing release")
         )
     batches = "1 batch" if result.batches == 1 else f"{result.batches:,} batches"
-    facts.append(("Took", f"{result.duration_seconds:.1f} s, {batches}"))
-    return facts
+    found.append(("Took", f"{result.duration_seconds:.1f} s, {batches}"))
+    return found
 
 
 def _advice(result: RunResult) -> list[str]:

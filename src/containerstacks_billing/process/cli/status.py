@@ -1,0 +1,228 @@
+"""`status`: who bills, what the last runs did, what waits for somebody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.process.cli.application import app, configured
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from containerstacks_billing.billing.settings import Settings
+    from containerstacks_billing.billing.status import RunRecord, Status
+
+_REFRESH_SECONDS = 2.0
+_BAR_CELLS = 30
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing status
+  containerstacks-billing status --watch
+  containerstacks-billing status --json | jq .late
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def status(
+    ctx: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Show who bills, the last run, and what waits for somebody.
+
+    Only reads, with any role that may read. A warning does not change the exit code; Ctrl-C ends --watch
+    with 0.
+    """
+    if watch and json:
+        raise typer.BadParameter("--watch and --json exclude each other.")
+    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.status import read_status
+    from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.target import target
+
+    settings = configured(ctx).settings
+    conninfo = target(settings).conninfo
+    if watch:
+        _watch(conninfo, settings)
+        return
+    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+        found = read_status(connection)
+    if json:
+        render.emit_json(as_document(found, settings))
+    else:
+        render.stdout().print(_shown(found, settings))
+
+
+def _watch(conninfo: str, settings: Settings) -> None:
+    """Show the status until somebody asks to stop; a database that is away is said and tried again."""
+    from rich.live import Live
+
+    from containerstacks_billing.billing.errors import DatabaseUnavailable
+    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.status import read_status
+    from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.interruption import interruptible
+
+    console = render.stdout()
+    with interruptible() as asked, Live(console=console, auto_refresh=False, transient=False) as live:
+        while not asked.stopping.is_set():
+            try:
+                with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+                    shown = _shown(read_status(connection), settings)
+                live.update(shown, refresh=True)
+            except DatabaseUnavailable as away:
+                live.update(f"{away} Trying again.", refresh=True)
+            asked.stopping.wait(_REFRESH_SECONDS)
+
+
+def _shown(found: Status, settings: Settings) -> Group:
+    """Arrange the status for people."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from containerstacks_billing.process.cli import render
+
+    failover_after = timedelta(minutes=settings.failover_after_minutes)
+    lines: list[object] = [Text(_who(found, failover_after), style="bold")]
+    if found.is_late(failover_after):
+        lines.append(Text(_late(found, settings), style="yellow"))
+    lines.append(render.facts(_facts(found, settings)))
+    return Group(*lines)  # type: ignore[arg-type]
+
+
+def _who(found: Status, failover_after: timedelta) -> str:
+    daemon = found.daemon
+    if daemon is None:
+        return "No billing daemon has ever run on this database."
+    age = span(found.now - daemon.heartbeat_at) if daemon.heartbeat_at else "unknown time"
+    if daemon.status == "running" and found.daemon_is_active(failover_after):
+        return f"The billing daemon {daemon.instance} bills; its last heartbeat was {age} ago."
+    return f"No daemon bills: {daemon.instance} is {daemon.status}, its last heartbeat was {age} ago."
+
+
+def _late(found: Status, settings: Settings) -> str:
+    since = (
+        f"The last successful run was {span(found.now - found.last_success.as_of)} ago"
+        if found.last_success
+        else "There was no successful run yet"
+    )
+    return f"warning: {since}; there should be one every {settings.billing_interval_minutes} min."
+
+
+def _facts(found: Status, settings: Settings) -> list[tuple[str, object]]:
+    """Name what is worth knowing, each in one line."""
+    facts: list[tuple[str, object]] = []
+    if found.open_run:
+        facts.append(("Now", _progress(found.open_run, found.holder)))
+    elif found.holder:
+        facts.append(("Now", f"{found.holder} holds the lease"))
+    if found.last_run:
+        facts.append(("Last run", _ended(found.last_run, found.now, settings.currency)))
+    if found.last_success and found.last_run and found.last_success.run_id != found.last_run.run_id:
+        facts.append(("Last success", _ended(found.last_success, found.now, settings.currency)))
+    facts.append(("Next due", _next(found, timedelta(minutes=settings.billing_interval_minutes))))
+    if found.past_due_instances:
+        facts.append(("Past due", f"{_instances(found.past_due_instances)}, paid after a top-up"))
+    for name, count in (("Quarantined", found.quarantined_instances), ("Held", found.held_instances)):
+        if count:
+            facts.append((name, _set_aside(found, name, count)))
+    if found.runways:
+        facts.append(("Runways", _runways(found.runways)))
+    if found.daemon and found.daemon.error_message:
+        facts.append(("Error", found.daemon.error_message))
+    return facts
+
+
+def _progress(run: RunRecord, holder: str | None) -> str:
+    done = run.batches / run.batches_planned if run.batches_planned else 0.0
+    cells = min(round(done * _BAR_CELLS), _BAR_CELLS)
+    if holder is None:
+        return f"run {run.run_id} was left open by {run.holder}; the next run closes it"
+    return (
+        f"run {run.run_id} by {run.holder} {'█' * cells}{'░' * (_BAR_CELLS - cells)} {done:.0%},"
+        f" {run.instances_billed:,} of {run.instances_planned:,} instances"
+    )
+
+
+def _ended(run: RunRecord, now: datetime, currency: str) -> str:
+    from containerstacks_billing.billing.money import display
+    from containerstacks_billing.process.cli.summary import hours
+
+    text = f"run {run.run_id}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
+    text += f"{_instances(run.instances_billed)}, {hours(run.hours)}, {display(run.amount, currency)}"
+    return f"{text} ({run.error_message})" if run.error_message else text
+
+
+def _next(found: Status, interval: timedelta) -> str:
+    due = found.next_due(interval)
+    if due is None or due <= found.now:
+        return "now"
+    return f"in {span(due - found.now)}"
+
+
+def _set_aside(found: Status, name: str, count: int) -> str:
+    if name == "Held":
+        return f"{_instances(count)}, decide with containerstacks-billing release"
+    reasons = ", ".join(
+        f"{reason} ({number:,})" for reason, number in found.reasons.items() if reason != "held"
+    )
+    return f"{_instances(count)}: {reasons}"
+
+
+def _runways(runways: Mapping[int, int]) -> str:
+    wallets = (f"{count:,} within {level} h" for level, count in sorted(runways.items()))
+    return f"wallets empty: {', '.join(wallets)}"
+
+
+def _instances(count: int) -> str:
+    return "1 instance" if count == 1 else f"{count:,} instances"
+
+
+def span(time: timedelta) -> str:
+    """Write a span with its two largest units at most: `3 min 5 s`, `2 d 4 h`."""
+    seconds = max(int(time.total_seconds()), 0)
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def as_document(found: Status, settings: Settings) -> dict[str, object]:
+    """Return the status as one document."""
+    from containerstacks_billing.process.cli.runs import as_document as run_document
+
+    failover_after = timedelta(minutes=settings.failover_after_minutes)
+    daemon = found.daemon
+    return {
+        "now": found.now,
+        "late": found.is_late(failover_after),
+        "daemon": daemon
+        and {
+            "instanceId": daemon.instance,
+            "status": daemon.status,
+            "active": daemon.status == "running" and found.daemon_is_active(failover_after),
+            "heartbeatAt": daemon.heartbeat_at,
+            "startedAt": daemon.started_at,
+            "lastRunAt": daemon.last_run_at,
+            "lastRunSuccess": daemon.last_run_success,
+            "errorMessage": daemon.error_message,
+        },
+        "leaseHolder": found.holder,
+        "openRun": found.open_run and run_document(found.open_run),
+        "lastRun": found.last_run and run_document(found.last_run),
+        "lastSuccess": found.last_success and run_document(found.last_success),
+        "nextDue": found.next_due(timedelta(minutes=settings.billing_interval_minutes)),
+        "pastDueInstances": found.past_due_instances,
+        "quarantinedInstances": found.quarantined_instances,
+        "heldInstances": found.held_instances,
+        "reasons": found.reasons,
+        "runways": found.runways,
+    }
