@@ -59,6 +59,9 @@ create or replace function billing_sync_prices(at timestamptz) returns void
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 begin
+    -- vps_plans shows the price of this moment, which may be later than the instant that a run bills. A price that began in
+    -- between has a version of its own already, and must not be taken for one that was missed.
+    at := greatest(at, billing_clock());
     update vps_plans p set base_price = v.base_price, markup_price = v.markup_price
     from plan_price_versions v
     where v.plan_id = p.id and v.announced and v.valid_from <= at and at < v.valid_to
@@ -68,5 +71,7 @@ begin
     where not exists (
         select from plan_price_versions v
         where v.plan_id = p.id and v.valid_from <= at and at < v.valid_to
-          and (v.base_price, v.markup_price) is not distinct from (p.base_price::numeric, p.markup_price::numeric));
+          and (v.base_price, v.markup_price, v.backup_price_hourly, v.backup_upcharge_hourly) is not distinct from
+              (p.base_price::numeric, p.markup_price::numeric, (to_jsonb(p) ->> 'backup_price_hourly')::numeric,
+               (to_jsonb(p) ->> 'backup_upcharge_hourly')::numeric));
 end $$;

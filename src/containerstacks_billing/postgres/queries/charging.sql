@@ -40,7 +40,8 @@ payer as (
 -- part: plan_rates
 -- Every name under which an instance may know its plan, with the rates of that plan and when they hold. The plan whose
 -- id it is wins; else the active plans with that provider_plan_id, if they cost the same. A plan with one unusable price
--- is left out as a whole, or hours in the middle would stay uncharged and nobody would see it.
+-- is left out as a whole, or hours in the middle would stay uncharged and nobody would see it. Versions that lead to the same
+-- rates one after the other are one, so that another mix of base and markup does not cut a charge in two.
 plan_name as (
     select plan_id::text as name, plan_id from plan_price_versions group by plan_id
     union all
@@ -48,25 +49,36 @@ plan_name as (
     from vps_plans
     where active and provider_plan_id not in (select plan_id::text from plan_price_versions)
     group by provider_plan_id
-    having count(distinct (base_price, markup_price)) = 1
+    having count(distinct (base_price, markup_price, to_jsonb(vps_plans) -> 'backup_price_hourly',
+        to_jsonb(vps_plans) -> 'backup_upcharge_hourly')) = 1
 ),
 unusable_plan as (
-    select distinct plan_id from plan_price_versions
-    where not coalesce(base_price between -100000000 and 100000000, false)
-       or not coalesce(markup_price, 0) between -100000000 and 100000000
-       or not coalesce(backup_price_hourly, 0) between 0 and 100000000
-       or not coalesce(backup_upcharge_hourly, 0) between 0 and 100000000
-       or base_price + coalesce(markup_price, 0) < 0
+    select distinct plan_id from plan_price_versions version where not billing_usable_price(version)
 ),
-plan_rate as materialized (
-    select plan_name.name, version.plan_id, version.valid_from, version.valid_to,
+version_rate as (
+    select plan_id, valid_from, valid_to,
         round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s, 8) as hourly_rate,
         round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s
-            + coalesce(backup_price_hourly, 0) + coalesce(backup_upcharge_hourly, 0), 8) as hourly_rate_with_backups,
-        exists (select from vps_plans where vps_plans.id = version.plan_id) as on_sale
-    from plan_name
-    join plan_price_versions version using (plan_id)
-    where not exists (select from unusable_plan where unusable_plan.plan_id = version.plan_id)
+            + coalesce(backup_price_hourly, 0) + coalesce(backup_upcharge_hourly, 0), 8) as hourly_rate_with_backups
+    from plan_price_versions
+    where plan_id not in (select plan_id from unusable_plan)
+),
+lasting_rate as (
+    select plan_id, min(valid_from) as valid_from, max(valid_to) as valid_to, hourly_rate, hourly_rate_with_backups
+    from (
+        select *, count(*) filter (where begins) over (partition by plan_id order by valid_from) as number
+        from (
+            select *, (hourly_rate, hourly_rate_with_backups) is distinct from
+                (lag(hourly_rate) over history, lag(hourly_rate_with_backups) over history) as begins
+            from version_rate window history as (partition by plan_id order by valid_from)
+        ) marked
+    ) numbered
+    group by plan_id, number, hourly_rate, hourly_rate_with_backups
+),
+plan_rate as materialized (
+    select plan_name.name, plan_id, valid_from, valid_to, hourly_rate, hourly_rate_with_backups,
+        exists (select from vps_plans where vps_plans.id = plan_id) as on_sale
+    from plan_name join lasting_rate using (plan_id)
 )
 
 -- part: released

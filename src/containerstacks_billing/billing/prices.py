@@ -1,0 +1,134 @@
+"""Dated prices as values: what a plan costs, from when until when, and what a correction of the past changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+# What the charging statements accept as a price; also the limit where a column sets none.
+LARGEST_PRICE = Decimal(100_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan; one that was deleted has neither name nor provider_plan_id, but keeps its prices."""
+
+    plan_id: UUID
+    name: str | None
+    provider_plan_id: str | None
+    active: bool
+    on_sale: bool
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or f"deleted plan {self.plan_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A monthly price: what the provider asks, and what is put on top, which may be a discount."""
+
+    base: Decimal
+    markup: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class PriceVersion:
+    """A price of a plan and when it holds; no date where it is infinite, no rate where nobody can be charged at it."""
+
+    plan_id: UUID
+    version_id: int
+    valid_from: datetime | None
+    valid_to: datetime | None
+    base: Decimal | None
+    markup: Decimal | None
+    hourly_rate: Decimal | None
+    hourly_rate_with_backups: Decimal | None
+    backup_hourly: Decimal
+    announced: bool
+    in_force: bool
+    recorded_at: datetime
+    recorded_by: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PriceColumn:
+    """How many digits a price column of `vps_plans` takes, and how many of them behind the point; None: any."""
+
+    digits: int | None
+    decimals: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A price that takes the place of another for hours that were rated already.
+
+    The span `[corrected_from, corrected_until)` lies within one recorded version. `version_until` is where that version
+    ends, None if it does not. `correction_id` is None while it is only looked at.
+    """
+
+    plan: Plan
+    corrected_from: datetime
+    corrected_until: datetime
+    version_until: datetime | None
+    old: tuple[Decimal | None, Decimal | None]
+    new: Price
+    backup_hourly: Decimal
+    decided_at: datetime
+    correction_id: int | None = None
+
+    @property
+    def reaches_into_the_future(self) -> bool:
+        """Whether the corrected price is the one in force now."""
+        return self.version_until is None or self.version_until > self.decided_at
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationDifference:
+    """What a correction changes for one organization, in exact amounts.
+
+    Billed hours become adjustments; those of `unposted_charges` do not, because the wallet cannot bear the
+    `unposted_amount` (`balance` None: it has no wallet). Past-due hours are rated anew and move no money.
+    """
+
+    organization_id: UUID
+    name: str
+    currency: str
+    instances: int
+    hours: Decimal
+    old_amount: Decimal
+    new_amount: Decimal
+    unposted_charges: int
+    unposted_amount: Decimal
+    balance: Decimal | None
+    debt_instances: int
+    debt_hours: Decimal
+    debt_old_amount: Decimal
+    debt_new_amount: Decimal
+
+    @property
+    def difference(self) -> Decimal:
+        """What the billed hours cost more (positive) or less."""
+        return self.new_amount - self.old_amount
+
+
+def price_problem(price: Price, columns: dict[str, PriceColumn]) -> str | None:
+    """Say why nobody could be charged at this price, or why `vps_plans` could not hold it; None when it is good."""
+    if price.base < 0:
+        return "The base price is negative."
+    if price.base + price.markup < 0:
+        return "Base and markup together are negative."
+    for name, amount in (("base", price.base), ("markup", price.markup)):
+        column = columns.get(f"{name}_price", PriceColumn(None, None))
+        if column.decimals is not None and amount != round(amount, column.decimals):
+            return f"vps_plans.{name}_price holds {column.decimals} decimals; {amount} has more."
+        limit = LARGEST_PRICE
+        if column.digits is not None and column.decimals is not None:
+            limit = min(limit, Decimal(10) ** (column.digits - column.decimals))
+        if abs(amount) >= limit:
+            return f"The {name} price is out of range: it has to be below {limit:,f}."
+    return None
