@@ -16,3 +16,19 @@ create index if not exists billing_runs_holds on billing_runs (id desc) where ou
 comment on column billing_runs.fleet_rated_instances is 'billable instances whose plan had a usable price at as_of';
 comment on column billing_runs.fleet_rates is 'hourly rate of each plan when it was last in use with a usable price, by the name that instances know it by';
 comment on column billing_runs.held_by is 'the run whose hold bound this one; null: it was held for what it saw itself';
+
+-- rated_until is what tells a watermark that was moved back from one that is right. Without it half an hour could be
+-- charged a second time, and no key would see it. So it may be corrected, but not be taken away: a row that is written back
+-- from an older copy by a program that does not know the column keeps it.
+create or replace function billing_keep_rated_until() returns trigger
+    language plpgsql
+as $$
+begin
+    new.rated_until := old.rated_until;
+    return new;
+end $$;
+
+drop trigger if exists billing_keep_rated_until on vps_instances;
+create trigger billing_keep_rated_until before update on vps_instances
+    for each row when (new.rated_until is null and old.rated_until is not null)
+    execute function billing_keep_rated_until();

@@ -96,7 +96,7 @@ found as (
         when 'held' then trim_scale(round(hours_to_answer_for, 2))::text || ' hours are due, more than MAX_CATCH_UP_HOURS ('
             || %(max_catch_up_hours)s::text || '): decide with containerstacks-billing release'
         end as detail
-    from told, lateral (select case when btrim(plan_name) = '' then 'without a name'
+    from told, lateral (select case when coalesce(btrim(plan_name), '') = '' then 'without a name'
         else quote_literal(left(plan_name, 100)) end as shown_name) named
     where reason is not null
 ),
@@ -159,3 +159,31 @@ where organization_id between %(first_organization)s and %(last_organization)s
     where charge.run_id is not null and charge.organization_id = segment.organization_id
       and charge.vps_instance_id = segment.instance_id
       and charge.billing_period_start < segment.charge_until and charge.billing_period_end > segment.started_at);
+
+-- name: adopt_repaired_plans
+-- Give closed segments whose plan_id names no plan the one that followed it: that of the instance, or of its next segment.
+-- Whoever corrects the plan_id of an instance closes the stretch that bore the wrong one, and nothing else could ever
+-- give those hours a price. A plan that exists and has no usable price is repaired in its price instead.
+with
+-- include: plan_rates
+,
+nameless as (
+    select organization_id, id, instance_id, started_at
+    from billing_usage_segments segment
+    where outcome is null
+      and not exists (select from plan_name where plan_name.name = segment.plan_id)
+),
+successor as (
+    select nameless.organization_id, nameless.id, coalesce(
+        (select plan_id from billing_usage_segments later
+         where later.organization_id = nameless.organization_id and later.instance_id = nameless.instance_id
+           and later.started_at > nameless.started_at and later.plan_id in (select name from plan_name)
+         order by later.started_at limit 1),
+        (select plan_id from vps_instances instance
+         where instance.id = nameless.instance_id and instance.plan_id in (select name from plan_name))) as plan_id
+    from nameless
+)
+update billing_usage_segments segment
+set plan_id = successor.plan_id
+from successor
+where segment.organization_id = successor.organization_id and segment.id = successor.id and successor.plan_id is not null;
