@@ -29,7 +29,7 @@ def bury_stale(connection: Connection, now: datetime | None) -> int:
 
 
 def claim(connection: Connection, *, now: datetime | None, limit: int, lease_seconds: float) -> list[Event]:
-    """Claim up to `limit` due events for `lease_seconds`, at most one of each organization; oldest first."""
+    """Claim up to `limit` due events for `lease_seconds`, oldest first; old failures beside others."""
     values = {
         "now": now,
         "limit": limit,
