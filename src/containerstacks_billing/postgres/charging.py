@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
 from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun
@@ -54,6 +55,8 @@ def batch_parameters(run: OpenRun, batch: Batch) -> dict[str, Any]:
         "max_catch_up_hours": run.terms.max_catch_up_hours,
         "currency": run.terms.currency,
         "debts": False,
+        "segments": True,
+        "decisions": True,
     }
 
 
@@ -82,13 +85,13 @@ def pin_planner(connection: Connection) -> None:
 
 def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Lock, charge and advance; return what was billed, a row per organization."""
-    in_debt = _one(connection, "lock_wallets", values)[0]
-    pieces = connection.execute(query("charge"), values).rowcount
+    in_debt, values["segments"], values["decisions"] = _one(connection, "lock_wallets", values)
+    written = connection.execute(query("charge"), values).rowcount
     if in_debt:
         values["debts"] = True
-        pieces += connection.execute(query("grow_debts"), values).rowcount
-        pieces += connection.execute(query("record_debts"), values).rowcount
-    _advance(connection, values, pieces)
+        written += connection.execute(query("grow_debts"), values).rowcount
+        written += connection.execute(query("record_debts"), values).rowcount
+    _advance(connection, values, written)
     bills = connection.execute(query("billed"), values).fetchall()
     short = any(not_covered for *_, not_covered in bills)
     if short and batch.is_slice:
@@ -119,15 +122,20 @@ def _post(connection: Connection, bills: list[tuple[Any, ...]], values: dict[str
     return result
 
 
-def _advance(connection: Connection, values: dict[str, Any], pieces: int) -> None:
-    """Move the watermarks and settle the segments; as many must move as were charged."""
-    advanced = connection.execute(query("advance_watermarks"), values).rowcount
-    if advanced == pieces:
+def _advance(connection: Connection, values: dict[str, Any], written: int) -> None:
+    """Move the watermarks and settle the segments; exactly what was written must move and be settled."""
+    moved = 0
+    while moved < written:
+        round_moved = connection.execute(query("advance_watermarks"), values).rowcount
+        if values["debts"]:
+            round_moved += connection.execute(query("advance_over_grown_debts"), values).rowcount
+        if not round_moved:
+            break
+        moved += round_moved
+    if moved == written:
         return
     settled = connection.execute(query("settle_segments"), values).rowcount
-    if advanced + settled == pieces:
-        return
-    if (advanced, settled) != _one(connection, "expected_advances", values):
+    if (moved, settled) != _one(connection, "expected_advances", values):
         raise ChangedMeanwhile
 
 
@@ -136,6 +144,15 @@ def _one(connection: Connection, name: str, values: dict[str, Any]) -> tuple[Any
     if row is None:
         raise InvariantBroken(f"the statement {name} returned nothing")
     return row
+
+
+def payers_between(connection: Connection, batch: Batch) -> list[UUID]:
+    """Return the organizations of a batch that can be charged at all, in order."""
+    values = {
+        "first_organization": batch.first_organization,
+        "last_organization": batch.last_organization,
+    }
+    return [row[0] for row in connection.execute(query("payers_between"), values).fetchall()]
 
 
 def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:

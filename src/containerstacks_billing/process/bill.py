@@ -162,7 +162,8 @@ def charge_batches(
     with ThreadPoolExecutor(count, thread_name_prefix="billing-worker") as pool:
         problems = [problem for found in pool.map(work, [shared] * count) for problem in found]
     if problems:
-        return Outcome.FAILED, problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return Outcome.FAILED, problems[0] + more
     return (Outcome.COMPLETED if waiting.empty() else Outcome.INTERRUPTED), None
 
 

@@ -12,7 +12,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from uuid import UUID
 
 import psycopg
 
@@ -23,6 +22,7 @@ from containerstacks_billing.postgres.charging import (
     SliceFellShort,
     charge_batch,
     note_damage,
+    payers_between,
 )
 from containerstacks_billing.postgres.connection import Connection, connect, is_transient, translate
 from containerstacks_billing.process import logs
@@ -105,11 +105,10 @@ class _Hand:
             except SliceFellShort:
                 self._shared.waiting.put(_whole(batch, next(self._shared.numbers)))
                 return BatchResult()
-            except psycopg.errors.UniqueViolation as error:
+            except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
                 last = error
-                self._note_damage(batch)
-            except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
-                return self._divide(batch, error)
+                if attempt or not self._note_damage(batch, error):
+                    return self._divide(batch, error)
             except psycopg.Error as error:
                 last = error
                 if not (is_transient(error) or self._connection is None or self._connection.broken):
@@ -119,9 +118,12 @@ class _Hand:
                 last = error
         raise self._given_up(batch, last)
 
-    def _note_damage(self, batch: Batch) -> None:
-        if self._connection is not None:
-            self._shared.note_damage(self._connection, self._shared.run, batch)
+    def _note_damage(self, batch: Batch, error: psycopg.Error) -> bool:
+        """When a charge was refused as a second copy, mark what stands behind its own charges; False for other errors."""
+        if self._connection is None or not isinstance(error, psycopg.errors.UniqueViolation):
+            return False
+        note_damage(self._connection, self._shared.run, batch)
+        return True
 
     def _drop_if_broken(self) -> None:
         if self._connection is not None and self._connection.broken:
@@ -129,14 +131,21 @@ class _Hand:
             self._connection = None
 
     def _divide(self, batch: Batch, error: psycopg.Error) -> BatchResult:
-        """Charge the halves of a batch by themselves, so that one row nobody thought of does not stop the others."""
-        halves = _halves(batch)
-        if not halves:
+        """Charge the halves of a batch by themselves, so that one row nobody thought of does not stop the others.
+
+        A slice is not divided: it fails alone, and the other slices of its organization are charged.
+        """
+        connection = None if batch.is_slice else self._connection
+        organizations = payers_between(connection, batch) if connection else []
+        if len(organizations) < 2:
+            alone = organizations[0] if organizations else batch.first_organization
             reason = error.diag.message_primary or type(error).__name__
-            raise WorkFailed(
-                f"organization {batch.first_organization} cannot be charged: {reason}"
-            ) from error
-        for first, last in halves:
+            raise WorkFailed(f"organization {alone} cannot be charged: {reason}") from error
+        middle = len(organizations) // 2
+        for first, last in (
+            (batch.first_organization, organizations[middle - 1]),
+            (organizations[middle], batch.last_organization),
+        ):
             half = replace(
                 batch,
                 number=next(self._shared.numbers),
@@ -167,11 +176,3 @@ def _reason(error: Exception | None) -> str:
 
 def _whole(batch: Batch, number: int) -> Batch:
     return replace(batch, number=number, first_instance=FIRST_UUID, last_instance=LAST_UUID)
-
-
-def _halves(batch: Batch) -> list[tuple[UUID, UUID]]:
-    first, last = batch.first_organization.int, batch.last_organization.int
-    if first == last or batch.is_slice:
-        return []
-    middle = (first + last) // 2
-    return [(UUID(int=first), UUID(int=middle)), (UUID(int=middle + 1), UUID(int=last))]

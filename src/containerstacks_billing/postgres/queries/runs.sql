@@ -74,6 +74,12 @@ from (
 group by slice
 order by 1;
 
+-- name: payers_between
+-- The organizations of a range that have a wallet, in order.
+select distinct organization_id from wallets
+where organization_id between %(first_organization)s and %(last_organization)s
+order by 1;
+
 -- name: covers_everything
 -- Whether the wallet of one organization covers all that it has due and owes nothing: then its slices can be charged one by one.
 with
