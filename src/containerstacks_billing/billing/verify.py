@@ -38,11 +38,12 @@ class Discrepancy:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One statement about the books, how many rows it was examined for, and how many discrepancies were found."""
+    """One statement about the books, how many of what were examined for it, and how many discrepancies were found."""
 
     name: str
     description: str
     examined: int
+    unit: str
     found: int
     shown: int
     hint: str | None = None

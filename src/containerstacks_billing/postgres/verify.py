@@ -56,7 +56,7 @@ _COMPARISONS = (
     ),
     _Comparison(
         "gaps",
-        "Every hour up to the watermark is charged, past due or explained",
+        "Every hour is charged, past due or explained",
         "instances",
         ("find_overlaps_and_gaps", "find_vanished_instances"),
     ),
@@ -65,13 +65,11 @@ _COMPARISONS = (
     ),
     _Comparison(
         "amounts",
-        "Every amount is hours times hourly rate, exactly",
+        "Every amount is hours times hourly rate",
         "charges",
         ("find_wrong_amounts", "find_wrong_adjustments"),
     ),
-    _Comparison(
-        "rates", "Every hour is charged at its plan's price in force", "charges", ("find_wrong_rates",)
-    ),
+    _Comparison("rates", "Every hourly rate is the price in force", "charges", ("find_wrong_rates",)),
     _Comparison("carries", "Charges billed are debits and carry", "wallets", ("find_wrong_carries",)),
     _Comparison("balances", "Balances are opening and ledger entries", "wallets", ("find_wrong_balances",)),
     _Comparison(
@@ -150,6 +148,7 @@ def _compare(
             one.name,
             one.description,
             scope[one.scope],
+            one.scope,
             found[one.name],
             min(len(kept[one.name]), shown),
             one.hint,

@@ -146,10 +146,10 @@ finding as (
     select 'charged-once' as check_name, organization_id, instance_id, coalesce(charge_id, charge_before) as charge_id,
         starts_at,
         case when charge_id is null
-             then format('a closed stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
+             then format('the closed stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
                 starts_at, ends_at, until)
-             when charge_before is null
-             then format('charged from %%s to %%s, which is settled otherwise until %%s', starts_at, ends_at, until)
+             when charge_before is null or charged_until is null or starts_at >= charged_until
+             then format('charged from %%s to %%s, which is settled or due by itself until %%s', starts_at, ends_at, until)
              else format('charged from %%s to %%s, which was charged until %%s already, by %%s', starts_at, ends_at, until,
                 charge_before) end as message
     from overlap
@@ -298,12 +298,12 @@ wrong_hour as (
 )
 select organization_id, instance_id, charge_id, run_id, plan_id,
     case when plan_id is null then 'it names no plan'
-         when rate is null then format('plan %%s has no price at %%s', plan_id, starts_at)
+         when rate is null then format('its plan has no price at %%s', starts_at)
          when hour_start is not null
-         then format('the hour of %%s is charged at %%s, but the price of plan %%s was %%s', hour_start, rate_then, plan_id,
+         then format('the hour of %%s is charged at %%s, but the price of its plan was %%s', hour_start, rate_then,
             case when backups then rate_with_backups::text when backups is null and rate <> rate_with_backups
                  then format('%%s, or %%s with backups', rate, rate_with_backups) else rate::text end)
-         else format('it is charged by plan %%s, but its segment ran on plan %%s', plan_id, segment_plan) end as message,
+         else format('it is charged by another plan than %%s, on which its segment ran', segment_plan) end as message,
     count(*) over () as found
 from suspect left join wrong_hour using (charge_id, valid_from)
 where rate is null or hour_start is not null or other_plan
@@ -400,8 +400,8 @@ entry as (
 )
 select wallet.organization_id, wallet_id,
     format('%%s %%s are on %%s, but the opening %%s and the ledger entries %%s make %%s', balance, wallet.currency,
-        case when wallets = 1 then 'the wallet' else wallets::text || ' wallets' end, trim_scale(opening),
-        coalesce(entry.amount, 0), trim_scale(opening + coalesce(entry.amount, 0))) as message,
+        case when wallets = 1 then 'the wallet' else wallets::text || ' wallets' end, opening,
+        coalesce(entry.amount, 0), opening + coalesce(entry.amount, 0)) as message,
     count(*) over () as found
 from wallet
 left join entry on entry.organization_id = wallet.organization_id and coalesce(entry.currency, '') = coalesce(wallet.currency, '')
@@ -464,20 +464,25 @@ limit %(shown)s;
 -- organization, however many charges it got; the number of the batch stands in the identifier of a new charge, and
 -- beside a debt that was paid. A paid debt belongs to the run that collected it.
 with
-charged as (
-    select run_id, organization_id, vps_instance_id, sum(total_amount) as amount,
-        sum(extract(epoch from billing_period_end - billing_period_start)) as seconds
+charged as not materialized (
+    select run_id, organization_id, vps_instance_id, total_amount,
+        extract(epoch from billing_period_end - billing_period_start) as seconds,
+        case when past_due_since is null
+             then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else debt_batch end as batch
     from vps_billing_cycles
     where run_id is not null and status in ('billed', 'refunded')
       and isfinite(billing_period_start) and isfinite(billing_period_end)
       and organization_id between %(first_organization)s and %(last_organization)s
-    group by run_id, organization_id, vps_instance_id,
-        case when past_due_since is null
-             then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else debt_batch end
 ),
-billed as (
-    select run_id, count(*) as instances, sum(amount) as amount, sum(seconds) / 3600 as hours from charged group by run_id
-)
+counted as (
+    select run_id, count(*) as instances
+    from (select distinct run_id, batch, organization_id, vps_instance_id from charged) instance
+    group by run_id
+),
+summed as (
+    select run_id, sum(total_amount) as amount, sum(seconds) / 3600 as hours from charged group by run_id
+),
+billed as (select * from counted join summed using (run_id))
 select run.id as run_id, run.organization_id,
     format('it recorded %%s instances, %%s hours and %%s, but its charges are %%s instances, %%s hours and %%s',
         run.instances_billed, trim_scale(round(run.hours, 6)), trim_scale(run.amount), coalesce(billed.instances, 0),

@@ -45,6 +45,10 @@ def verify(
 
     conninfo = target(configured(ctx).settings).conninfo
     verification = compare(conninfo, organization=organization)
+    if organization is not None and not any(
+        check.examined for check in verification.checks if check.name in ("charged-once", "gaps", "carries")
+    ):
+        raise typer.BadParameter(f"the books know nothing of an organization {organization}.")
     if json:
         render.emit_json(_document(verification))
     else:
@@ -58,8 +62,8 @@ def _show(console: Console, verification: Verification) -> None:
 
     for check in verification.checks:
         console.print("OK   " if check.ok else "FAIL ", style="green" if check.ok else "red", end="")
-        count = f"{check.examined:,}" if check.ok else f"{check.found:,} found"
-        console.print(f"{check.name:<13}{check.description:<48}{count:>14}".rstrip(), soft_wrap=True)
+        count = _counted(check.examined, check.unit) if check.ok else f"{check.found:,} found"
+        console.print(f"{check.name:<13}{check.description:<45}{count:>17}", soft_wrap=True)
     for check in verification.checks:
         if not check.ok:
             console.print()
@@ -76,6 +80,13 @@ def _show(console: Console, verification: Verification) -> None:
     console.print(_summary(verification))
 
 
+def _counted(number: int, unit: str) -> str:
+    """Write a number of things: 1 policy, 2,000 charges."""
+    if number == 1:
+        unit = f"{unit.removesuffix('ies')}y" if unit.endswith("ies") else unit.removesuffix("s")
+    return f"{number:,} {unit}"
+
+
 def _remarks(verification: Verification) -> list[str]:
     """Say what is no discrepancy and still worth knowing, in sentences; nothing where there is nothing."""
     from containerstacks_billing.billing.money import plain
@@ -87,7 +98,8 @@ def _remarks(verification: Verification) -> list[str]:
             f"Set aside: {aside.quarantined_instances:,} quarantined, {aside.held_instances:,} held."
         )
     if aside.past_due_instances:
-        remarks.append(f"Past due: {aside.past_due_instances:,} instances, {plain(aside.past_due_amount)}.")
+        instances = _counted(aside.past_due_instances, "instances")
+        remarks.append(f"Past due: {instances}, {plain(aside.past_due_amount)}.")
     if aside.charges_without_organization:
         remarks.append(
             f"Not comparable: {aside.charges_without_organization:,} charges of deleted organizations,"
@@ -95,8 +107,8 @@ def _remarks(verification: Verification) -> list[str]:
         )
     if host.cycles:
         remarks.append(
-            f"Billed by the host application itself: {host.cycles:,} periods, {host.doubled:,} of them doubled,"
-            f" {host.overlapped:,} overlapping."
+            f"Billed by the host application itself: {_counted(host.cycles, 'periods')},"
+            f" {host.doubled:,} of them doubled, {host.overlapped:,} overlapping."
         )
     if host.charged_by_both or host.unkeyed_debits:
         remarks.append(
@@ -111,7 +123,7 @@ def _summary(verification: Verification) -> str:
     at = f"{verification.read_at:%Y-%m-%d %H:%M:%S %Z}"
     if not failed:
         return f"The books are right, as of {at}."
-    differences = "1 discrepancy" if verification.found == 1 else f"{verification.found:,} discrepancies"
+    differences = _counted(verification.found, "discrepancies")
     return f"{failed} of {len(verification.checks)} checks failed, {differences}, as of {at}."
 
 

@@ -1,0 +1,92 @@
+"""How long verify takes over a large fleet, and how much memory our process needs for it.
+
+    .venv/bin/python -m benchmarks.verification --instances 1000000 --hours 4
+
+A throw-away server is filled with the fleet of `./dev bench`, billed once per hour by the product, and verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from benchmarks.fleet import SERVER, START, Bench, _fill
+from containerstacks_billing.postgres.embedded import EmbeddedServer
+from containerstacks_billing.postgres.migrate import migrate
+from containerstacks_billing.postgres.verify import verify
+
+
+def main() -> None:
+    """Fill, bill, verify, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--instances", type=int, default=1_000_000)
+    parser.add_argument("--wallets", type=int, default=50_000)
+    parser.add_argument("--hours", type=int, default=4)
+    parser.add_argument(
+        "--keep", type=Path, help="a directory for the server, kept, and used again when it is there"
+    )
+    asked = parser.parse_args()
+    directory = asked.keep or Path(tempfile.mkdtemp(prefix="containerstacks-verification-"))
+    known = (directory / "filled").exists()
+    server = EmbeddedServer(directory, settings=SERVER)
+    maintenance = server.start()
+    try:
+        conninfo = make_conninfo(maintenance, dbname="fleet")
+        if not known:
+            with psycopg.connect(maintenance, autocommit=True) as conn:
+                conn.execute("create database fleet")
+            migrate(conninfo)
+            bench = Bench(conninfo, asked.instances, asked.wallets, 2, 2500)
+            with psycopg.connect(conninfo, autocommit=True) as conn:
+                _fill(conn, bench)
+                for hour in range(1, asked.hours + 1):
+                    bench.bill(START + timedelta(hours=hour))
+                    conn.execute("vacuum vps_instances")
+                conn.execute("vacuum analyze")
+            (directory / "filled").touch()
+        _verify(conninfo)
+    finally:
+        server.stop()
+        if asked.keep is None:
+            shutil.rmtree(directory)
+
+
+def _verify(conninfo: str) -> None:
+    begun = last = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds: dict[str, float] = {}
+    doing = "snapshot and counts"
+
+    def progressed(what: str) -> None:
+        nonlocal last, doing
+        now = time.perf_counter()
+        seconds[doing] = round(seconds.get(doing, 0) + now - last, 2)
+        last, doing = now, what
+
+    verification = verify(conninfo, progressed=progressed)
+    progressed("")
+    figures = {
+        "ok": verification.ok,
+        "examined": {check.name: check.examined for check in verification.checks},
+        "seconds": round(time.perf_counter() - begun, 1),
+        "secondsByCheck": seconds,
+        "memoryMiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "memoryGrownMiB": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
+        "discrepancies": [str(one) for one in verification.discrepancies[:10]],
+    }
+    json.dump(figures, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()
