@@ -152,6 +152,8 @@ def run_parameters(run: OpenRun) -> dict[str, Any]:
         "hours_per_month": run.terms.hours_per_month,
         "max_catch_up_hours": run.terms.max_catch_up_hours,
         "currency": run.terms.currency,
+        "segments": True,
+        "decisions": True,
         "first_organization": run.organization or FIRST_UUID,
         "last_organization": run.organization or LAST_UUID,
     }

@@ -15,7 +15,8 @@ $$;
 create or replace function billing_batch_uuid(batch_key text, hash bigint) returns uuid
     language sql immutable parallel safe
 as $$
-    select (batch_key || '8' || lpad(to_hex(hash & 1152921504606846975), 15, '0'))::uuid
+    -- The highest bit set and the three below it cleared make the digit 8, and keep the leading zeros.
+    select (batch_key || to_hex(hash & 1152921504606846975 | -9223372036854775808))::uuid
 $$;
 
 -- The number of the batch that grew or paid a debt: the row is older than the batch, so its identifier does not tell.

@@ -86,7 +86,7 @@ plan_rate as materialized (
 released as (
     select organization_id, instance_id, max(charge_until) as released_until
     from billing_decisions
-    where organization_id between %(first_organization)s and %(last_organization)s
+    where organization_id between %(first_organization)s and %(last_organization)s and %(decisions)s
     group by organization_id, instance_id
 )
 
@@ -94,26 +94,29 @@ released as (
 -- What is due, priced: one row per stretch and price. A stretch is the whole hours of an instance since its watermark, or a
 -- closed segment. An hour is priced at its start, so a price that begins at half past takes effect with the next hour.
 -- An instance is left out, and so found by `set_aside`, when its watermark is no date or stands before what was charged
--- already (rated_until), or when it has more hours due than anybody approved.
+-- already (rated_until), or when it has more hours due to one organization than anybody approved. (What it has due to
+-- another, which it was moved from, is counted there: a batch may not hold both.)
 closed_stretch as (
     select segment.organization_id, instance_id, id as segment_id, plan_id as plan_name, backups,
         started_at as starts_at, charge_until as until,
         ceil(extract(epoch from charge_until - started_at) / 3600)::integer as hours,
-        extract(epoch from charge_until - greatest(started_at, least(released_until, charge_until))) / 3600
-            as hours_to_answer_for
+        extract(epoch from charge_until - greatest(started_at, least(coalesce(released_until, started_at), charge_until)))
+            / 3600 as hours_to_answer_for
     from billing_usage_segments segment
     left join released using (organization_id, instance_id)
     where segment.organization_id between %(first_organization)s and %(last_organization)s
       and instance_id between %(first_instance)s and %(last_instance)s
-      and outcome is null and closed_at <= %(as_of)s
+      and outcome is null and closed_at <= %(as_of)s and %(segments)s
 ),
 closed_hours as (
-    select instance_id, sum(hours_to_answer_for) as hours_to_answer_for from closed_stretch group by instance_id
+    select organization_id, instance_id, sum(hours_to_answer_for) as hours_to_answer_for
+    from closed_stretch group by organization_id, instance_id
 ),
 open_stretch as (
     select instance.organization_id, id as instance_id, plan_id as plan_name, billing_has_backups(instance) as backups,
         watermark as starts_at,
-        floor(extract(epoch from %(as_of)s - watermark) / 3600)::integer as hours
+        case when watermark > %(as_of)s - interval '2 hours' then 1
+             else floor(extract(epoch from %(as_of)s - watermark) / 3600)::integer end as hours
     from vps_instances instance, lateral (select coalesce(last_billed_at, created_at) as watermark) at
     where instance.organization_id between %(first_organization)s and %(last_organization)s
       and id between %(first_instance)s and %(last_instance)s
@@ -126,19 +129,22 @@ stretch as (
     select open_stretch.organization_id, instance_id, null::bigint as segment_id, plan_name, backups, starts_at,
         starts_at + hours * interval '1 hour' as until, hours, true as is_open
     from open_stretch
-    left join closed_hours using (instance_id)
+    left join closed_hours using (organization_id, instance_id)
     left join released using (organization_id, instance_id)
-    where coalesce(closed_hours.hours_to_answer_for, 0) + case
-            when released_until > starts_at then hours - floor(extract(epoch from
-                least(released_until, starts_at + hours * interval '1 hour') - starts_at) / 3600)
-            else hours end <= %(max_catch_up_hours)s
+    where case
+        when closed_hours.instance_id is null and released_until is null then hours <= %(max_catch_up_hours)s
+        else coalesce(closed_hours.hours_to_answer_for, 0) + case
+                when released_until > starts_at then hours - floor(extract(epoch from
+                    least(released_until, starts_at + hours * interval '1 hour') - starts_at) / 3600)
+                else hours end <= %(max_catch_up_hours)s
+        end
     union all
     select closed_stretch.organization_id, instance_id, segment_id, plan_name, backups, starts_at, until, hours, false
     from closed_stretch
-    left join closed_hours using (instance_id)
+    left join closed_hours using (organization_id, instance_id)
     where closed_hours.hours_to_answer_for <= %(max_catch_up_hours)s
 ),
-piece as (
+piece as materialized (
     select organization_id, instance_id, segment_id, plan_rate.plan_id, rate as hourly_rate,
         stretch.starts_at + first_hour * interval '1 hour' as starts_at,
         case when last_hour = hours then until else stretch.starts_at + last_hour * interval '1 hour' end as ends_at,
@@ -164,8 +170,14 @@ where name = 'billing' and fencing_token = %(fencing_token)s and nonce = %(nonce
 for key share;
 
 -- name: lock_wallets
--- Lock the wallets of the batch in order, and count those that owe. Every biller of these organizations waits here.
-select count(*) filter (where past_due_since is not null) as wallets_past_due
+-- Lock the wallets of the batch in order; say whether any of them owes, and whether there are closed segments to charge
+-- or decisions to heed. Every biller of these organizations waits here.
+select count(*) filter (where past_due_since is not null) > 0 as debts,
+    exists (select from billing_usage_segments
+            where organization_id between %(first_organization)s and %(last_organization)s
+              and outcome is null and closed_at <= %(as_of)s) as segments,
+    exists (select from billing_decisions
+            where organization_id between %(first_organization)s and %(last_organization)s) as decisions
 from (
     select past_due_since from wallets
     where organization_id between %(first_organization)s and %(last_organization)s
@@ -180,21 +192,23 @@ insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_pe
 with
 -- include: payers, plan_rates, released, pieces
 select
-    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, (extract(epoch from starts_at) * 1000000)::bigint)),
+    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, timestamp_hash_extended(starts_at at time zone 'UTC', 0))),
     organization_id, instance_id, starts_at, ends_at, hourly_rate, amount,
     case when covered then 'billed' else 'failed' end,
-    case when covered and trunc(billing_carry + total, 2) > 0
-         then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)) end,
+    case when covered then entry_id end,
     %(run_id)s, plan_id, segment_id,
     case when covered then null else %(as_of)s end,
     %(as_of)s, %(as_of)s
-from (
-    select piece.*, billing_carry, total <= available as covered
-    from (select *, sum(amount) over (partition by organization_id) as total from piece) piece
+from piece
+join (
+    select organization_id, total <= available as covered,
+        case when trunc(billing_carry + total, 2) > 0
+             then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)) end as entry_id
+    from (select organization_id, sum(amount) as total from piece group by organization_id) due
     join payer using (organization_id)
     where past_due_since is null
       and balance between -100000000000 and 100000000000
-) charge;
+) wallet using (organization_id);
 
 -- name: grow_debts
 -- Let a debt grow by the hours that follow it without a break at the same rate. Only a debt of whole hours grows: a fraction
@@ -220,7 +234,7 @@ insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_pe
 with
 -- include: payers, plan_rates, released, pieces
 select
-    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, (extract(epoch from starts_at) * 1000000)::bigint)),
+    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, timestamp_hash_extended(starts_at at time zone 'UTC', 0))),
     organization_id, instance_id, starts_at, ends_at, hourly_rate, amount, 'failed', %(run_id)s, plan_id, segment_id,
     %(as_of)s, %(as_of)s, %(as_of)s
 from piece join payer using (organization_id)
@@ -233,54 +247,54 @@ where payer.past_due_since is not null
       and debt.status = 'failed' and debt.run_id = %(run_id)s and debt.debt_batch = %(batch)s
       and debt.grown_from = piece.starts_at);
 
--- part: fresh
--- The charges and debts that this batch wrote or grew: new rows stand side by side in the primary key, old ones carry the
--- number of the batch. A batch that is tried again has another number, so what an attempt with an unknown outcome did commit
--- is never taken for the work of the next.
-fresh as (
-    select organization_id, vps_instance_id, segment_id, billing_period_start as starts_at, billing_period_end as ends_at
-    from vps_billing_cycles
-    where id between %(first_id)s and %(last_id)s
-    union all
-    select organization_id, vps_instance_id, segment_id, grown_from, billing_period_end
-    from vps_billing_cycles
-    where %(debts)s and past_due_since is not null and run_id = %(run_id)s and debt_batch = %(batch)s
-      and organization_id between %(first_organization)s and %(last_organization)s
-      and status = 'failed'
-)
-
--- name: expected_advances
--- Count the instances and the segments that the batch has charged: as many must advance and be settled.
-with
--- include: fresh
-select count(distinct vps_instance_id) filter (where segment_id is null) as instances,
-    count(distinct segment_id) as segments
-from fresh;
-
 -- name: advance_watermarks
--- Move each watermark from the start of what was charged to its end, if it still stands at the start.
-with
--- include: fresh
+-- Move each watermark from the start of what was charged to its end, if it still stands at the start. A stretch that
+-- crosses a price has a charge for each side of it, and takes one round for each: so the rows that move, over all rounds,
+-- are exactly the charges that were written.
 update vps_instances instance
-set last_billed_at = charged.ends_at, rated_until = charged.ends_at
-from (
-    select organization_id, vps_instance_id, min(starts_at) as starts_at, max(ends_at) as ends_at
-    from fresh where segment_id is null
-    group by organization_id, vps_instance_id
-) charged
-where instance.organization_id between %(first_organization)s and %(last_organization)s
-  and instance.organization_id = charged.organization_id and instance.id = charged.vps_instance_id
-  and coalesce(instance.last_billed_at, instance.created_at) = charged.starts_at;
+set last_billed_at = charge.billing_period_end, rated_until = charge.billing_period_end
+from vps_billing_cycles charge
+where charge.id between %(first_id)s and %(last_id)s and segment_id is null
+  and instance.organization_id between %(first_organization)s and %(last_organization)s
+  and instance.organization_id = charge.organization_id and instance.id = charge.vps_instance_id
+  and coalesce(instance.last_billed_at, instance.created_at) = charge.billing_period_start;
+
+-- name: advance_over_grown_debts
+-- The same for hours that let a debt grow: they begin where it ended before.
+update vps_instances instance
+set last_billed_at = debt.billing_period_end, rated_until = debt.billing_period_end
+from vps_billing_cycles debt
+where debt.run_id = %(run_id)s and debt_batch = %(batch)s and past_due_since is not null and segment_id is null
+  and debt.status = 'failed' and debt.organization_id between %(first_organization)s and %(last_organization)s
+  and instance.organization_id between %(first_organization)s and %(last_organization)s
+  and instance.organization_id = debt.organization_id and instance.id = debt.vps_instance_id
+  and coalesce(instance.last_billed_at, instance.created_at) = debt.grown_from;
+
+-- part: charged_segments
+-- The closed segments that this batch has charged, as charges of their own or as growth of a debt; and the open pieces.
+written as (
+    select segment_id from vps_billing_cycles where id between %(first_id)s and %(last_id)s
+    union all
+    select segment_id from vps_billing_cycles
+    where %(debts)s and run_id = %(run_id)s and debt_batch = %(batch)s and past_due_since is not null
+      and status = 'failed' and organization_id between %(first_organization)s and %(last_organization)s
+)
 
 -- name: settle_segments
 -- Mark the segments that were charged; each once.
 with
--- include: fresh
+-- include: charged_segments
 update billing_usage_segments segment
 set outcome = 'charged', run_id = %(run_id)s
-from (select distinct organization_id, segment_id from fresh where segment_id is not null) charged
+from (select distinct segment_id from written where segment_id is not null) charged
 where segment.organization_id between %(first_organization)s and %(last_organization)s
-  and segment.organization_id = charged.organization_id and segment.id = charged.segment_id and outcome is null;
+  and segment.id = charged.segment_id and outcome is null;
+
+-- name: expected_advances
+-- Count what the batch has written: as many charges of open stretches must move a watermark, as many segments be settled.
+with
+-- include: charged_segments
+select count(*) filter (where segment_id is null) as moves, count(distinct segment_id) as segments from written;
 
 -- name: mark_past_due
 -- Note on the wallets that fell short in this batch that they owe.
@@ -342,7 +356,7 @@ rest as (
         hourly_rate, total_amount, status, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
     select
         billing_batch_uuid(%(batch_key)s,
-            uuid_hash_extended(vps_instance_id, (extract(epoch from paid_until) * 1000000)::bigint)),
+            uuid_hash_extended(vps_instance_id, timestamp_hash_extended(paid_until at time zone 'UTC', 0))),
         organization_id, vps_instance_id, paid_until, billing_period_end, hourly_rate, total_amount - paid_amount,
         'failed', %(run_id)s, plan_id, segment_id, past_due_since, created_at, %(as_of)s
     from settled where paid_hours < hours
@@ -396,8 +410,8 @@ select
     billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)),
     organization_id, -debit, %(currency)s, 'wallet_debit', 'internal', 'billing-run-' || %(run_id)s::text, 'completed',
     'VPS Hourly Billing - ' || case when instances > 1 then instances::text || ' instances' else coalesce(
-            (select label from vps_instances where id = one_instance),
-            (select label from billing_usage_segments segment
+            (select left(label, 255) from vps_instances where id = one_instance),
+            (select left(label, 255) from billing_usage_segments segment
              where segment.organization_id = bill.organization_id and instance_id = one_instance
              order by started_at desc limit 1), one_instance::text) end
         || ' (' || trim_scale(round(hours, 4))::text || 'h)',
