@@ -504,18 +504,20 @@ def test_a_correction_is_shown_first_and_posted_with_yes(fleet: Fleet, command: 
     refused: Result = command(*order)
     assert [] == adjustments(fleet)
     posted: Result = command(*order, "--yes", "--reason", "typing error")
-    again = json.loads(command(*order, "--yes", "--json").stdout)
+    repeated: Result = command(*order, "--yes", "--json")
+    assert repeated.exit_code == 0, repeated.output
+    again = json.loads(repeated.stdout)
 
     assert (0, 2, 0) == (shown.exit_code, refused.exit_code, posted.exit_code), posted.output
     lines = shown.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert ["Rich", "1", "2", "0.02", "0.20", "+0.18"] in [line.split() for line in lines]
     assert ["Total", "2", "4", "0.04", "0.40", "+0.36"] in [line.split() for line in lines]
-    assert "Past due: 2 hours of 1 instances are rated anew, 0.20 USD instead of 0.02." in shown.stdout
+    assert "2 hours of 1 instance are rated anew,\n  0.20 USD instead of 0.02; no money" in shown.stdout
     assert "not posted: 0.18 of Poor: wallet holds 0.00" in shown.stdout
     assert "Nothing was changed." in shown.stdout
     assert "needs --yes" in " ".join(refused.stderr.split())
-    assert "1 adjustments were posted." in posted.stdout
+    assert "1 adjustment was posted." in posted.stdout
     assert "not posted: 0.18 of Poor: wallet holds 0.00" in posted.stdout
     assert ([str(poor)], True, 0) == (
         [one["organizationId"] for one in again["unposted"]],

@@ -151,6 +151,13 @@ left join organizations on organizations.id = organization_id
 cross join (select %(currency)s::text as currency) setting
 order by organization_id;
 
+-- name: lock_wallets_to_adjust
+-- Lock the wallets of the range, in the order in which batches lock them.
+select id from wallets
+where organization_id between %(first_organization)s and %(last_organization)s
+order by organization_id, created_at, id
+for no key update;
+
 -- name: post_adjustments
 -- Write the adjustments that the wallets can bear; each charge once per correction.
 insert into billing_adjustments (correction_id, posting, charge_id, organization_id, instance_id, hours_from, hours_until,

@@ -92,17 +92,21 @@ def show_correction(
     old = " + ".join(_amount(part) for part in correction.old)
     new = f"{_amount(correction.new.base)} + {_amount(correction.new.markup)}"
     console.print(render.printable(f"Price of {correction.plan.title}: {new} instead of {old} a month"))
-    until = instant(correction.version_until) if correction.version_until else ""
-    if correction.reaches_into_the_future:
-        ends = f"until {until} UTC, when the next one begins" if until else "until now, and from now on"
+    begins = f"  for hours that start from {instant(correction.corrected_from)} UTC"
+    if correction.version_until is None:
+        console.print(f"{begins} on, now and later.")
     else:
-        ends = f"until {until} UTC, when the next recorded price began"
-    console.print(f"  for the hours that start from {instant(correction.corrected_from)} UTC {ends}.")
+        word = "begins" if correction.reaches_into_the_future else "began"
+        console.print(f"{begins} until the next price")
+        console.print(f"  {word} at {instant(correction.version_until)} UTC.")
     if correction.correction_id is not None:
         console.print(
             f"  Correction {correction.correction_id} was recorded before; this is what is missing."
         )
     console.print()
+    if correction.correction_id is not None and not differences:
+        console.print("Nothing is missing: all of it was posted.")
+        return
     _show_billed(differences, currency)
     _show_debts(differences, currency)
     _show_unposted(differences)
@@ -146,10 +150,10 @@ def _show_debts(differences: Sequence[OrganizationDifference], currency: str) ->
         old = plain(sum((one.debt_old_amount for one in debts), _ZERO))
         new = plain(sum((one.debt_new_amount for one in debts), _ZERO))
         instances = sum(one.debt_instances for one in debts)
-        render.stdout().print(
-            f"\nPast due: {hours} hours of {instances} instances are rated anew, {new} {currency} instead of"
-            f" {old}."
-        )
+        many = f"{instances} instances" if instances > 1 else "1 instance"
+        console = render.stdout()
+        console.print(f"\nPast due: {hours} hours of {many} are rated anew,")
+        console.print(f"  {new} {currency} instead of {old}; no money moves.")
 
 
 def _show_unposted(differences: Sequence[OrganizationDifference]) -> None:
@@ -175,7 +179,8 @@ def _why(one: OrganizationDifference) -> str:
 def show_posted(correction: Correction, adjustments: int, short: Sequence[OrganizationDifference]) -> None:
     """Write what was posted, and what to do about the rest."""
     console = render.stdout()
-    console.print(f"\nCorrection {correction.correction_id}: {adjustments} adjustments were posted.")
+    many = "1 adjustment was" if adjustments == 1 else f"{adjustments} adjustments were"
+    console.print(f"\nCorrection {correction.correction_id}: {many} posted.")
     _show_unposted(short)
     if short:
         console.print("Give the same command again after a top-up: it posts what is missing, nothing twice.")
