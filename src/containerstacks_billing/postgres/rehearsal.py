@@ -30,7 +30,7 @@ _UNPIN = """
 
 @dataclass(frozen=True, slots=True)
 class Territory:
-    """The organizations that a batch answers for: its own, and those between it and the batch before, with nothing due."""
+    """The organizations that a batch answers for: its own, and those before it that have nothing due."""
 
     first: UUID
     last: UUID

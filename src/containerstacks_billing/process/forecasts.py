@@ -54,8 +54,8 @@ class _Largest:
 class Forecasts:
     """The forecasts of all batches so far; any thread may add one.
 
-    A large organization comes in slices, each rolled back by itself: they are joined, and the organization is counted at
-    the end. What else stands in the territory of a slice comes with the first one alone.
+    A large organization comes in slices, each rolled back by itself: they are joined, and it is counted at the end.
+    What else stands in the territory of a slice comes with the first one alone.
     """
 
     def __init__(self, limits: Limits) -> None:

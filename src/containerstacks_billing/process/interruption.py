@@ -13,7 +13,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -34,17 +34,21 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Turn the two signals into a flag for as long as the block runs; only the main thread may."""
+def interruptible(noticed: Callable[[], None] = lambda: None) -> Iterator[Interruption]:
+    """Turn the two signals into a flag for as long as the block runs; only the main thread may.
+
+    `noticed` is called by another thread when the first signal has set the flag.
+    """
     asked = Interruption()
     reading, writing = socket.socketpair()
     writing.setblocking(False)
 
     def take() -> None:
         while number := reading.recv(1):
-            if number[0] in _SIGNALS:
+            if number[0] in _SIGNALS and not asked.stopping.is_set():
                 asked.signal_number = number[0]
                 asked.stopping.set()
+                noticed()
 
     thread = threading.Thread(target=take, name="signals", daemon=True)
     thread.start()

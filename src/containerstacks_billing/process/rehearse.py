@@ -1,7 +1,7 @@
 """A dry run: every batch of a run is charged, read and rolled back, by the workers and the statements of a run.
 
-The data goes terms → plan → batches → forecasts → rehearsal. Only so much of the forecasts is kept as is shown, so memory
-does not grow with the fleet.
+The data goes terms → plan → batches → forecasts → rehearsal. Only so much of the forecasts is kept as is shown, so
+memory does not grow with the fleet.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class _Plan:
 def rehearse(order: Order, limits: Limits) -> Rehearsal:
     """Find out what a run would do now; nothing is changed.
 
-    An outcome of held says that a run would be held, and the figures what it would charge once it is released. Raises what
-    bill raises, except for the lease, which is not taken.
+    An outcome of held says that a run would be held, and the figures what it would charge once it is released. Raises
+    what bill raises, except for the lease, which is not taken.
     """
     started = time.monotonic()
     with translated(order.conninfo):
@@ -152,7 +152,7 @@ class _Stage:
 
 
 def _territories(plan: _Plan) -> Iterator[tuple[tuple[UUID, UUID], Territory]]:
-    """Share out all organizations: each range of the plan gets those between it and the one before, the last the rest."""
+    """Share out all organizations: a range of the plan gets those between it and the one before, the last the rest."""
     spans = list(dict.fromkeys((batch.first_organization, batch.last_organization) for batch in plan.batches))
     begin = plan.run.organization or FIRST_UUID
     for number, (first, last) in enumerate(spans, start=1):

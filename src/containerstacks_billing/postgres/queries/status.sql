@@ -62,7 +62,7 @@ limit 1;
 
 -- name: runway_levels
 -- How many wallets are empty within 3, 24 and 72 hours, each counted once; at most a hundred thousand of them.
-select case when hours_left <= 3 then 3 when hours_left <= 24 then 24 else 72 end as level, count(*)::integer as wallets
+select case when hours_left <= 3 then 3 when hours_left <= 24 then 24 else 72 end as level, count(*)::integer as number
 from (
     select extract(epoch from empties_at - at) / 3600 as hours_left
     from billing_runways, billing_clock() as at

@@ -101,8 +101,9 @@ def bill_and_watch(order: Order) -> tuple[Finished, int]:
     from containerstacks_billing.process.cli.progress import RunDisplay
     from containerstacks_billing.process.interruption import interruptible
 
-    with interruptible() as asked:
-        with RunDisplay(render.stderr(), order.terms.currency, asked.stopping) as display:
+    remarks = render.stderr()
+    with interruptible(lambda: remarks.print("Stopping after the batches under way.")) as asked:
+        with RunDisplay(remarks, order.terms.currency, asked.stopping) as display:
             watched = replace(
                 order, stopping=asked.stopping, waiting=display.waiting, progressed=display.progressed
             )
@@ -111,7 +112,7 @@ def bill_and_watch(order: Order) -> tuple[Finished, int]:
             except LeaseNotObtained:
                 if asked.exit_code is None:
                     raise
-                render.stderr().print("Stopped while waiting for the other biller; nothing was charged.")
+                remarks.print("Stopped while waiting for the other biller; nothing was charged.")
                 raise typer.Exit(asked.exit_code) from None
         finished = _with_circumstances(order, summary.Finished(result, order.holder, order.terms.currency))
     return finished, summary.exit_code(result.outcome, asked.exit_code)

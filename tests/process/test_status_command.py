@@ -1,0 +1,180 @@
+"""`status` and `runs`: who bills and what happened, read with a role that may only read."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from tests.fleet import Fleet
+from tests.process.conftest import Command
+
+from containerstacks_billing.postgres.queries import query
+
+
+@pytest.fixture
+def fleet(conn: psycopg.Connection[Any]) -> Fleet:
+    return Fleet(conn)
+
+
+def shown(command: Command, fleet: Fleet, *arguments: str) -> Any:
+    """Return the document of a reading verb."""
+    done = command(*arguments, "--json", environment={"DATABASE_URL": fleet.conninfo})
+    assert (0, "") == (done.returncode, done.stderr)
+    return json.loads(done.stdout)
+
+
+def test_nothing_happened_yet(fleet: Fleet, command: Command) -> None:
+    """A new database has no daemon and no run, and is late."""
+    document = shown(command, fleet, "status")
+    assert (None, None, True) == (document["daemon"], document["lastRun"], document["late"])
+    assert {"runs": []} == shown(command, fleet, "runs")
+    words = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
+    assert words.startswith(
+        "No billing daemon has ever run on this database.\nwarning: There was no successful run yet"
+    )
+
+
+def test_runs_and_what_they_left(fleet: Fleet, command: Command) -> None:
+    """The last run and its figures, what is past due and set aside, and when the next run is due."""
+    short = fleet.organization("0.02")
+    plan = fleet.plan("7.30")
+    fleet.instance(short, plan)
+    fleet.instance(fleet.organization("10.00"), "no-such-plan")
+    fleet.hours(5)
+    fleet.bill()
+    fleet.at(fleet.now.replace(minute=30))
+    document = shown(command, fleet, "status")
+
+    assert ("completed", 1, "0.02", "2.00") == tuple(
+        document["lastRun"][key] for key in ("outcome", "instancesBilled", "amount", "hours")
+    )
+    assert (1, 1, 0, {"no plan": 1}) == tuple(
+        document[key] for key in ("pastDueInstances", "quarantinedInstances", "heldInstances", "reasons")
+    )
+    assert ("2026-03-01T06:00:00Z", False, {"3": 1}) == (
+        document["nextDue"],
+        document["late"],
+        document["runways"],
+    )
+    assert [1] == [one["runId"] for one in shown(command, fleet, "runs", "--limit", "5")["runs"]]
+    fleet.hours(1.2)
+    assert shown(command, fleet, "status")["late"]
+
+
+def test_the_daemon_is_judged_by_its_newest_heartbeat(fleet: Fleet, command: Command) -> None:
+    """Alive within 90 minutes; an infinite heartbeat is none."""
+    insert = (
+        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at) values (%s, %s, %s)"
+    )
+    fleet.conn.execute(insert, ("broken-1", "running", "infinity"))
+    fleet.conn.execute(insert, ("host-7", "running", fleet.now))
+    fleet.conn.execute(insert, ("host-6", "stopped", fleet.hours(-1)))
+    fleet.hours(1)
+    assert ("host-7", True) == tuple(
+        shown(command, fleet, "status")["daemon"][key] for key in ("instanceId", "active")
+    )
+    fleet.hours(1.6)
+    assert not shown(command, fleet, "status")["daemon"]["active"]
+    words = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
+    assert "No daemon bills: host-7 is running, its last heartbeat was 1 h 36 min ago." in words
+
+
+def test_a_run_under_way_is_shown(fleet: Fleet, command: Command) -> None:
+    """With its holder and how far it is; without a holder it was left open."""
+    fleet.conn.execute(
+        "insert into billing_runs (trigger, holder, fencing_token, as_of, host_clock, hours_per_month, batches_planned,"
+        " batches, instances_planned, instances_billed) values ('daemon', 'host-7', 1, %s, %s, 730, 4, 1, 10000, 2500)",
+        (fleet.now, fleet.now),
+    )
+    environment = {"DATABASE_URL": fleet.conninfo}
+    assert "run 1 was left open by host-7" in command("status", environment=environment).stdout
+    fleet.conn.execute("update billing_leases set holder = 'host-7', expires_at = 'infinity'")
+    words = command("status", environment=environment).stdout
+    assert "25%, 2,500 of" in words
+    assert all(len(line) <= 80 for line in words.splitlines())
+
+
+def test_a_role_that_may_only_read_is_enough(fleet: Fleet, command: Command, role: str) -> None:
+    """SELECT on the tables, nothing else."""
+    fleet.conn.execute(
+        sql.SQL("grant select on all tables in schema public to {}").format(sql.Identifier(role))
+    )
+    url = make_conninfo(fleet.conninfo, user=role, password=role)
+    for verb in ("status", "runs"):
+        done = command(verb, environment={"DATABASE_URL": url})
+        assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_the_status_reads_no_large_table() -> None:
+    """Charges, ledger entries, instances and wallets grow with the fleet; the status never looks at them."""
+    names = ("last_heard_of", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
+             "set_aside_reasons", "runway_levels", "newest_runs")  # fmt: skip
+    large = re.compile(
+        r"\b(vps_billing_cycles|payment_transactions|vps_instances|wallets|billing_usage_segments)\b"
+    )
+    assert [] == [name for name in names if large.search(query(name))]
+
+
+def test_watching_ends_with_ctrl_c(fleet: Fleet, tmp_path: Path) -> None:
+    """It shows the status at once and again, and Ctrl-C is no failure."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "containerstacks_billing", "status", "--watch"],
+        cwd=tmp_path,
+        env={"DATABASE_URL": fleet.conninfo, "HOME": str(tmp_path), "TERM": "xterm", "FORCE_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "No billing daemon" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(60)
+
+
+STATUS_CHECKS = [
+    """SELECT
+  daemon_instance_id,
+  status,
+  last_run_at,
+  last_run_success,
+  instances_billed,
+  total_amount,
+  heartbeat_at,
+  EXTRACT(EPOCH FROM (NOW() - heartbeat_at))/60 as minutes_since_heartbeat
+FROM billing_daemon_status
+ORDER BY heartbeat_at DESC
+LIMIT 1;""",
+    """SELECT error_message, last_run_at
+FROM billing_daemon_status
+WHERE error_message IS NOT NULL
+ORDER BY last_run_at DESC
+LIMIT 5;""",
+    "SELECT COUNT(*) FROM vps_instances WHERE status = 'running';",
+    """SELECT
+  daemon_instance_id,
+  heartbeat_at,
+  EXTRACT(EPOCH FROM (NOW() - heartbeat_at))/60 as minutes_since_heartbeat
+FROM billing_daemon_status
+ORDER BY heartbeat_at DESC
+LIMIT 1;""",
+    "TRUNCATE TABLE billing_daemon_status;",
+]
+
+
+def test_the_statements_of_the_handbook_work(fleet: Fleet, command: Command) -> None:
+    """Operators copy them into psql; after the last one the status is that of a database without a daemon."""
+    fleet.conn.execute(
+        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at, error_message)"
+        " values ('host-7', 'error', now(), 'away')"
+    )
+    found = [fleet.conn.execute(statement.encode()) for statement in STATUS_CHECKS]
+    assert [1, 1, 1, 1] == [answer.rowcount for answer in found[:4]]
+    assert shown(command, fleet, "status")["daemon"] is None
