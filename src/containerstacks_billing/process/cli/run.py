@@ -12,9 +12,11 @@ import typer
 from containerstacks_billing.process.cli.application import app, configured
 
 if TYPE_CHECKING:
+    from containerstacks_billing.billing.settings import Settings
     from containerstacks_billing.process.bill import Order
     from containerstacks_billing.process.cli.summary import Finished
 
+_SECONDS_FOR_EVENTS = 3.0
 _EXAMPLES = """
 \b
 Examples:
@@ -83,7 +85,22 @@ def run(
         render.emit_json(summary.as_document(finished.result) | {"debited": finished.debited})
     else:
         summary.show(render.stdout(), finished)
+    _deliver_events(order.conninfo, settings)
     raise typer.Exit(code)
+
+
+def _deliver_events(conninfo: str, settings: Settings) -> None:
+    """Send what the run made news of, for a few seconds; what is left goes out with the daemon or the next run."""
+    from containerstacks_billing.billing.errors import BillingError
+    from containerstacks_billing.process import logs
+    from containerstacks_billing.process.webhooks import deliver_due
+
+    if settings.webhook_url is None:
+        return
+    try:
+        deliver_due(conninfo, settings, deadline=_SECONDS_FOR_EVENTS)
+    except BillingError as away:
+        logs.logger().warning("Events could not be sent; they stay where they are", reason=str(away))
 
 
 def holder() -> str:
