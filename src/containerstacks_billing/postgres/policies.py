@@ -15,8 +15,8 @@ def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime) -> bo
     """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when there was one.
 
     Open stretches of instances whose billability changes are closed at that instant, so what they used before is
-    charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled, and the next call
-    goes on with it. Raises WorkFailed if `as_of` is not after the last change.
+    charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled, and the next
+    call goes on with it. Raises WorkFailed if `as_of` is not after the last change.
     """
     with connection.transaction():
         transaction_bounds(connection)
