@@ -54,8 +54,8 @@ class Bounds:
             await self._app(scope, receive, send)
             return
         bounded = _Bounded(receive, send)
-        if _announced(scope) > BODY_BYTES:
-            await _too_large()(scope, receive, bounded.send)
+        if refusal := _refusal(scope):
+            await refusal(scope, receive, bounded.send)
             return
         try:
             await self._app(scope, bounded.receive, bounded.send)
@@ -100,6 +100,13 @@ def _too_large() -> Response:
 
 def _too_late() -> Response:
     return problem(408, "The body did not arrive in time.", {"Connection": "close"})
+
+
+def _refusal(scope: Scope) -> Response | None:
+    """Refuse by the header alone. The server bounds one that comes in pieces; one that comes at once is bounded here."""
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
+        return problem(431, f"A header has {HEADER_BYTES} bytes at most.", {"Connection": "close"})
+    return _too_large() if _announced(scope) > BODY_BYTES else None
 
 
 def _announced(scope: Scope) -> int:

@@ -14,6 +14,7 @@ from containerstacks_billing.process.logs import logger
 from containerstacks_billing.process.web.limits import HEADER_BYTES, PatientProtocol
 
 CONNECTIONS = 256
+BACKLOG = 128
 KEEP_ALIVE_SECONDS = 5
 SHUTDOWN_SECONDS = 10
 
@@ -45,7 +46,7 @@ def server_of(app: FastAPI) -> Server:
             date_header=True,
             h11_max_incomplete_event_size=HEADER_BYTES,
             limit_concurrency=CONNECTIONS,
-            backlog=128,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
@@ -60,6 +61,8 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address[4])
+            # From here on nobody is refused: who comes before the first answer is possible waits.
+            listening.listen(BACKLOG)
         except OSError:
             listening.close()
             raise
