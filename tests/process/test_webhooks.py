@@ -444,7 +444,9 @@ def test_the_verbs(command: Command, fleet: Fleet, database: str, receiver: Rece
     assert 2 == command("events", "--kind", "nonsense", environment=environment).returncode
     assert 78 == command("events", "deliver", environment={"DATABASE_URL": database}).returncode
 
-    shown = command("runways", environment=environment).stdout
+    outcome = command("runways", environment=environment)
+    shown = outcome.stdout
+    assert "" == outcome.stderr
     assert "A name that is much l…" in shown
     assert max(len(line) for line in shown.splitlines()) <= 80
     runway = json.loads(command("runways", "--below", "24", "--json", environment=environment).stdout)[

@@ -170,7 +170,7 @@ set past_due_since = excluded.past_due_since, updated_at = excluded.updated_at;
 
 -- name: list_runways
 -- Who is empty when, soonest first; who owes comes before all.
-select organization_id, organizations.name, wallet_id, balance, billing_carry, currency, burn_per_hour, empties_at,
+select runway.organization_id, organizations.name, wallet_id, balance, billing_carry, currency, burn_per_hour, empties_at,
     (extract(epoch from empties_at - billing_clock()) / 3600)::float8 as hours_left, level, wallets.past_due_since,
     runway.updated_at
 from billing_runways runway
@@ -179,5 +179,5 @@ left join organizations on organizations.id = runway.organization_id
 cross join (select %(below_hours)s::float8 as below_hours) bound
 where below_hours is null or wallets.past_due_since is not null
    or empties_at <= billing_clock() + below_hours * interval '1 hour'
-order by wallets.past_due_since, empties_at, organization_id
+order by wallets.past_due_since, empties_at, runway.organization_id
 limit %(limit)s;
