@@ -103,7 +103,7 @@ def _too_late() -> Response:
 
 
 def _refusal(scope: Scope) -> Response | None:
-    """Refuse by the header alone. The server bounds one that comes in pieces; one that comes at once is bounded here."""
+    """Refuse by the header alone. The server bounds one that comes in pieces; one that comes at once is seen here."""
     if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES:
         return problem(431, f"A header has {HEADER_BYTES} bytes at most.", {"Connection": "close"})
     return _too_large() if _announced(scope) > BODY_BYTES else None
