@@ -74,6 +74,7 @@ class HostRows:
 class SetAside:
     """What is as it should be and still worth knowing.
 
+    `unposted_adjustments` are charges of all organizations that a price correction changes once their wallets can bear it.
     `charges_without_organization` belong to deleted organizations: their wallets are gone, so sums cannot be compared.
     """
 
@@ -81,6 +82,7 @@ class SetAside:
     held_instances: int
     past_due_instances: int
     past_due_amount: Decimal
+    unposted_adjustments: int
     unsettled_segments: int
     charges_without_organization: int
 

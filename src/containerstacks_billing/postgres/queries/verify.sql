@@ -24,7 +24,6 @@ chosen_instance as (
 -- The ledger entries that runs and corrections wrote. What they say about the wallet is taken only where it is a number.
 own_entry as (
     select id as entry_id, organization_id, amount, status,
-        coalesce(starts_with(provider_transaction_id, 'billing-adjustment-'), false) as adjusts,
         case when jsonb_typeof(metadata -> 'carry_before') = 'number' then (metadata ->> 'carry_before')::numeric end
             as carry_before,
         case when jsonb_typeof(metadata -> 'balance_before') = 'number' then (metadata ->> 'balance_before')::numeric end
@@ -62,10 +61,10 @@ select billing_clock() as read_at,
 -- Lay the hours of each instance side by side, whoever it belonged to: an hour may not be charged that is charged or settled
 -- already, and between the first rated instant and the watermark no hour may be missing.
 --
--- An event is a charge, a closed stretch that is not charged (or not yet), or one of two marks without length: where metering
--- began, and the watermark. Walking through them in order, an event that starts before the end of what came before overlaps,
+-- An event is a charge, a stretch that was waived, closed without a charge or is not charged yet, or one of two marks without
+-- length: where metering began, and the watermark. Walking through them in order, an event that starts before the end of what came before overlaps,
 -- and one that starts after it leaves a gap. A gap in front of a beginning is none: the instance did not exist. What the
--- host billed itself, what was waived and what waits as damaged explains a gap; it is looked up for gaps alone.
+-- host billed itself, and what waits as damaged, explains a gap; it is looked up for gaps alone.
 with
 -- include: chosen_instance
 ,
@@ -81,6 +80,11 @@ event as (
     from billing_usage_segments
     where case when outcome = 'charged' then charge_until else started_at end < ended_at
       and outcome is distinct from 'damaged'
+      and (%(whole)s or instance_id in (select instance_id from chosen_instance))
+    union all
+    select instance_id, organization_id, null, waived_from, waived_to, false
+    from billing_decisions
+    where waived_from < waived_to and segment_id = 0
       and (%(whole)s or instance_id in (select instance_id from chosen_instance))
     union all
     select id, organization_id, null, rated_from, rated_from, true
@@ -126,8 +130,6 @@ explanation as (
     from vps_billing_cycles
     where run_id is null and status = 'billed'
     union all
-    select instance_id, waived_from, waived_to from billing_decisions where waived_from is not null
-    union all
     select instance_id, started_at, ended_at from billing_usage_segments where outcome = 'damaged'
 ),
 explained as (
@@ -146,7 +148,7 @@ finding as (
     select 'charged-once' as check_name, organization_id, instance_id, coalesce(charge_id, charge_before) as charge_id,
         starts_at,
         case when charge_id is null
-             then format('the closed stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
+             then format('the stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
                 starts_at, ends_at, until)
              when charge_before is null or charged_until is null or starts_at >= charged_until
              then format('charged from %%s to %%s, which is settled or due by itself until %%s', starts_at, ends_at, until)
@@ -233,8 +235,9 @@ limit %(shown)s;
 -- A price matters to a charge when one of its hours starts while it is in force; a charge of one rate may span several prices
 -- that come to the same. The rate depends on the hours per month of the run. A debt was rated by an earlier run than the one
 -- that grew or paid it, so any divisor that a run ever used will do there. A segment says whether there were backups; where
--- none is named either rate is right. An hour that a correction adjusted has the rate of its last adjustment. So each charge
--- is compared with its prices at once, and only what does not fit, or was adjusted, is looked at hour by hour.
+-- none is named either rate is right. An hour that a correction adjusted has the rate of its last adjustment; where a correction
+-- could not be posted yet, because a wallet could not bear it, the price that it replaced still counts. So each charge is
+-- compared with its prices at once, and only what does not fit, or was adjusted, is looked at hour by hour.
 with
 divisor as (select distinct hours_per_month from billing_runs),
 price_rate as materialized (
@@ -286,7 +289,7 @@ wrong_hour as (
             select new_rate from billing_adjustments adjustment
             where adjustment.organization_id = suspect.organization_id and adjustment.charge_id = suspect.charge_id
               and hours_from <= hour_start and hour_start < hours_until
-            order by correction_id desc limit 1), hourly_rate) as rate_then
+            order by id desc limit 1), hourly_rate) as rate_then
     ) adjusted
     where not exists (
         select from price_rate fitting
@@ -294,6 +297,14 @@ wrong_hour as (
           and (any_divisor or fitting.hours_per_month = suspect.hours_per_month)
           and (rate_then = fitting.rate and backups is not true
                or rate_then = fitting.rate_with_backups and backups is not false))
+      and not exists (
+        select from billing_price_corrections correction, divisor, lateral (
+            select (coalesce(old_base_price, 0) + coalesce(old_markup_price, 0)) / divisor.hours_per_month as rate
+        ) replaced
+        where correction.plan_id = suspect.plan_id and coalesce(unposted_charges, 1) > 0
+          and corrected_from <= hour_start and hour_start < corrected_until
+          and (any_divisor or divisor.hours_per_month = suspect.hours_per_month)
+          and rate_then in (round(replaced.rate, 8), round(replaced.rate + backup_hourly, 8)))
     order by charge_id, valid_from, hour_start
 )
 select organization_id, instance_id, charge_id, run_id, plan_id,
@@ -430,14 +441,14 @@ linked as (
 )
 select organization_id, entry_id,
     case when linked.amount is null then format('it debits %%s, but no charge names it', -own_entry.amount)
-         when carry_before is null or adjusts
+         when carry_before is null
          then format('it debits %%s for charges of %%s', -own_entry.amount, trim_scale(linked.amount))
          else format('it debits %%s, but a carry of %%s and charges of %%s make %%s', -own_entry.amount,
-            trim_scale(carry_before), trim_scale(linked.amount), trunc(carry_before + linked.amount, 2)) end as message,
+            trim_scale(carry_before), trim_scale(linked.amount), floor((carry_before + linked.amount) * 100) / 100) end as message,
     count(*) over () as found
 from own_entry left join linked using (organization_id, entry_id)
-where not coalesce(case when carry_before is not null and not adjusts
-                        then -own_entry.amount = trunc(carry_before + linked.amount, 2)
+where not coalesce(case when carry_before is not null
+                        then -own_entry.amount = floor((carry_before + linked.amount) * 100) / 100
                         else abs(own_entry.amount + linked.amount) < 0.01 end, false)
 order by organization_id, entry_id
 limit %(shown)s;
@@ -462,7 +473,7 @@ limit %(shown)s;
 -- name: find_wrong_runs
 -- Find ended runs whose row says something else than the charges they billed. A batch counts an instance once per
 -- organization, however many charges it got; the number of the batch stands in the identifier of a new charge, and
--- beside a debt that was paid. A paid debt belongs to the run that collected it.
+-- beside a debt that was paid. A paid debt belongs to the run that collected it; one that a correction made free, to none.
 with
 charged as not materialized (
     select run_id, organization_id, vps_instance_id, total_amount,
@@ -471,6 +482,7 @@ charged as not materialized (
              then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else debt_batch end as batch
     from vps_billing_cycles
     where run_id is not null and status in ('billed', 'refunded')
+      and not (total_amount = 0 and past_due_since is not null and metadata -> 'correction_id' is not null)
       and isfinite(billing_period_start) and isfinite(billing_period_end)
       and organization_id between %(first_organization)s and %(last_organization)s
 ),
@@ -526,11 +538,11 @@ limit %(shown)s;
 with
 -- include: own_entry
 select organization_id, entry_id,
-    case when balance_after < 0 then format('its debit took the balance from %%s to %%s', balance_before, balance_after)
+    case when balance_after < 0 and amount < 0 then format('its debit took the balance from %%s to %%s', balance_before, balance_after)
          else format('its debit of %%s took the balance from %%s to %%s', -amount, balance_before, balance_after) end as message,
     count(*) over () as found
 from own_entry
-where balance_after < 0 or balance_after <> balance_before + amount
+where balance_after < 0 and amount < 0 or balance_after <> balance_before + amount
 order by organization_id, entry_id
 limit %(shown)s;
 
@@ -617,6 +629,7 @@ select
     (select coalesce(sum(total_amount), 0) from vps_billing_cycles
      where status = 'failed' and run_id is not null
        and organization_id between %(first_organization)s and %(last_organization)s) as past_due_amount,
+    (select coalesce(sum(unposted_charges), 0)::bigint from billing_price_corrections) as unposted_adjustments,
     (select count(*) from billing_usage_segments
      where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
     (select count(*) from vps_billing_cycles charge

@@ -100,6 +100,9 @@ def _remarks(verification: Verification) -> list[str]:
     if aside.past_due_instances:
         instances = _counted(aside.past_due_instances, "instances")
         remarks.append(f"Past due: {instances}, {plain(aside.past_due_amount)}.")
+    if aside.unposted_adjustments:
+        charges = _counted(aside.unposted_adjustments, "charges")
+        remarks.append(f"Price corrections not posted yet, for want of money: {charges}.")
     if aside.charges_without_organization:
         remarks.append(
             f"Not comparable: {aside.charges_without_organization:,} charges of deleted organizations,"
@@ -157,6 +160,7 @@ def _document(verification: Verification) -> dict[str, object]:
             "heldInstances": aside.held_instances,
             "pastDueInstances": aside.past_due_instances,
             "pastDueAmount": aside.past_due_amount,
+            "unpostedAdjustments": aside.unposted_adjustments,
             "unsettledSegments": aside.unsettled_segments,
             "chargesWithoutOrganization": aside.charges_without_organization,
         },
