@@ -15,19 +15,28 @@ def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime) -> bo
     """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when there was one.
 
     Open stretches of instances whose billability changes are closed at that instant, so what they used before is
-    charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled, and the next
-    call goes on with it. Raises WorkFailed if `as_of` is not after the last change.
+    charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
+    call finishes it before it makes its own. Raises WorkFailed if `as_of` is not after the last change.
     """
-    with connection.transaction():
-        transaction_bounds(connection)
-        changed, settled = begin_change(connection, terms, as_of)
-    while not settled:
+    changed = False
+    while True:
+        with connection.transaction():
+            transaction_bounds(connection)
+            began, settled = begin_change(connection, terms, as_of)
+        changed = changed or began
+        if settled:
+            return changed
+        _settle(connection)
+
+
+def _settle(connection: Connection) -> None:
+    """Close what the last change left open, some stretches at a time, and say that it is finished."""
+    while True:
         with connection.transaction():
             transaction_bounds(connection)
             if not close_stretches(connection):
                 connection.execute(query("settle_policy"))
-                settled = True
-    return changed
+                return
 
 
 def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple[bool, bool]:
@@ -43,7 +52,7 @@ def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple
     identifier, statuses, partial_hour, valid_from, settled = policy
     changed = (set(statuses), partial_hour) != (set(terms.billable_statuses), terms.partial_hour)
     if changed and not settled:
-        changed = False  # finish the change that was begun; the next run brings the other
+        return False, False  # the change that was begun is finished first, then this one is made
     if changed and not connection.execute(query("rewrite_first_policy"), values).fetchone():
         if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
             raise WorkFailed(

@@ -58,6 +58,22 @@ create or replace function billing_has_backups(instance vps_instances) returns b
     language sql stable parallel safe
 as 'select false';
 
+-- Whether a change of the row ends its stretch. Like billing_is_edit (013) a function over whole rows: a trigger whose WHEN
+-- names a column would forbid the host to change that column's type.
+create or replace function billing_ends_stretch(before vps_instances, after vps_instances) returns boolean
+    language sql stable parallel safe
+as $$
+    select (before.organization_id, before.plan_id, before.status, billing_has_backups(before))
+        is distinct from (after.organization_id, after.plan_id, after.status, billing_has_backups(after))
+$$;
+
+create or replace function billing_is_edit(before vps_instances, after vps_instances) returns boolean
+    language sql stable parallel safe
+as $$
+    select after.rated_until is not distinct from before.rated_until or billing_ends_stretch(before, after)
+        or after.label is distinct from before.label
+$$;
+
 create or replace function billing_metered_status(status text, policy billing_policies) returns boolean
     language sql immutable parallel safe
 as $$ select coalesce(status = any (policy.billable_statuses), false) or policy.billable_statuses = '{*}' $$;
@@ -145,8 +161,7 @@ begin
                  when o.status is distinct from n.status then 'status'
                  else 'backups' end as reason
         from old_rows o join new_rows n on n.id = o.id
-        where (o.organization_id, o.plan_id, o.status, billing_has_backups(o))
-            is distinct from (n.organization_id, n.plan_id, n.status, billing_has_backups(n))
+        where billing_ends_stretch(o, n)
     )
     select c.organization_id, c.id, c.label, c.plan_id, c.status, c.backups, c.started_at, c.ended_at, j.charge_until,
         billing_clock(), c.reason, c.rated_from, j.outcome
@@ -196,8 +211,7 @@ create trigger billing_begin_metering before insert on vps_instances
 drop trigger if exists billing_move_watermark on vps_instances;
 create trigger billing_move_watermark before update on vps_instances
     for each row
-    when ((old.organization_id, old.plan_id, old.status) is distinct from (new.organization_id, new.plan_id, new.status)
-          or billing_has_backups(old) is distinct from billing_has_backups(new))
+    when (billing_ends_stretch(old, new))
     execute function billing_move_watermark();
 
 drop trigger if exists billing_close_segments on vps_instances;
