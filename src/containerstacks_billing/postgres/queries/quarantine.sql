@@ -115,11 +115,6 @@ set label = excluded.label, reason = excluded.reason, detail = excluded.detail, 
     last_seen_at = excluded.last_seen_at, run_id = excluded.run_id,
     first_seen_at = case when kept.reason = excluded.reason then kept.first_seen_at else excluded.first_seen_at end;
 
--- name: quarantine_reasons
--- How many instances are set aside at present, by reason, the most frequent first.
-select reason, count(distinct (organization_id, instance_id)), min(first_seen_at)
-from billing_quarantine group by reason order by 2 desc, 1;
-
 -- name: quarantined_instances
 -- What is set aside at present, the longest first.
 select reason, detail, first_seen_at, due_hours, quarantine.organization_id, organizations.name as organization, instance_id,

@@ -1,0 +1,88 @@
+"""What an operator decides about held hours, and what is at stake in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+MOST_LISTED = 1000
+EVERY_HOUR = 2**31 - 1
+
+
+class Decision(StrEnum):
+    """Charge all hours due, only the most recent ones, or none."""
+
+    CHARGE = "charge"
+    CAP = "cap"
+    WAIVE = "waive"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOrder:
+    """A decision about held instances: one, those of an organization, or all; with who decided it and why.
+
+    `kept_hours` are the most recent hours of each instance, which stay due; older ones are waived.
+    """
+
+    decision: Decision
+    decided_by: str
+    reason: str
+    kept_hours: int = EVERY_HOUR
+    organization: UUID | None = None
+    instance: UUID | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """What a decision means for one instance; amounts are exact, and None where it has no usable price at present."""
+
+    organization: UUID
+    instance: UUID
+    label: str | None
+    hours_due: Decimal
+    amount_due: Decimal | None
+    hours_approved: Decimal
+    amount_approved: Decimal | None
+
+    @property
+    def hours_waived(self) -> Decimal:
+        """Hours that nobody will be charged for."""
+        return self.hours_due - self.hours_approved
+
+    @property
+    def amount_waived(self) -> Decimal | None:
+        """What they would have cost."""
+        if self.amount_due is None or self.amount_approved is None:
+            return None
+        return self.amount_due - self.amount_approved
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What came of an order: sums over all instances, and the first of them one by one."""
+
+    as_of: datetime
+    instances: int = 0
+    unpriced_instances: int = 0
+    hours_approved: Decimal = Decimal(0)
+    amount_approved: Decimal = Decimal(0)
+    hours_waived: Decimal = Decimal(0)
+    amount_waived: Decimal = Decimal(0)
+    listed: tuple[Stake, ...] = field(default=())
+
+    def with_stakes(self, stakes: list[Stake]) -> Released:
+        """Add instances to the sums, and to the list while there is room."""
+        return replace(
+            self,
+            instances=self.instances + len(stakes),
+            unpriced_instances=self.unpriced_instances + sum(one.amount_due is None for one in stakes),
+            hours_approved=self.hours_approved + sum(one.hours_approved for one in stakes),
+            amount_approved=self.amount_approved + sum(one.amount_approved or Decimal(0) for one in stakes),
+            hours_waived=self.hours_waived + sum(one.hours_waived for one in stakes),
+            amount_waived=self.amount_waived + sum(one.amount_waived or Decimal(0) for one in stakes),
+            listed=self.listed + tuple(stakes[: MOST_LISTED - len(self.listed)]),
+        )

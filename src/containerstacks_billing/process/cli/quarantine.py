@@ -1,0 +1,80 @@
+"""`quarantine`: what billing has set aside, why, and what to do about it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.process.cli.application import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.postgres.quarantine import SetAside
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing quarantine
+  containerstacks-billing quarantine --json | jq -r '.instances[].detail'
+  containerstacks-billing release --all --charge --dry-run   for the held ones
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def quarantine(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Show at most so many.")] = 200,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """List the instances that the last run set aside, and what to do.
+
+    Every run looks at them again; what was repaired is charged and leaves the list.
+    """
+    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.quarantine import set_aside
+    from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.target import target
+
+    conninfo = target(configured(ctx).settings).conninfo
+    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+        found = set_aside(connection, limit + 1)
+    shown = found[:limit]
+    if json:
+        render.emit_json({"instances": [_as_document(one) for one in shown], "more": len(found) > limit})
+        return
+    console = render.stdout()
+    if not found:
+        console.print("Nothing is set aside.")
+        return
+    for reason, group in groupby(sorted(shown, key=lambda one: one.reason), lambda one: one.reason):
+        console.print(reason, style="bold")
+        for one in group:
+            _show(one)
+    if len(found) > limit:
+        console.print(f"There are more than {limit}; --limit shows them.")
+
+
+def _show(one: SetAside) -> None:
+    from containerstacks_billing.process.cli import render
+
+    hours = "" if one.due_hours is None else f", {one.due_hours.normalize():,f} hours due"
+    whose = one.organization if one.organization is not None else one.organization_id
+    console = render.stdout()
+    console.print(f"  {one.instance_id}  {render.printable(one.label or '')[:40]}")
+    console.print(f"    {render.printable(whose)[:60]}, since {one.first_seen_at:%Y-%m-%d %H:%M}{hours}")
+    console.print(f"    {render.printable(one.detail)}")
+
+
+def _as_document(one: SetAside) -> dict[str, object]:
+    return {
+        "reason": one.reason,
+        "detail": one.detail,
+        "since": one.first_seen_at,
+        "hoursDue": None if one.due_hours is None else f"{one.due_hours.normalize():f}",
+        "organizationId": one.organization_id,
+        "organization": one.organization,
+        "instanceId": one.instance_id,
+        "segmentId": one.segment_id or None,
+        "label": one.label,
+    }

@@ -1,0 +1,236 @@
+"""`release`: let a held run go on, or decide what becomes of hours that are held."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from containerstacks_billing.process.cli.application import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.billing.release import Released, ReleaseOrder
+    from containerstacks_billing.billing.settings import Settings
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing release                         let a held run go on
+  containerstacks-billing release --all --charge --dry-run
+  containerstacks-billing release --organization ID --cap 24 --reason "outage"
+  containerstacks-billing release --instance ID --waive --by anna
+
+\b
+Instances with more than MAX_CATCH_UP_HOURS due are held until one of these:
+  --charge   all hours that are due until now
+  --cap N    the N most recent hours; older ones are waived for good
+  --waive    nothing; everything that is due is waived for good
+"""
+_MOST_SHOWN = 50
+
+
+@app.command(epilog=_EXAMPLES)
+def release(
+    ctx: typer.Context,
+    charge: Annotated[bool, typer.Option("--charge", help="Approve all hours due.")] = False,
+    cap: Annotated[
+        int | None, typer.Option("--cap", metavar="N", min=0, help="Approve the N most recent hours.")
+    ] = None,
+    waive: Annotated[bool, typer.Option("--waive", help="Waive all hours due.")] = False,
+    instance: Annotated[
+        UUID | None, typer.Option("--instance", metavar="ID", help="This held instance.", show_default=False)
+    ] = None,
+    organization: Annotated[
+        UUID | None,
+        typer.Option("--organization", metavar="ID", help="Its held instances.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All held instances.")] = False,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")] = "",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who. [default: user@host]")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it means; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Let a held run go on, or decide about held instances.
+
+    Who decided, when and why is kept. The next run charges what was released.
+    """
+    decisions = [charge, cap is not None, waive]
+    targets = [instance is not None, organization is not None, every]
+    if sum(decisions) > 1 or sum(targets) > 1:
+        raise typer.BadParameter("Give one of --charge, --cap, --waive, and one target.")
+    if any(decisions) != any(targets):
+        missing = (
+            "which: --instance ID, --organization ID or --all"
+            if any(decisions)
+            else "what: --charge, --cap N or --waive"
+        )
+        raise typer.BadParameter(f"Say {missing}.")
+    settings = configured(ctx).settings
+    decided_by, why = (by or _who())[:255], (reason or "no reason was given")[:1000]
+    asking = sys.stdin.isatty() and not (yes or json or dry_run)
+    if not any(decisions):
+        _release_brake(settings, decided_by, why, dry_run=dry_run, asking=asking, as_json=json)
+        return
+    from containerstacks_billing.billing.release import EVERY_HOUR, Decision, ReleaseOrder
+
+    order = ReleaseOrder(
+        Decision.CHARGE if charge else Decision.WAIVE if waive else Decision.CAP,
+        decided_by,
+        why,
+        EVERY_HOUR if charge else cap or 0,
+        organization,
+        instance,
+        dry_run,
+    )
+    _release_instances(settings, order, asking=asking, as_json=json)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _release_brake(
+    settings: Settings, decided_by: str, reason: str, *, dry_run: bool, asking: bool, as_json: bool
+) -> None:
+    from containerstacks_billing.postgres.brake import latest_hold, release_hold
+    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.target import target
+
+    conninfo = target(settings).conninfo
+    console = render.stdout()
+    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+        hold = latest_hold(connection)
+        if hold is None or hold.is_released:
+            if as_json:
+                render.emit_json({"released": False, "runId": None, "sentence": None, "dryRun": dry_run})
+            elif hold is None:
+                console.print("No run is held; there is nothing to release.")
+            else:
+                console.print(f"Run {hold.run_id} is released already; the next run goes on.")
+            return
+        if not as_json:
+            console.print(f"Run {hold.run_id} was held: {render.printable(hold.sentence)}")
+        if asking and not typer.confirm("Is that right, and shall billing go on?"):
+            raise typer.Exit(1)
+        released = not dry_run and release_hold(connection, hold, decided_by, reason)
+    if as_json:
+        render.emit_json(
+            {
+                "released": released,
+                "runId": hold.run_id,
+                "sentence": hold.sentence,
+                "heldAt": hold.held_at,
+                "decidedBy": decided_by,
+                "reason": reason,
+                "dryRun": dry_run,
+            }
+        )
+    elif dry_run:
+        console.print("It would be released. Nothing was changed.")
+    else:
+        console.print("Released. The next run goes on; containerstacks-billing run starts one now.")
+
+
+def _release_instances(settings: Settings, order: ReleaseOrder, *, asking: bool, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from containerstacks_billing.postgres.release import release as decide
+    from containerstacks_billing.process.bill import terms_of
+    from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.target import target
+
+    conninfo, terms = target(settings).conninfo, terms_of(settings)
+    holder = f"release on {socket.gethostname()}-{os.getpid()}"
+    if asking:
+        preview = replace(order, dry_run=True)
+        _show(decide(conninfo, terms, preview, holder), preview, terms.currency)
+        if not typer.confirm("Decide so?"):
+            raise typer.Exit(1)
+    released = decide(conninfo, terms, order, holder)
+    if as_json:
+        render.emit_json(_as_document(released, order))
+    else:
+        _show(released, order, terms.currency)
+
+
+def _show(released: Released, order: ReleaseOrder, currency: str) -> None:
+    from containerstacks_billing.billing.money import display
+    from containerstacks_billing.process.cli import render
+
+    console = render.stdout()
+    if not released.instances:
+        console.print("No such instance is held; there is nothing to decide.")
+        return
+    for one in released.listed[:_MOST_SHOWN]:
+        approved = _worth(one.hours_approved, one.amount_approved, currency)
+        waived = _worth(one.hours_waived, one.amount_waived, currency)
+        console.print(f"{one.instance}  {render.printable(one.label or '')[:40]}")
+        console.print(f"  charge {approved}; waive {waived}")
+    if released.instances > _MOST_SHOWN:
+        console.print(f"and {released.instances - _MOST_SHOWN:,} instances more")
+    console.print(f"\n{released.instances:,} instances")
+    console.print(
+        f"To charge: {released.hours_approved.normalize():,f} hours, {display(released.amount_approved, currency)}"
+    )
+    console.print(
+        f"Waived:    {released.hours_waived.normalize():,f} hours, {display(released.amount_waived, currency)}"
+    )
+    if released.unpriced_instances:
+        console.print(f"{released.unpriced_instances:,} of them have no usable price at present.")
+    if order.dry_run:
+        console.print("Nothing was changed.")
+    elif released.hours_approved:
+        console.print(
+            "Decided. The next run charges what was approved; containerstacks-billing run starts one now.",
+            soft_wrap=True,
+        )
+    else:
+        console.print("Decided.")
+
+
+def _worth(hours: object, amount: object, currency: str) -> str:
+    from decimal import Decimal
+
+    from containerstacks_billing.billing.money import display
+
+    money = display(amount, currency) if isinstance(amount, Decimal) else "no price"
+    return f"{Decimal(str(hours)).normalize():,f} h ({money})"
+
+
+def _as_document(released: Released, order: ReleaseOrder) -> dict[str, object]:
+    return {
+        "decision": order.decision,
+        "dryRun": order.dry_run,
+        "decidedBy": order.decided_by,
+        "reason": order.reason,
+        "asOf": released.as_of,
+        "instances": released.instances,
+        "unpricedInstances": released.unpriced_instances,
+        "hoursApproved": released.hours_approved,
+        "amountApproved": released.amount_approved,
+        "hoursWaived": released.hours_waived,
+        "amountWaived": released.amount_waived,
+        "listed": [
+            {
+                "organizationId": one.organization,
+                "instanceId": one.instance,
+                "label": one.label,
+                "hoursApproved": one.hours_approved,
+                "amountApproved": one.amount_approved,
+                "hoursWaived": one.hours_waived,
+                "amountWaived": one.amount_waived,
+            }
+            for one in released.listed
+        ],
+    }
