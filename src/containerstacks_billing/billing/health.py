@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from uuid import UUID
 
 from containerstacks_billing.billing.failover import INTERVAL, Reading, heartbeat_is_fresh, host_bills
+from containerstacks_billing.billing.status import RunRecord
 
 
 class Biller(StrEnum):
@@ -38,31 +38,6 @@ class DaemonRow:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRow:
-    """A run as people see it; `outcome` and `finished_at` are None while it is open."""
-
-    run_id: int
-    trigger: str
-    holder: str
-    outcome: str | None
-    organization_id: UUID | None
-    as_of: datetime
-    started_at: datetime
-    finished_at: datetime | None
-    duration_seconds: float
-    instances_planned: int
-    instances_billed: int
-    hours: Decimal
-    amount: Decimal
-    past_due_instances: int
-    quarantined_instances: int
-    held_instances: int
-    batches: int
-    batches_planned: int
-    error_message: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Lease:
     """Who holds the right to bill now, and for how many seconds still; without a holder it is free."""
 
@@ -76,9 +51,9 @@ class Health:
 
     failover: Reading
     daemon: DaemonRow | None = None
-    last_finished: RunRow | None = None
-    last_successful: RunRow | None = None
-    in_progress: RunRow | None = None
+    last_finished: RunRecord | None = None
+    last_successful: RunRecord | None = None
+    in_progress: RunRecord | None = None
     lease: Lease = Lease()
     set_aside: dict[str, int] = field(default_factory=dict)
     events_pending: int = 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from psycopg.rows import class_row
+from psycopg.rows import args_row, class_row
 
 from containerstacks_billing.billing.failover import HeartbeatClamp, Reading
-from containerstacks_billing.billing.health import DaemonRow, Health, Lease, RunRow
+from containerstacks_billing.billing.health import DaemonRow, Health, Lease
+from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.postgres.connection import Connection
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.status import set_aside_reasons
 
-Row = TypeVar("Row", DaemonRow, RunRow, Lease)
+Row = TypeVar("Row", DaemonRow, Lease)
 
 # Above every run.
 LAST_RUN = 2**63 - 1
@@ -24,9 +25,9 @@ def read_health(connection: Connection, clamp: HeartbeatClamp) -> Health:
     return Health(
         failover=read_reading(connection, clamp),
         daemon=_one(connection, "newest_daemon", DaemonRow),
-        last_finished=_one(connection, "last_finished_run", RunRow),
-        last_successful=_one(connection, "last_successful_run", RunRow),
-        in_progress=_one(connection, "run_in_progress", RunRow),
+        last_finished=_run(connection, "last_run_of_fleet"),
+        last_successful=_run(connection, "last_success"),
+        in_progress=_run(connection, "open_run_record"),
         lease=_one(connection, "lease_holder", Lease) or Lease(),
         set_aside=set_aside_reasons(connection),
         events_pending=pending,
@@ -43,10 +44,9 @@ def read_reading(connection: Connection, clamp: HeartbeatClamp) -> Reading:
     return Reading(now, clamp.clamp(now, heartbeat_at, ahead), started_at, outcome, host_debit_at)
 
 
-def recent_runs(connection: Connection, limit: int, before: int = LAST_RUN) -> list[RunRow]:
+def recent_runs(connection: Connection, limit: int, before: int = LAST_RUN) -> list[RunRecord]:
     """Return the latest runs before a number, newest first."""
-    with connection.cursor(row_factory=class_row(RunRow)) as cursor:
-        return cursor.execute(query("recent_runs"), {"limit": limit, "before": before}).fetchall()
+    return _runs(connection, "runs_before", {"limit": limit, "before": before})
 
 
 def billed_lately(connection: Connection) -> tuple[int, ...]:
@@ -57,3 +57,12 @@ def billed_lately(connection: Connection) -> tuple[int, ...]:
 def _one(connection: Connection, name: str, kind: type[Row]) -> Row | None:
     with connection.cursor(row_factory=class_row(kind)) as cursor:
         return cursor.execute(query(name), {}).fetchone()
+
+
+def _run(connection: Connection, name: str) -> RunRecord | None:
+    return next(iter(_runs(connection, name, {})), None)
+
+
+def _runs(connection: Connection, name: str, values: dict[str, int]) -> list[RunRecord]:
+    with connection.cursor(row_factory=args_row(RunRecord)) as cursor:
+        return cursor.execute(query(name), values).fetchall()

@@ -14,39 +14,17 @@ from billing_daemon_status
 order by heartbeat_at desc nulls last, id desc
 limit 1;
 
--- part: shown_run
--- The columns of a run that people see.
-shown_run as (
-    select id as run_id, trigger, holder, outcome, organization_id, as_of, started_at, finished_at,
-        extract(epoch from coalesce(finished_at, billing_clock()) - started_at)::float8 as duration_seconds,
-        instances_planned, instances_billed, hours, amount, past_due_instances, quarantined_instances, held_instances,
-        batches, batches_planned, left(error_message, 2000) as error_message
-    from billing_runs
-)
-
--- name: recent_runs
+-- name: runs_before
 -- The latest runs before a number, newest first.
 with
--- include: shown_run
-select * from shown_run where run_id < %(before)s order by run_id desc limit %(limit)s;
+-- include: run_record
+select * from record where id < %(before)s order by id desc limit %(limit)s;
 
--- name: last_finished_run
+-- name: last_run_of_fleet
 -- The last run over the whole fleet that ended, however it ended.
 with
--- include: shown_run
-select * from shown_run where outcome is not null and organization_id is null order by run_id desc limit 1;
-
--- name: last_successful_run
--- The last run over the whole fleet that completed.
-with
--- include: shown_run
-select * from shown_run where outcome = 'completed' and organization_id is null order by run_id desc limit 1;
-
--- name: run_in_progress
--- The run that is open now.
-with
--- include: shown_run
-select * from shown_run where outcome is null order by run_id desc limit 1;
+-- include: run_record
+select * from record where outcome is not null and organization_id is null order by id desc limit 1;
 
 -- name: billed_lately
 -- What the runs of the last day, week and thirty days billed.

@@ -9,8 +9,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from containerstacks_billing.billing.health import Biller, RunRow
+from containerstacks_billing.billing.health import Biller
 from containerstacks_billing.billing.money import plain
+from containerstacks_billing.billing.status import RunRecord
 
 Money = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 
@@ -33,7 +34,7 @@ class Run(Answer):
     as_of: datetime
     started_at: datetime
     finished_at: datetime | None
-    duration_seconds: float
+    duration_seconds: float | None = Field(description="null while it is in progress")
     instances_planned: int
     instances_billed: int
     hours: Money
@@ -46,7 +47,7 @@ class Run(Answer):
     error_message: str | None
 
     @classmethod
-    def of(cls, row: RunRow) -> Run:
+    def of(cls, row: RunRecord) -> Run:
         """Show a run."""
         return cls.model_validate(row, from_attributes=True)
 

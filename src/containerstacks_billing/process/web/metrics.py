@@ -22,7 +22,8 @@ from prometheus_client.registry import Collector
 from containerstacks_billing import __version__
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.failover import Decision, heartbeat_is_fresh
-from containerstacks_billing.billing.health import Biller, Health, RunRow
+from containerstacks_billing.billing.health import Biller, Health
+from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.process.web.access import address_of, require_admin
 from containerstacks_billing.process.web.context import Context, InContext
 from containerstacks_billing.process.web.health import biller_of
@@ -154,7 +155,9 @@ def _runs(health: Health) -> Iterator[Metric]:
     yield _gauge("run_in_progress", "Whether a run is open", open_run is not None)
     if open_run is not None:
         yield _gauge(
-            "run_in_progress_seconds", "How long the open run takes already", open_run.duration_seconds
+            "run_in_progress_seconds",
+            "How long the open run takes already",
+            (health.now - open_run.started_at).total_seconds(),
         )
     if successful is not None:
         yield _gauge(
@@ -175,7 +178,7 @@ def _runs(health: Health) -> Iterator[Metric]:
     for outcome in ("completed", "interrupted", "failed", "held"):
         outcomes.add_metric([outcome], float(last.outcome == outcome))
     yield outcomes
-    yield _gauge("run_duration_seconds", "How long the last run took", last.duration_seconds)
+    yield _gauge("run_duration_seconds", "How long the last run took", last.duration_seconds or 0.0)
     yield _gauge("instances_billed", "Instances that the last run billed", last.instances_billed)
     yield _gauge("hours_billed", "Hours that the last run billed", float(last.hours))
     yield _gauge(
@@ -201,7 +204,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"{PREFIX}{name}", text, value=float(value))
 
 
-def _ended(run: RunRow) -> datetime:
+def _ended(run: RunRecord) -> datetime:
     return run.finished_at or run.started_at
 
 
