@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from containerstacks_billing.billing.errors import LeaseLost
 from containerstacks_billing.billing.run import OpenRun
@@ -11,8 +12,9 @@ from containerstacks_billing.postgres.events import announce_marks
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.runs import run_parameters
 
-# Wallets that are written in one transaction. Only a first run, or a change of all prices, has more.
-WALLETS_AT_ONCE = 20_000
+# Wallets that are looked at closely, and written, in one transaction. Only a first run, or a change of all prices,
+# has more.
+WALLETS_AT_ONCE = 50_000
 _LONGEST_UPDATE = 10_000
 # Room to add up the instances of all organizations in memory. SET LOCAL ends with the transaction.
 _ROOM = "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
@@ -35,11 +37,12 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
             if connection.execute(query("fence"), values).fetchone() is None:
                 raise LeaseLost("another biller took over the lease before the runways were up to date")
             rows = connection.execute(query("changed_runways"), values).fetchall()
-            _keep(connection, values, rows)
-        changed += len(rows)
-        if len(rows) < wallets_at_once:
+            different = [row for row in rows if row[4]]
+            _keep(connection, values, different)
+        changed += len(different)
+        if len(rows) < wallets_at_once or rows[-1][0] >= run_parameters(run)["last_organization"]:
             break
-        values["first_organization"] = rows[-1][0]
+        values["first_organization"] = UUID(int=rows[-1][0].int + 1)
     return changed
 
 
@@ -60,7 +63,7 @@ def _keep(connection: Connection, values: dict[str, Any], rows: list[tuple[Any, 
             {"organizations": [row[0] for row in gone], "wallets": [row[1] for row in gone]},
         )
     if kept:
-        organizations, wallets, _, _, burns, empties, levels, known_levels, past_due, payloads = map(
+        organizations, wallets, _, _, _, burns, empties, levels, known_levels, past_due, payloads = map(
             list, zip(*kept, strict=True)
         )
         columns = {

@@ -36,8 +36,8 @@ metered as not materialized (
 )
 
 -- name: changed_runways
--- The wallets whose runway differs from what is known of it: level, burn, past-due mark, or the end. A known wallet that
--- burns and owes nothing any more, or pays no longer, is gone.
+-- The wallets whose runway may differ from what is known of it, and whether it does: level, burn, past-due mark, or the end
+-- by more than a minute. A known wallet that burns and owes nothing any more, or pays no longer, is gone.
 --
 -- First a look at every wallet without the uncharged time, which after a run is less than an hour of each instance (and under
 -- PARTIAL_HOUR=full up to an hour ahead): where neither an hour more nor less makes a difference, and the end lies where it
@@ -75,6 +75,8 @@ suspect as (
        or billing_runway_level(hours_at_most + 1) is distinct from known.level and hours_at_most is not null
        or abs(extract(epoch from known.empties_at - %(as_of)s)::float8 / 3600 - hours_at_most) > 1
        or known.empties_at is null and hours_at_most < 876000
+    order by 1, 2
+    limit %(limit)s
 ),
 looked_at as materialized (
     select suspect.*, case
@@ -91,6 +93,10 @@ runway as (
     from looked_at
 )
 select organization_id, wallet_id, gone, (past_due_since is null) <> (known_mark is null) as mark_is_news,
+    gone or not is_known
+        or level is distinct from known_level or burn_per_hour <> known_burn or past_due_since is distinct from known_mark
+        or (empties_at between known_end - interval '1 minute' and known_end + interval '1 minute'
+            or coalesce(empties_at, known_end) is null) is not true as changed,
     burn_per_hour, empties_at, level, known_level, past_due_since,
     case when level is not null then jsonb_build_object(
         'balance', billing_money_text(balance), 'carry', billing_money_text(billing_carry), 'currency', %(currency)s::text,
@@ -98,12 +104,7 @@ select organization_id, wallet_id, gone, (past_due_since is null) <> (known_mark
         'hoursLeft', billing_money_text(round(greatest(hours_left, 0)::numeric, 2)),
         'pastDueSince', billing_instant_text(past_due_since))::text end as payload
 from runway
-where gone or not is_known
-   or level is distinct from known_level or burn_per_hour <> known_burn or past_due_since is distinct from known_mark
-   or (empties_at between known_end - interval '1 minute' and known_end + interval '1 minute'
-       or coalesce(empties_at, known_end) is null) is not true
-order by 1, 2
-limit %(limit)s;
+order by 1, 2;
 
 -- name: forget_runways
 -- Forget wallets that are gone.
