@@ -9,15 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from containerstacks_billing.billing.run import Terms
-from containerstacks_billing.process import worker
-from containerstacks_billing.process.bill import Order, bill
+from containerstacks_billing.postgres.charging import charge_batch
+from containerstacks_billing.process.bill import Order, bill, charge_batches
 
 
 def main() -> None:
     """Bill as ordered on the command line: conninfo, as of, workers, batch size."""
     conninfo, as_of, workers, batch_size = sys.argv[1:5]
     durations: list[float] = []
-    charge_batch = worker.charge_batch
 
     def timed(*arguments: Any) -> Any:
         begun = time.perf_counter()
@@ -25,7 +24,7 @@ def main() -> None:
         durations.append(time.perf_counter() - begun)
         return result
 
-    worker.charge_batch = timed
+    charge_batches.__kwdefaults__["charge"] = timed
     moment = datetime.fromisoformat(as_of)
     order = Order(
         conninfo,

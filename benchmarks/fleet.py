@@ -142,6 +142,56 @@ def _figures(
     }
 
 
+def measure_changed(bench: Bench, runs: int) -> dict[str, Any]:
+    """Bill hours in which a twentieth of the fleet changed plan or status, half of it each."""
+    with psycopg.connect(bench.conninfo, autocommit=True) as conn:
+        _fill(conn, bench)
+        bench.bill(START + timedelta(hours=1))
+        results, copies = [], []
+        for hour in range(2, runs + 2):
+            _set_clock(conn, START + timedelta(hours=hour, minutes=-20))
+            conn.execute(
+                """
+                update vps_instances set
+                    plan_id = case when substr(label, 5)::int %% 40 = 0 then plan.id::text
+                                   else vps_instances.plan_id end,
+                    status = case when substr(label, 5)::int %% 40 = 0 then status
+                                  when status = 'running' then 'stopped' else 'running' end
+                from vps_plans plan where substr(label, 5)::int %% 20 = 0 and plan.name = 'Plan ' || (%s)::text
+                """,
+                [hour],
+            )
+            conn.execute("vacuum analyze vps_instances")
+            conn.execute("checkpoint")
+            results.append(bench.bill(START + timedelta(hours=hour)))
+            copies.append(_copy(conn))
+    return _figures(bench, results, copies, [], 0)
+
+
+def measure_catch_up(bench: Bench, hours: int = 72) -> dict[str, Any]:
+    """Bill an outage of 72 hours with a price change in the middle, in one run."""
+    with psycopg.connect(bench.conninfo, autocommit=True) as conn:
+        _fill(conn, bench)
+        bench.bill(START + timedelta(hours=1))
+        _set_clock(conn, START + timedelta(hours=hours // 2))
+        conn.execute("update vps_plans set base_price = base_price + 1")
+        conn.execute("checkpoint")
+        result = bench.bill(START + timedelta(hours=1 + hours))
+        copy = _copy(conn)
+    return _figures(bench, [result], [copy], [], 0)
+
+
+def _set_clock(conn: psycopg.Connection[Any], moment: datetime) -> None:
+    """Let the triggers, which know no as_of, live in the time of the fleet."""
+    conn.execute(
+        cast(
+            "Any",
+            "create or replace function billing_clock() returns timestamptz language sql volatile"
+            f" return timestamptz '{moment.isoformat()}'",
+        )
+    )
+
+
 def _fill(conn: psycopg.Connection[Any], bench: Bench) -> None:
     values = {"instances": bench.instances, "wallets": bench.wallets, "start": START}
     for statement in (HERE / "fleet.sql").read_text(encoding="utf-8").split(";\n"):
@@ -207,6 +257,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=2500)
     parser.add_argument("--runs", type=int, default=3, help="hours billed and measured")
+    parser.add_argument("--scenario", choices=["plain", "changed", "catch-up"], default="plain")
     parser.add_argument("--older", type=int, default=0, help="older charges in the table")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -223,7 +274,12 @@ def main() -> None:
             migrate(conninfo)
             wallets = min(options.wallets, max(1, instances // 20))
             bench = Bench(conninfo, instances, wallets, options.workers, options.batch_size)
-            figures.append(measure(bench, options.runs, options.older))
+            if options.scenario == "changed":
+                figures.append(measure_changed(bench, options.runs))
+            elif options.scenario == "catch-up":
+                figures.append(measure_catch_up(bench))
+            else:
+                figures.append(measure(bench, options.runs, options.older))
             if not options.json:
                 _print(figures[-1], first=number == 0)
         if options.json:

@@ -33,7 +33,8 @@ def main() -> None:
                 )
                 conn.execute(
                     "insert into payment_transactions (organization_id, amount, currency, payment_method,"
-                    " payment_provider, status, description) values (%s, 1, 'USD', 'paypal', 'paypal', 'completed', 'Top-up')",
+                    " payment_provider, status, description)"
+                    " values (%s, 1, 'USD', 'paypal', 'paypal', 'completed', 'Top-up')",
                     [organization],
                 )
             latencies.append((time.perf_counter() - begun) * 1000)
