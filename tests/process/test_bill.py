@@ -179,3 +179,19 @@ def test_a_large_organization_is_charged_in_slices(fleet: Fleet) -> None:
     assert (5, 15) == (result.batches, result.instances_billed)
     assert (Decimal("9.90"), Decimal(0)) == fleet.balance(rich)
     assert (Decimal("0.00"), Decimal(0)) == fleet.balance(poor)
+
+
+def test_debts_pass_to_the_wallet_that_replaces_a_deleted_one(fleet: Fleet) -> None:
+    """An organization owes two hours, its wallet is deleted and another made: the debts are paid from that, once."""
+    organization = fleet.organization("0.00")
+    web = fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(2)
+    fleet.bill()
+    fleet.delete(web)
+    fleet.conn.execute("delete from wallets where organization_id = %s", (organization,))
+    fleet.wallet(organization, "1.00")
+    fleet.bill()
+    fleet.bill()
+
+    assert [("01 00:00", "01 02:00", "0.02", "billed")] == fleet.charges()
+    assert (Decimal("0.98"), Decimal(0)) == fleet.balance(organization)

@@ -49,6 +49,7 @@ def open_run(
             raise LeaseLost("another biller took over the lease before the run began; nothing was charged")
         connection.execute(query("close_abandoned_runs"))
         connection.execute(query("sync_prices"), {"as_of": as_of})
+        connection.execute(query("mark_debtors"), {"as_of": as_of, "currency": terms.currency})
         connection.execute(query("adopt_repaired_plans"), {"hours_per_month": terms.hours_per_month})
         (run_id,) = _row(
             connection,

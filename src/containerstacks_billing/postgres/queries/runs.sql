@@ -14,6 +14,17 @@ where outcome is null;
 -- Let announced prices take effect in vps_plans and record what the trigger missed.
 select billing_sync_prices(%(as_of)s);
 
+-- name: mark_debtors
+-- Mark the wallets that have to pay debts and do not know it: another wallet owed, and was deleted since.
+update wallets set past_due_since = %(as_of)s
+where past_due_since is null
+  and id in (
+    select distinct on (organization_id) id from wallets
+    where currency = %(currency)s
+      and organization_id in (
+        select organization_id from vps_billing_cycles where status = 'failed' and run_id is not null)
+    order by organization_id, created_at, id);
+
 -- name: open_run
 -- Begin a run.
 insert into billing_runs (trigger, holder, fencing_token, organization_id, as_of, host_clock, hours_per_month,
