@@ -131,8 +131,8 @@ class BuiltInBilling:
             return self._cannot_tell(error)
         verdict = self._decide(reading)
         look = Look(datetime.now(UTC), verdict, host_bills(reading))
-        self._log.say("warning" if verdict.decision is Decision.BILL else "info", verdict.sentence)
         if verdict.decision is not Decision.BILL:
+            self._log.say("info", verdict.sentence)
             return look
         return self._bill(look, stopping or threading.Event())
 
@@ -153,6 +153,7 @@ class BuiltInBilling:
         verdict = self._decide(self._read())
         if verdict.decision is not Decision.BILL:
             raise NoLongerWanted(verdict.sentence)
+        logger().warning(verdict.sentence, holder=self._holder)
 
     def _bill(self, look: Look, stopping: threading.Event) -> Look:
         settings = self._settings
