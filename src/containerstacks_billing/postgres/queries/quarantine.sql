@@ -33,13 +33,20 @@ latest_instant as (
 ),
 -- include: left_out
 ,
-examined as (
-    select left_out.*, wallet_id, balance, released_until,
+plan_in_use as (
+    -- Asked once per name and not once per instance: after an outage the whole fleet is in here.
+    select plan_name,
         (select count(*) from vps_plans where active and provider_plan_id = plan_name) as plans_of_that_name,
         (select count(*) from vps_plans where not active and provider_plan_id = plan_name) as plans_not_active,
         exists (select from plan_price_versions where plan_id::text = plan_name) as plan_known,
         exists (select from vps_plans where id::text = plan_name) as plan_there,
-        exists (select from plan_rate where name = plan_name and (on_sale or segment_id > 0)) as plan_usable,
+        exists (select from plan_rate where name = plan_name) as plan_priced,
+        exists (select from plan_rate where name = plan_name and on_sale) as plan_on_sale
+    from (select coalesce(plan_name, '') as plan_name from left_out group by 1) name
+),
+examined as (
+    select left_out.*, wallet_id, balance, released_until, plans_of_that_name, plans_not_active, plan_known, plan_there,
+        plan_on_sale or plan_priced and segment_id > 0 as plan_usable,
         exists (select from wallets where wallets.organization_id = left_out.organization_id) as has_other_wallet,
         isfinite(starts_at) as dated,
         case when not isfinite(starts_at) or not isfinite(coalesce(until, starts_at)) then null
@@ -47,6 +54,7 @@ examined as (
              when starts_at < %(as_of)s then floor(extract(epoch from %(as_of)s - starts_at) / 3600)
              else 0 end as due_hours
     from left_out
+    join plan_in_use on plan_in_use.plan_name = coalesce(left_out.plan_name, '')
     left join payer using (organization_id)
     left join released using (organization_id, instance_id)
 ),
