@@ -61,6 +61,16 @@ def _due_though_charged(books: Books) -> dict[str, object]:
     return {"instance_id": str(books.deleted)}
 
 
+def _charged_though_waived(books: Books) -> dict[str, object]:
+    books.damage(
+        "insert into billing_decisions (organization_id, instance_id, decision, waived_from, waived_to, decided_by, reason)"
+        " select organization_id, vps_instance_id, 'waive', billing_period_start + interval '1 hour', billing_period_end,"
+        " 'ops', 'our outage' from vps_billing_cycles where id = %s",
+        books.charge(books.web),
+    )
+    return {"instance_id": str(books.web), "charge_id": str(books.charge(books.web))}
+
+
 def _a_charge_disappeared(books: Books) -> dict[str, object]:
     books.damage("delete from vps_billing_cycles where id = %s", books.charge(books.web, 1))
     return {"instance_id": str(books.web), "organization_id": str(books.rich)}
@@ -354,6 +364,7 @@ DAMAGES = (
     Damage(_charged_to_both_organizations, "charged-once", says="was charged until"),
     Damage(_charged_though_not_billable, "charged-once", says="settled or due by itself"),
     Damage(_due_though_charged, "charged-once", says="settled or due by itself"),
+    Damage(_charged_though_waived, "charged-once", says="settled or due by itself"),
     Damage(_a_charge_disappeared, "gaps", MONEY, "nothing is charged, past due or explained"),
     Damage(_a_debt_disappeared, "gaps", frozenset({"past-due"})),
     Damage(_a_stopped_stretch_disappeared, "gaps"),
@@ -423,4 +434,21 @@ def test_an_adjusted_charge_is_right_at_its_new_price(books: Books) -> None:
     books.damage(
         "update wallets set billing_carry = billing_carry + 0.002 where organization_id = %s", books.rich
     )
+    assert {"rates"} == failed(books.verify())
+
+
+def test_a_correction_that_waits_for_money_is_counted_and_no_damage(books: Books) -> None:
+    """Until wallets can bear it, the hours of its span stand at the price that it replaced; other prices are still wrong."""
+    books.damage("update plan_price_versions set base_price = 8.03 where plan_id = %s", books.small)
+    assert {"rates"} == failed(books.verify())
+    books.damage(
+        "insert into billing_price_corrections (plan_id, corrected_from, corrected_until, old_base_price, new_base_price,"
+        " new_markup_price, decided_at, decided_by, unposted_charges) values (%s, '2026-03-01', '2026-03-02', 7.30, 8.03, 0,"
+        " '2026-03-02', 'ops', 7)",
+        books.small,
+    )
+    verification = books.verify()
+    assert () == verification.discrepancies
+    assert 7 == verification.set_aside.unposted_adjustments
+    books.damage("update billing_price_corrections set old_base_price = 7.00")
     assert {"rates"} == failed(books.verify())

@@ -74,7 +74,7 @@ class HostRows:
 class SetAside:
     """What is as it should be and still worth knowing.
 
-    `unposted_adjustments` are charges of all organizations that a price correction changes once their wallets can bear it.
+    `unposted_adjustments` are charges, of all organizations, that a price correction changes once wallets can bear it.
     `charges_without_organization` belong to deleted organizations: their wallets are gone, so sums cannot be compared.
     """
 

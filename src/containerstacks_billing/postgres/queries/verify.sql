@@ -184,7 +184,8 @@ order by organization_id, vps_instance_id
 limit %(shown)s;
 
 -- name: find_misplaced_watermarks
--- Find watermarks that stand before the end of what was charged or rated: a backup was put back, or the host moved them.
+-- Find watermarks that stand before the end of what was charged or rated: a backup was put back, or the host moved them. Those
+-- that are no date are in quarantine.
 with
 -- include: chosen_instance
 ,
@@ -203,6 +204,7 @@ select organization_id, id as instance_id,
     count(*) over () as found
 from vps_instances left join last_charge on instance_id = id
 where organization_id between %(first_organization)s and %(last_organization)s
+  and isfinite(coalesce(last_billed_at, created_at))
   and coalesce(last_billed_at, created_at) < greatest(charged_until, rated_until)
 order by organization_id, id
 limit %(shown)s;
