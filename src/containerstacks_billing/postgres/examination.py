@@ -46,13 +46,15 @@ def _rows(
     connection: Connection, name: str, parameters: Mapping[str, object] | None = None
 ) -> list[tuple[Any, ...]]:
     with translated():
-        return connection.execute(query(f"examine_{name}"), parameters).fetchall()
+        return connection.execute(query(name), parameters).fetchall()
 
 
 def server(connection: Connection, conninfo: str) -> Server:
     """Describe the server; opens a second connection for a moment to recognise a pooler."""
     before = time.time()
-    (version, number, in_recovery, read_only, role, database, backend, clock) = _rows(connection, "server")[0]
+    (version, number, in_recovery, read_only, role, database, backend, clock) = _rows(
+        connection, "examine_server"
+    )[0]
     ours = (before + time.time()) / 2
     pooler = _pooler(connection, conninfo, backend)
     return Server(version, number, in_recovery, read_only, role, database, clock - ours, pooler)
@@ -68,14 +70,14 @@ def _pooler(connection: Connection, conninfo: str, backend: int) -> str | None:
         return None
     with connect(conninfo, purpose="reading") as second:
         for _ in range(3):
-            if _rows(second, "backend") == _rows(connection, "backend"):
+            if _rows(second, "examine_backend") == _rows(connection, "examine_backend"):
                 return "transaction"
     return "session"
 
 
 def missing_tables(connection: Connection) -> list[str]:
     """List the tables of billing that do not exist."""
-    return [name for (name,) in _rows(connection, "missing_tables", {"tables": list(BILLING_TABLES)})]
+    return [name for (name,) in _rows(connection, "examine_missing_tables", {"tables": list(BILLING_TABLES)})]
 
 
 def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
@@ -83,7 +85,7 @@ def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
     wanted = [(table, privilege) for table, rights in BILLING_RIGHTS.items() for privilege in rights]
     rows = _rows(
         connection,
-        "missing_rights",
+        "examine_missing_rights",
         {"tables": [table for table, _ in wanted], "privileges": [privilege for _, privilege in wanted]},
     )
     by_table: dict[str, tuple[str, ...]] = {}
@@ -94,7 +96,7 @@ def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
 
 def missing_grants(connection: Connection, role: str) -> list[str]:
     """Write the GRANT statements that the role still needs on the tables that exist."""
-    sequences = _rows(connection, "missing_sequences", {"sequences": list(BILLING_SEQUENCES)})
+    sequences = _rows(connection, "examine_missing_sequences", {"sequences": list(BILLING_SEQUENCES)})
     return [
         *(grant(table, rights, role) for table, rights in missing_rights(connection).items()),
         *(f"GRANT USAGE ON SEQUENCE {quoted(name)} TO {quoted(role)};" for (name,) in sequences),
@@ -103,10 +105,10 @@ def missing_grants(connection: Connection, role: str) -> list[str]:
 
 def daemons(connection: Connection) -> list[Daemon]:
     """List the daemons that reported, the liveliest first, 20 at most."""
-    return [Daemon(*row) for row in _rows(connection, "daemons")]
+    return [Daemon(*row) for row in _rows(connection, "examine_daemons")]
 
 
 def billable_instances(connection: Connection, statuses: Iterable[str]) -> tuple[int, int]:
     """Count the instances that are billed, and all instances."""
-    billable, every = _rows(connection, "billable_instances", {"statuses": list(statuses)})[0]
+    billable, every = _rows(connection, "examine_billable_instances", {"statuses": list(statuses)})[0]
     return billable, every

@@ -7,6 +7,7 @@ allows DDL: only `migrate` changes the schema, as the owner of the tables.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 # What the daemon, built-in billing and `run` do to each table. A row lock needs UPDATE.
 BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
@@ -21,10 +22,13 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_leases": ("SELECT", "INSERT", "UPDATE"),
     "billing_runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "plan_price_versions": ("SELECT",),
-    "billing_usage_segments": ("SELECT", "UPDATE"),
+    "billing_usage_segments": ("SELECT", "INSERT", "UPDATE"),
     "billing_metering_failures": ("SELECT",),
     "billing_quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_decisions": ("SELECT", "INSERT"),
+    # What changes prices or corrects charges is done by people, as the owner of the tables; billing only reads it.
+    "billing_price_corrections": ("SELECT",),
+    "billing_adjustments": ("SELECT",),
     "billing_tokens": ("SELECT", "INSERT", "UPDATE"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_runways": ("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -56,3 +60,34 @@ def grant(table: str, rights: tuple[str, ...], role: str) -> str:
 def grants_for(table: str, role: str) -> list[str]:
     """Write the statements that give a role what it needs on a table; empty when no table is named."""
     return [grant(table, BILLING_RIGHTS.get(table, _OTHERWISE), role)] if table else []
+
+
+def only_reads(missing: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether a role that lacks these rights is one for looking: it may read every table and write none."""
+    writes = {
+        table: tuple(right for right in rights if right != "SELECT")
+        for table, rights in BILLING_RIGHTS.items()
+    }
+    return all(missing.get(table, ()) == rights for table, rights in writes.items())
+
+
+def billing_grants(database: str, role: str) -> list[str]:
+    """Write the statements that give a role all that billing needs on this database, and nothing else."""
+    return [
+        *_entrance(database, role),
+        *(grant(table, rights, role) for table, rights in BILLING_RIGHTS.items()),
+        *(f"GRANT USAGE ON SEQUENCE {sequence} TO {quoted(role)};" for sequence in BILLING_SEQUENCES),
+    ]
+
+
+def reading_grants(database: str, role: str) -> list[str]:
+    """Write the statements that let a role look: `status`, `runs`, `verify` and `doctor`, and no change of anything."""
+    return [*_entrance(database, role), *(grant(table, ("SELECT",), role) for table in BILLING_RIGHTS)]
+
+
+def _entrance(database: str, role: str) -> list[str]:
+    name = '"' + database.replace('"', '""') + '"'
+    return [
+        f"GRANT CONNECT ON DATABASE {name} TO {quoted(role)};",
+        f"GRANT USAGE ON SCHEMA public TO {quoted(role)};",
+    ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The order of a first day: try it, look at it, install it.
 _VERBS = (
     "up", "run", "verify", "status", "runs", "prices", "quarantine", "release", "runways", "events",
-    "daemon", "serve", "migrate", "doctor", "config", "service", "token", "db", "drill",
+    "daemon", "serve", "migrate", "doctor", "grants", "config", "service", "token", "db", "drill",
 )  # fmt: skip
 _GLOBAL_OPTIONS = ("--env-file", "--database-url", "--log-level")
 # Typer does not export the class of all its usage errors.

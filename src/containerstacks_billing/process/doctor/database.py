@@ -9,6 +9,7 @@ from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination, migrate
 from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
+from containerstacks_billing.postgres.rights import only_reads
 from containerstacks_billing.process.doctor.findings import Finding, fail, ok, warn
 from containerstacks_billing.process.target import Target
 
@@ -80,7 +81,13 @@ def migrations(subject: Subject) -> Iterator[Finding]:
 def rights(subject: Subject) -> Iterator[Finding]:
     """See that the role may do what billing does; missing rights as statements to copy."""
     grants = examination.missing_grants(subject.connection, subject.server.role)
-    if grants:
+    if grants and only_reads(examination.missing_rights(subject.connection)):
+        yield warn(
+            "rights",
+            f"The role {subject.server.role} may read everything and write nothing: it can look, not bill.",
+            "That is what a role for status, runs, verify and doctor should be; the daemon needs `grants`.",
+        )
+    elif grants:
         yield fail(
             "rights",
             f"The role {subject.server.role} lacks rights on {len(grants)} tables or sequences; as their owner run:",
