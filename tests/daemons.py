@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
+Start = Callable[..., "Daemon"]
 ROOT = Path(__file__).resolve().parent.parent
 _CLOCK = """
     create table if not exists test_clock (at timestamptz not null);

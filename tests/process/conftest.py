@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from tests import daemons
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -21,7 +23,9 @@ def command(tmp_path: Path) -> Command:
     that it can reach no database which the test did not name.
     """
 
-    def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         clean = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
@@ -39,3 +43,18 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def start(tmp_path: Path, database: str) -> Iterator[daemons.Start]:
+    """A function that starts a daemon on `database`, or on another; what still lives after the test is killed."""
+    started: list[daemons.Daemon] = []
+
+    def begin(conninfo: str = database, speed: float = 1, **settings: str) -> daemons.Daemon:
+        started.append(daemons.start(tmp_path, conninfo, speed, **settings))
+        return started[-1]
+
+    yield begin
+    for daemon in started:
+        if daemon.process.poll() is None:
+            daemon.kill()

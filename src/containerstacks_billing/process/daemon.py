@@ -6,22 +6,12 @@ says when billing last made progress. No thread decides about money: that is the
 (queries/charging.sql), so each of them may be late, stuck or dead, and the worst that follows is that somebody else
 bills.
 
-**Stopping.** The states are running, stopping, and stopping after the batch.
-
-    running  --first signal-->  stopping: a run under way is completed, no other begins
-    stopping --second signal, more than a second later-->  the run ends after the batches that are under way
-    stopping --database silent for 10 s-->  the same, since a run cannot go on without it
-    stopping --database silent for 20 s-->  the process ends where it stands
-
-A terminal sends Ctrl-C to a whole process group and an impatient wrapper sends the signal again: hence the second.
-The last state is safe at any moment, as kill -9 is; it exists because systemd would wait for us, and we for a
-database that nobody is going to bring back before the machine is off. While batches are committed systemd is told
-that the stop takes longer; as soon as none is, its own patience counts.
-
 **Starting.** A configuration or a schema that is wrong ends the process with 78, for no attempt will do better. A
 database that is away does not: the daemon is then ready, says what it waits for, and recovers by itself, at start
 as at any time later. What turns wrong later (a migration, a right that is taken) is an error status and another
 attempt at each tick.
+
+**Stopping** has an essay of its own (stop.py).
 """
 
 from __future__ import annotations
@@ -31,7 +21,6 @@ import secrets
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 
 from containerstacks_billing import __version__
@@ -43,18 +32,15 @@ from containerstacks_billing.process import logs, signals, watchdog
 from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.configuration import Configuration
 from containerstacks_billing.process.cycle import Attempt, Cycle
+from containerstacks_billing.process.delivery import Delivery
 from containerstacks_billing.process.heartbeat import Heartbeat
 from containerstacks_billing.process.housekeeping import Housekeeping
 from containerstacks_billing.process.notify import notify, reloading
 from containerstacks_billing.process.pulse import Pulse
 from containerstacks_billing.process.readiness import see_that_it_can_bill
+from containerstacks_billing.process.stop import AWAY_GIVEN_UP_SECONDS, Stop
 from containerstacks_billing.process.target import target
 
-SECOND_SIGNAL_SECONDS = 1.0
-AWAY_STOPS_RUN_SECONDS = 10.0
-AWAY_GIVEN_UP_SECONDS = 20.0
-# Longer than the slowest batch with all its attempts; counted from the last batch that was committed.
-STOP_EXTENSION_SECONDS = 240
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _TOLD_SETTINGS = (
     "BILLING_INTERVAL_MINUTES", "HEARTBEAT_SECONDS", "FAILOVER_AFTER_MINUTES", "BILLING_WORKERS", "BILLING_BATCH_SIZE",
@@ -77,12 +63,8 @@ class Daemon:
         self.instance_id = name_of_this_process()
         self._configuration, self._load = configuration, load
         self._clock = clock or Clock()
-        self._wake, self._stop, self._after_batch = threading.Event(), threading.Event(), threading.Event()
-        self._retry_now = threading.Event()
-        self._stop_asked_at: float | None = None
+        self._wake, self._retry_now = threading.Event(), threading.Event()
         self._pulse = Pulse(self._clock)
-        self._cycle = Cycle(self._clock, self._pulse, self.instance_id, self._after_batch, self._progressed)
-        self._housekeeping = Housekeeping(self._clock, self.instance_id, self._stop.is_set)
         self._heartbeat = Heartbeat(
             self._clock,
             self._pulse,
@@ -91,6 +73,17 @@ class Daemon:
             interval_seconds=lambda: float(self._settings.heartbeat_seconds),
             returned=self._retry,
         )
+        self._stop = Stop(
+            run_is_open=lambda: self._cycle.is_open,
+            look=self._heartbeat.soon,
+            unanswered_seconds=self._heartbeat.unanswered_seconds,
+            wake=self._wake.set,
+        )
+        self._cycle = Cycle(
+            self._clock, self._pulse, self.instance_id, self._stop.after_batch, self._progressed
+        )
+        self._housekeeping = Housekeeping(self._clock, self.instance_id, lambda: self._stop.asked)
+        self._delivery = Delivery()
 
     def run(self) -> int:
         """Live: start, bill until told to stop, stop."""
@@ -109,12 +102,13 @@ class Daemon:
         see_that_it_can_bill(conninfo)
         signals.receive(
             {
-                signal.SIGTERM: self._asked_to_stop,
-                signal.SIGINT: self._asked_to_stop,
+                signal.SIGTERM: self._stop.ask,
+                signal.SIGINT: self._stop.ask,
                 signal.SIGHUP: self._reload,
             }
         )
         self._heartbeat.start()
+        self._delivery.go_by(conninfo, self._settings)
         watchdog.feed({"billing": self._pulse.stalled_seconds, "heartbeat": self._heartbeat.stalled_seconds})
         notify("READY=1")
         minutes = self._settings.billing_interval_minutes
@@ -126,7 +120,7 @@ class Daemon:
         agenda = Agenda.beginning(self._clock.monotonic(), self._interval_seconds())
         while True:
             self._wake.clear()
-            if self._stop.is_set():
+            if self._stop.asked:
                 return
             now = self._clock.monotonic()
             agenda = self._reconsidered(agenda, now)
@@ -172,8 +166,7 @@ class Daemon:
     def _progressed(self) -> None:
         """A batch was committed, by whichever worker."""
         self._heartbeat.answered()
-        if self._stop.is_set():
-            notify(f"EXTEND_TIMEOUT_USEC={STOP_EXTENSION_SECONDS * 1_000_000}")
+        self._stop.extend()
 
     def _retry(self) -> None:
         """Something changed for the better: repeat an attempt that failed now. A run that is not due is not begun."""
@@ -181,40 +174,6 @@ class Daemon:
         self._wake.set()
 
     # Signals, each taken by the signals' own thread.
-
-    def _asked_to_stop(self) -> None:
-        now = time.monotonic()
-        if self._stop_asked_at is None:
-            self._stop_asked_at = now
-            notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={STOP_EXTENSION_SECONDS * 1_000_000}")
-            if self._cycle.is_open:
-                logs.logger().info(
-                    "Stopping: the current billing run is completed first; a second signal ends it after a batch"
-                )
-            else:
-                logs.logger().info("Stopping")
-                self._after_batch.set()
-            self._stop.set()
-            self._wake.set()
-            threading.Thread(target=self._bound_the_stop, name="stop", daemon=True).start()
-        elif now - self._stop_asked_at > SECOND_SIGNAL_SECONDS and not self._after_batch.is_set():
-            logs.logger().warning("Stopping after the batches that are under way")
-            self._after_batch.set()
-
-    def _bound_the_stop(self) -> None:
-        """Give up a database that stays away while we want to stop."""
-        never = threading.Event()
-        while True:
-            self._heartbeat.soon()
-            never.wait(1)
-            away = self._heartbeat.unanswered_seconds()
-            if away >= AWAY_STOPS_RUN_SECONDS:
-                self._after_batch.set()
-            if away >= AWAY_GIVEN_UP_SECONDS:
-                logs.logger().error(
-                    "Stopped without the database, which does not answer; nothing is half charged"
-                )
-                os._exit(0)
 
     def _reload(self) -> None:
         """Read the configuration again; whatever is wrong with it, the old one stays."""
@@ -233,6 +192,7 @@ class Daemon:
             logs.logger().info("The configuration was re-read", changed=",".join(changed) or "nothing")
             for warning in found.warnings:
                 logs.logger().warning(warning)
+            self._delivery.go_by(self._conninfo(), found.settings)
             self._retry()
             self._heartbeat.soon()
         finally:
@@ -241,6 +201,7 @@ class Daemon:
     # Stopping.
 
     def _end(self) -> None:
+        self._delivery.end()
         written = self._heartbeat.end(AWAY_GIVEN_UP_SECONDS)
         if not written:
             logs.logger().error("The status 'stopped' could not be written")

@@ -8,7 +8,7 @@ from containerstacks_billing.billing.errors import (
     RightsMissing,
     SchemaMismatch,
 )
-from containerstacks_billing.postgres.connection import connect, translated
+from containerstacks_billing.postgres.connection import Connection, connect, translated
 from containerstacks_billing.postgres.examination import missing_grants, missing_rights
 from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.migrate import expected_schema_problem
@@ -22,13 +22,16 @@ def see_that_it_can_bill(conninfo: str) -> None:
     """Raise SchemaMismatch or RightsMissing where no attempt could charge; a database that is away may come back."""
     try:
         with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+            _see_that_it_may_bill(connection)
             if problem := expected_schema_problem(connection):
                 raise SchemaMismatch(problem, MIGRATE_HINT)
-            role = connection.info.user
-            missing, grants = missing_rights(connection), missing_grants(connection, role)
     except (DatabaseUnavailable, LoginRefused) as error:
         logs.logger().warning("The daemon starts without its database and waits for it", reason=str(error))
-        return
+
+
+def _see_that_it_may_bill(connection: Connection) -> None:
+    role = connection.info.user
+    missing, grants = missing_rights(connection), missing_grants(connection, role)
     needed = [
         table
         for table, rights in missing.items()

@@ -23,7 +23,7 @@ def feed(loops: dict[str, Callable[[], float]], longest_step_seconds: float = LO
         hold = threading.Event()  # nobody sets it: the thread ends with the process
         while True:
             stalled = next(
-                (name for name, overdue in loops.items() if overdue() > longest_step_seconds), None
+                (name for name, late_seconds in loops.items() if late_seconds() > longest_step_seconds), None
             )
             if stalled is None:
                 notify("WATCHDOG=1")

@@ -26,10 +26,11 @@ where id in (
     order by id limit %(limit)s);
 
 -- name: remove_old_events
--- Remove events that were delivered or given up, and those that nobody ever wanted to receive.
+-- Remove events that were delivered or given up, and those that for a week nobody ever tried to deliver.
 delete from billing_events
 where id in (
     select id from billing_events
     where occurred_at < billing_clock() - %(retention_days)s * interval '1 day'
-      and (delivered_at is not null or dead_at is not null or attempts = 0)
+      and (delivered_at is not null or dead_at is not null
+           or attempts = 0 and occurred_at < billing_clock() - interval '7 days')
     order by occurred_at, id limit %(limit)s);

@@ -8,7 +8,8 @@ import typer
 
 from containerstacks_billing.process.cli.application import all_flags, app, configured
 
-TITLE = "containerstacks-billing-daemon"
+# In front, so that `ps aux` shows it on a narrow terminal too.
+TITLE = "billing-daemon (containerstacks)"
 
 _EXAMPLES = """
 \b
