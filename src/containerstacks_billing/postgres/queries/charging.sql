@@ -94,8 +94,8 @@ released as (
 -- What is due, priced: one row per stretch and price. A stretch is the whole hours of an instance since its watermark, or a
 -- closed segment. An hour is priced at its start, so a price that begins at half past takes effect with the next hour.
 -- An instance is left out, and so found by `set_aside`, when its watermark is no date or stands before what was charged
--- already (rated_until), or when it has more hours due to one organization than anybody approved. (What it has due to
--- another, which it was moved from, is counted there: a batch may not hold both.)
+-- already (rated_until), or when it has more hours due to one organization, closed and open together, than anybody approved:
+-- then all of them wait. (What it has due to another, which it was moved from, is counted there: a batch may not hold both.)
 closed_stretch as (
     select segment.organization_id, instance_id, id as segment_id, plan_id as plan_name, backups,
         started_at as starts_at, charge_until as until,
@@ -108,16 +108,17 @@ closed_stretch as (
       and instance_id between %(first_instance)s and %(last_instance)s
       and outcome is null and closed_at <= %(as_of)s and %(segments)s
 ),
-closed_hours as (
-    select organization_id, instance_id, sum(hours_to_answer_for) as hours_to_answer_for
-    from closed_stretch group by organization_id, instance_id
-),
-open_stretch as (
+open_stretch as not materialized (
     select instance.organization_id, id as instance_id, plan_id as plan_name, billing_has_backups(instance) as backups,
         watermark as starts_at,
         case when watermark > %(as_of)s - interval '2 hours' then 1
-             else floor(extract(epoch from %(as_of)s - watermark) / 3600)::integer end as hours
-    from vps_instances instance, lateral (select coalesce(last_billed_at, created_at) as watermark) at
+             else floor(extract(epoch from %(as_of)s - watermark) / 3600)::integer end as hours,
+        case when released_until > watermark then
+            floor(extract(epoch from %(as_of)s - watermark) / 3600)
+                - floor(extract(epoch from least(released_until, %(as_of)s) - watermark) / 3600) end as hours_beyond_release
+    from vps_instances instance
+    left join released on released.organization_id = instance.organization_id and released.instance_id = id,
+    lateral (select coalesce(last_billed_at, created_at) as watermark) at
     where instance.organization_id between %(first_organization)s and %(last_organization)s
       and id between %(first_instance)s and %(last_instance)s
       and (%(every_status)s or status = any (%(billable_statuses)s))
@@ -125,24 +126,23 @@ open_stretch as (
       and isfinite(watermark)
       and watermark >= coalesce(rated_until, watermark)
 ),
+total_due as (
+    select organization_id, instance_id,
+        sum(hours_to_answer_for) + coalesce(max(hours_beyond_release), max(open_stretch.hours), 0) as hours_of_both
+    from closed_stretch left join open_stretch using (organization_id, instance_id)
+    group by organization_id, instance_id
+),
 stretch as (
-    select open_stretch.organization_id, instance_id, null::bigint as segment_id, plan_name, backups, starts_at,
+    select organization_id, instance_id, null::bigint as segment_id, plan_name, backups, starts_at,
         starts_at + hours * interval '1 hour' as until, hours, true as is_open
     from open_stretch
-    left join closed_hours using (organization_id, instance_id)
-    left join released using (organization_id, instance_id)
-    where case
-        when closed_hours.instance_id is null and released_until is null then hours <= %(max_catch_up_hours)s
-        else coalesce(closed_hours.hours_to_answer_for, 0) + case
-                when released_until > starts_at then hours - floor(extract(epoch from
-                    least(released_until, starts_at + hours * interval '1 hour') - starts_at) / 3600)
-                else hours end <= %(max_catch_up_hours)s
-        end
+    left join total_due using (organization_id, instance_id)
+    where coalesce(hours_of_both, hours_beyond_release, hours) <= %(max_catch_up_hours)s
     union all
-    select closed_stretch.organization_id, instance_id, segment_id, plan_name, backups, starts_at, until, hours, false
+    select organization_id, instance_id, segment_id, plan_name, backups, starts_at, until, hours, false
     from closed_stretch
-    left join closed_hours using (organization_id, instance_id)
-    where closed_hours.hours_to_answer_for <= %(max_catch_up_hours)s
+    join total_due using (organization_id, instance_id)
+    where hours_of_both <= %(max_catch_up_hours)s
 ),
 piece as materialized (
     select organization_id, instance_id, segment_id, plan_rate.plan_id, rate as hourly_rate,

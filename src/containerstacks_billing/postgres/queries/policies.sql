@@ -27,7 +27,8 @@ values (%(billable_statuses)s, %(partial_hour)s, %(as_of)s, false);
 
 -- name: close_stretches_of_old_policy
 -- Close some of the stretches of instances that were billable and are not any more, or the other way round, at the instant of
--- the change; each is judged by the policy that it began under. Repeated until nothing is left to close.
+-- the change; each is judged by the policy that it began under, so under 'full' its started hour still counts to its end.
+-- Repeated until nothing is left to close.
 with change as (
     select old.billable_statuses as old_statuses, new.billable_statuses as new_statuses, new.valid_from as changed_at
     from billing_policies new join billing_policies old on old.valid_to = new.valid_from
@@ -35,7 +36,8 @@ with change as (
 ),
 stretch as (
     select instance.organization_id, id, label, plan_id, status, billing_has_backups(instance) as backups, rated_from,
-        greatest(coalesce(last_billed_at, created_at), rated_until) as started_at, changed_at
+        greatest(coalesce(last_billed_at, created_at), rated_until) as started_at, changed_at,
+        billing_stretch_end(status, greatest(coalesce(last_billed_at, created_at), rated_until), changed_at) as ended_at
     from vps_instances instance, change
     where (coalesce(status = any (old_statuses), false) or old_statuses = '{*}')
         <> (coalesce(status = any (new_statuses), false) or new_statuses = '{*}')
@@ -47,14 +49,14 @@ stretch as (
     for no key update of instance
 ),
 moved as (
-    update vps_instances instance set last_billed_at = changed_at, rated_until = changed_at
+    update vps_instances instance set last_billed_at = ended_at, rated_until = ended_at
     from stretch where instance.id = stretch.id
 )
 insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
     charge_until, closed_at, reason, rated_from, outcome)
-select organization_id, id, label, plan_id, status, backups, started_at, changed_at, judged.charge_until, changed_at, 'policy',
+select organization_id, id, label, plan_id, status, backups, started_at, ended_at, judged.charge_until, changed_at, 'policy',
     rated_from, judged.outcome
-from stretch, billing_judge_segment(status, started_at, changed_at) judged;
+from stretch, billing_judge_segment(status, started_at, ended_at) judged;
 
 -- name: settle_policy
 -- The change is finished.
