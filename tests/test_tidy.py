@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
     """An empty package in a repository of its own."""
     for room in ("billing", "process", "postgres/queries", "postgres/migrations"):
         (tmp_path / "src" / "containerstacks_billing" / room).mkdir(parents=True)
-    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "reference").mkdir(parents=True)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     return tmp_path
 
@@ -50,6 +50,7 @@ OFFENCES = [
     ("postgres/migrations/014_runs.sql", "CREATE TABLE a ();\n", "without a comment"),
     ("../../tests/test_a.py", "import time\ntime.sleep(1)\n", "a test that sleeps"),
     ("../../tests/test_a.py", "def test_a(): ...\n", "has no sentence"),
+    ("../../tests/reference/a.py", "from containerstacks_billing import billing\n", "may not import"),
     ("../../requirements.lock", "--find-links wheels\n", "download"),
     ("../../notes.md", f"see {Path.home()}/.notes\n", "path of one machine"),
 ]

@@ -126,6 +126,19 @@ def tests_that_sleep(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}:{node.lineno}: a test that sleeps is slow, and wrong on a busy machine"
 
 
+def independent_reference(root: Path) -> Iterator[str]:
+    """The reference model stands on the standard library alone: what it shared with the product it could not judge."""
+    for path in sorted((root / "tests" / "reference").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = ["." * node.level + (node.module or "")]
+            for name in names:
+                inside = name.startswith("tests.reference")
+                if not inside and name.split(".")[0] not in sys.stdlib_module_names:
+                    yield f"{path.relative_to(root)}:{node.lineno}: the reference model may not import {name}"
+
+
 def tests_that_say_nothing(root: Path) -> Iterator[str]:
     """The docstring of a test is a sentence: what holds, and why it matters."""
     for path in sorted((root / "tests").rglob("test_*.py")):
@@ -159,6 +172,7 @@ CHECKS = (
     one_clock,
     migration_names,
     tests_that_sleep,
+    independent_reference,
     tests_that_say_nothing,
     addresses,
 )
