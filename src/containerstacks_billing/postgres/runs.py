@@ -123,7 +123,7 @@ def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_mess
             raise LeaseLost("another biller took over the lease before the run was closed")
         if outcome is Outcome.HELD:
             connection.execute(query("announce_hold"), values | {"error_message": error_message})
-        else:
+        elif not _row(connection, "nothing_left_out", values)[0]:
             connection.execute(query("set_aside"), values)
             connection.execute(query("announce_set_aside"), values)
         row = _row(

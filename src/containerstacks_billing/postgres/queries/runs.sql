@@ -41,7 +41,9 @@ with due as (
     select organization_id, count(*) as instances
     from vps_instances
     where (%(every_status)s or status = any (%(billable_statuses)s))
-      and (coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour') is not false
+      and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
+            and %(as_of)s + interval '1 hour'
+           and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true
       and organization_id between %(first_organization)s and %(last_organization)s
     group by organization_id
     union all
@@ -53,7 +55,7 @@ with due as (
     union all
     select organization_id, 0
     from wallets
-    where past_due_since is not null and balance > billing_carry
+    where past_due_since is not null and balance >= billing_carry
       and organization_id between %(first_organization)s and %(last_organization)s
 ),
 organization as (
@@ -101,6 +103,12 @@ from piece join payer using (organization_id);
 -- name: announce_plan
 -- Note in the run's row how much there is to do.
 update billing_runs set batches_planned = %(batches)s, instances_planned = %(instances)s where id = %(run_id)s;
+
+-- name: nothing_left_out
+-- Whether the run billed as many instances as were due or odd when it was planned, and nobody is set aside from before: then
+-- there is no need to look for those it left out.
+select instances_billed = instances_planned and not exists (select from billing_quarantine)
+from billing_runs where id = %(run_id)s;
 
 -- name: close_run
 -- End a run: its outcome, and how many instances it leaves past due, quarantined and held.
