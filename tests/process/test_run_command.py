@@ -161,7 +161,7 @@ KILLED_AT = [
     "lock table billing_runs in share row exclusive mode",
     "lock table vps_billing_cycles in share row exclusive mode",
     "lock table payment_transactions in share row exclusive mode",
-    "lock table billing_quarantine in share row exclusive mode",
+    "lock table billing_quarantine in access exclusive mode",
     "select from billing_runs for update",
     *[f"select from wallets where organization_id = (select id from organizations order by id offset {n} limit 1) for update" for n in range(7)],
     *[f"select from vps_instances where organization_id = (select id from organizations order by id offset {n} limit 1) for update" for n in range(7)],
