@@ -108,6 +108,11 @@ def daemons(connection: Connection) -> list[Daemon]:
     return [Daemon(*row) for row in _rows(connection, "examine_daemons")]
 
 
+def foreign_debits(connection: Connection) -> int:
+    """Count the wallet debits of the last day that another biller wrote."""
+    return int(_rows(connection, "examine_foreign_debits", {})[0][0])
+
+
 def billable_instances(connection: Connection, statuses: Iterable[str]) -> tuple[int, int]:
     """Count the instances that are billed, and all instances."""
     billable, every = _rows(connection, "examine_billable_instances", {"statuses": list(statuses)})[0]

@@ -54,6 +54,14 @@ order by heartbeat_at desc nulls last
 limit 20
 
 
+-- name: examine_foreign_debits
+-- Debits of the last day that carry no key of ours: another biller takes money beside us.
+select count(*)
+from payment_transactions
+where payment_method = 'wallet_debit' and coalesce(provider_transaction_id, '') not like 'billing-%%'
+  and created_at between billing_clock() - interval '1 day' and billing_clock()
+
+
 -- name: examine_billable_instances
 -- How many instances there are to bill, and how many of any status.
 select count(*) filter (where '*' = any (%(statuses)s::text[]) or status = any (%(statuses)s::text[])), count(*)

@@ -1,6 +1,6 @@
 """`doctor`: every check is a function that yields findings; a check that cannot work is a finding too.
 
-To add a check, write such a function in `host` or `database` and name it in `examine` or in
+To add a check, write such a function in `host`, `unit` or `database` and name it in `examine` or in
 `database.CHECKS`.
 """
 
@@ -13,7 +13,7 @@ from containerstacks_billing.postgres import examination
 from containerstacks_billing.postgres.connection import connect, describe
 from containerstacks_billing.postgres.embedded import default_directory
 from containerstacks_billing.process import configuration, target
-from containerstacks_billing.process.doctor import database, host
+from containerstacks_billing.process.doctor import database, host, unit
 from containerstacks_billing.process.doctor.findings import Finding, Level, failure, ok
 
 __all__ = ["Finding", "Level", "examine"]
@@ -22,6 +22,9 @@ __all__ = ["Finding", "Level", "examine"]
 def examine(flags: Mapping[str, str | None]) -> Iterator[Finding]:
     """Run every check that can run, in the order in which their faults hide each other."""
     yield from host.interpreter()
+    yield from host.memory()
+    yield from host.room()
+    yield from unit.unit()
     try:
         loaded = configuration.load(flags)
     except BillingError as error:

@@ -150,6 +150,20 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
 _START_HINT = "Start it: systemctl start containerstacks-billing.service"
 
 
+def other_billers(subject: Subject) -> Iterator[Finding]:
+    """See that nobody else takes money: debits without a key of ours come from a biller that no lease stops."""
+    debits = examination.foreign_debits(subject.connection)
+    if debits:
+        yield warn(
+            "other billers",
+            f"In the last day {debits:,} wallet debits were written that are not ours: the host application bills too.",
+            "While both bill, customers may be charged twice. Stop its scheduler (BUILT_IN_BILLING=off if it stays),"
+            "\nand compare: containerstacks-billing verify",
+        )
+    else:
+        yield ok("other billers", "no wallet debit of the last day is anybody else's")
+
+
 def instances(subject: Subject) -> Iterator[Finding]:
     """See that there is something to bill."""
     billable, every = examination.billable_instances(subject.connection, subject.settings.billable_statuses)
@@ -172,4 +186,4 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 )
 
 # These read tables of billing and would only repeat that one is missing.
-TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (heartbeat, instances)
+TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (heartbeat, other_billers, instances)

@@ -16,6 +16,7 @@ OLDEST_PYTHON = (3, 11)
 _GIBIBYTE = 1024**3
 _LITTLE_SPACE_BYTES = _GIBIBYTE
 _NO_SPACE_BYTES = 100 * 1024**2
+_LITTLE_MEMORY_BYTES = 100 * 1024**2
 
 
 def interpreter() -> Iterator[Finding]:
@@ -54,6 +55,39 @@ def env_file(loaded: Configuration) -> Iterator[Finding]:
                 f"{entry.systemd_reading}.",
                 "Write the line as KEY=value without remark, export or backslash.",
             )
+
+
+def memory(table: Path = Path("/proc/meminfo")) -> Iterator[Finding]:
+    """See that the machine has memory left, and that the kernel ended nothing for want of it."""
+    try:
+        figures = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        free, whole = (int(figures[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
+        counted = dict(line.split() for line in table.with_name("vmstat").read_text().splitlines())
+    except (OSError, KeyError, ValueError):
+        return  # not Linux
+    message = f"{free / _GIBIBYTE:.1f} of {whole / _GIBIBYTE:.1f} GiB available"
+    if free < _LITTLE_MEMORY_BYTES:
+        yield warn("memory", message, "Something needs nearly all of it: ps aux --sort=-rss | head")
+    elif int(counted.get("oom_kill", 0)):
+        yield warn(
+            "memory",
+            f"{message}; since boot the kernel ended {counted['oom_kill']} processes for want of memory.",
+            'Which ones: dmesg | grep -i "out of memory"',
+        )
+    else:
+        yield ok("memory", message)
+
+
+def room(directory: Path = Path("/var/log")) -> Iterator[Finding]:
+    """See that logs can still be written."""
+    if not directory.is_dir():
+        return
+    free = shutil.disk_usage(directory).free
+    message = f"{free / _GIBIBYTE:.1f} GiB free for logs in {directory}"
+    if free < _NO_SPACE_BYTES:
+        yield warn("disk for logs", message, "Make room: journalctl --vacuum-size=500M; and see df -h.")
+    else:
+        yield ok("disk for logs", message)
 
 
 def disk(directory: Path) -> Iterator[Finding]:
