@@ -13,7 +13,7 @@ from containerstacks_billing import __version__
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.pool import ReadingPool
 from containerstacks_billing.process.built_in import BuiltInBilling
-from containerstacks_billing.process.web import documentation, health, metrics, problems, runs
+from containerstacks_billing.process.web import documentation, health, metrics, page, problems, runs
 from containerstacks_billing.process.web.context import Context
 from containerstacks_billing.process.web.limits import Bounds
 from containerstacks_billing.process.web.reading import Readings
@@ -45,6 +45,7 @@ def create_application(
     problems.install(app)
     for router in routers:
         app.include_router(router)
+    page.install(app, app.state.context)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
 

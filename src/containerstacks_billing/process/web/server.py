@@ -29,6 +29,12 @@ class Server(uvicorn.Server):
             yield
             self._captured_signals.clear()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams of events first: a browser that looks on is no reason to wait."""
+        if isinstance(self.config.app, FastAPI):
+            self.config.app.state.status_page.streams.end()
+        await super().shutdown(sockets)
+
 
 def server_of(app: FastAPI) -> Server:
     """Make a server for this application, without a socket yet."""
