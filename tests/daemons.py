@@ -97,10 +97,17 @@ class Daemon:
 
     def until(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
         """Wait for a condition; when it never holds, show the log."""
+
+        def met_or_dead() -> Any:
+            return self.process.poll() is not None or condition()
+
         try:
-            return eventually(condition, seconds)
-        except AssertionError as late:
+            eventually(met_or_dead, seconds)
+            if value := condition():
+                return value
+        except (AssertionError, psycopg.Error) as late:
             raise AssertionError(f"{late}\n{self.log()}") from late
+        raise AssertionError(f"the daemon ended with {self.process.returncode}\n{self.log()}")
 
     def row(self) -> Any:
         """The daemon's row, None before its first heartbeat."""
@@ -147,7 +154,7 @@ def start(directory: Path, conninfo: str, speed: float = 1, **settings: str) -> 
         "PATH": os.environ["PATH"],
         "HOME": str(directory),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         "CONTAINERSTACKS_BILLING_STATE": str(directory / "state"),
         "DATABASE_URL": conninfo,
         "PYTHONWARNINGS": "error",

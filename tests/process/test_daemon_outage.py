@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,43 @@ def test_memory_stays_flat_over_days(conn: psycopg.Connection[Any], start: Start
     early, late = soak(conn, start, 1000)
 
     assert late - early < 2048
+
+
+@pytest.mark.slow
+def test_heartbeats_do_not_pause_beside_a_million_instances(own_server: Server, start: Start) -> None:
+    """Three days of a million instances are caught up; beats every ten seconds are never late, and memory stays small."""
+    conn = own_server.connect()
+    statements = (daemons.ROOT / "benchmarks" / "fleet.sql").read_text().split(";\n")
+    began = datetime.now(UTC) - timedelta(hours=71)
+    for statement in filter(str.strip, statements):
+        conn.execute(statement, {"instances": 1_000_000, "wallets": 50_000, "start": began})  # type: ignore[call-overload]
+    conn.execute("vacuum analyze")
+    conn.execute("create table beats (at timestamptz)")
+    conn.execute(
+        "create function note_beat() returns trigger language plpgsql as"
+        " $$ begin insert into beats values (new.heartbeat_at); return null; end $$"
+    )
+    conn.execute(
+        "create trigger note_beat after insert or update on billing_daemon_status"
+        " for each row execute function note_beat()"
+    )
+    daemon = start(own_server.conninfo, HEARTBEAT_SECONDS="10")
+    largest = 0
+
+    def is_charged() -> bool:
+        nonlocal largest
+        largest = max(largest, resident_kilobytes(daemon.pid))
+        return bool(daemon.lines("Billing run completed"))
+
+    daemon.until(is_charged, 900)
+    row = conn.execute(
+        "select max(extract(epoch from gap)), sum(extract(epoch from gap))"
+        " from (select at - lag(at) over (order by at) as gap from beats) beat"
+    ).fetchone()
+    assert row is not None
+    print(
+        f"{daemon.lines('Billing run completed')[0]}\nlongest gap {row[0]} s of {row[1]} s, {largest} KiB resident"
+    )
+    assert row[0] < 15
+    assert len(daemon.log().splitlines()) < 40
+    assert 0 == daemon.stop()

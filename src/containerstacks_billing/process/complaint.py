@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Literal
 
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.schedule import silence_seconds
@@ -11,12 +12,15 @@ from containerstacks_billing.process.clock import Clock
 
 
 class Complaint:
-    """One kind of trouble. `what` is the sentence that fails, `again` the one that says it is over."""
+    """One kind of trouble. `what` is the sentence that says it, `again` the one that says it is over."""
 
-    def __init__(self, clock: Clock, what: str, again: str) -> None:
+    def __init__(
+        self, clock: Clock, what: str, again: str, level: Literal["warning", "error"] = "error"
+    ) -> None:
         self._clock = clock
         self._what = what
         self._again = again
+        self._level = level
         self._lock = threading.Lock()
         self._kind: type[BaseException] | None = None
         self._since = 0.0
@@ -39,7 +43,8 @@ class Complaint:
         hint = error.hint if isinstance(error, BillingError) else None
         minutes = round(lasting / 60) if lasting >= 60 else None
         known = isinstance(error, BillingError)
-        logs.logger().error(
+        log = logs.logger()
+        (log.error if self._level == "error" else log.warning)(
             self._what,
             reason=str(error) if known else None,
             hint=hint,

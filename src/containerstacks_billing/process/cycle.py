@@ -19,7 +19,6 @@ from containerstacks_billing.billing.errors import (
 from containerstacks_billing.billing.run import OpenRun, Outcome, Progress, RunResult
 from containerstacks_billing.billing.schedule import pause_seconds
 from containerstacks_billing.billing.settings import Settings
-from containerstacks_billing.process import logs
 from containerstacks_billing.process.bill import Order, bill, terms_of
 from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.complaint import Complaint
@@ -62,6 +61,9 @@ class Cycle:
         self._after_batch, self._progressed = after_batch, progressed
         self._failures = 0
         self._complaint = Complaint(clock, "Billing is not possible", "Billing is possible again")
+        self._waiting = Complaint(
+            clock, "Billing waits for another biller", "Billing waits for nobody any more", level="warning"
+        )
         self.is_open = False
 
     def attempt(self, settings: Settings, conninfo: str) -> Attempt:
@@ -99,6 +101,7 @@ class Cycle:
             self.is_open = False
         self._failures = 0
         self._complaint.over()
+        self._waiting.over()
         self._pulse.ended(result)
         log.ended(result)
         return Attempt(result)
@@ -107,7 +110,7 @@ class Cycle:
         if isinstance(error, LeaseNotObtained):
             self._pulse.failed(None)
             if not self._after_batch.is_set():
-                logs.logger().warning("Billing waits for another biller", reason=str(error))
+                self._waiting.say(error)
             return Attempt(retry_seconds=LEASE_RETRY_SECONDS * (0.5 + random.random() / 2))  # noqa: S311
         self._failures += 1
         self._pulse.failed(
