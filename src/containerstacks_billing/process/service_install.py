@@ -12,7 +12,7 @@ from pathlib import Path
 from containerstacks_billing.billing.errors import ConfigurationError
 from containerstacks_billing.process import service_control as control
 from containerstacks_billing.process.configuration import Configuration
-from containerstacks_billing.process.doctor.findings import Finding, Level, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
 from containerstacks_billing.process.service_paths import (
     account,
     examine_env_file,

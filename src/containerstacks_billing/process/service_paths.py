@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from containerstacks_billing.process.doctor.findings import Finding, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, fail, ok, warn
 
 _HOMES = (Path("/root"), Path("/home"), Path("/run/user"))
 _START_SECONDS = 30

@@ -56,8 +56,11 @@ def delivered() -> dict[str, Unit]:
     """Return the units that come with the program, by file name; they fit the places that the documents name."""
     opt, dev = DEFAULT_DIRECTORY, DEV_DIRECTORY
     return {
-        DAEMON_UNIT: Unit(executable_in(opt), opt, opt / ".env", DEFAULT_USER),
-        APP_UNIT: Unit(executable_in(opt), opt, opt / ".env", DEFAULT_USER, serves=True),
+        # Root's alone, as the host application's file often is, it can be read in no other way.
+        DAEMON_UNIT: Unit(executable_in(opt), opt, opt / ".env", DEFAULT_USER, private_env_file=True),
+        APP_UNIT: Unit(
+            executable_in(opt), opt, opt / ".env", DEFAULT_USER, serves=True, private_env_file=True
+        ),
         "containerstacks-billing-dev.service": Unit(
             executable_in(dev), dev, dev / ".env", "root", hardened=False
         ),

@@ -11,7 +11,7 @@ import typer
 from containerstacks_billing.process.cli.application import app, configured
 
 if TYPE_CHECKING:
-    from containerstacks_billing.process.doctor.findings import Finding
+    from containerstacks_billing.process.findings import Finding
 
 verbs = typer.Typer(
     no_args_is_help=True,

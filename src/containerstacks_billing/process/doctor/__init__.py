@@ -14,7 +14,7 @@ from containerstacks_billing.postgres.connection import connect, describe
 from containerstacks_billing.postgres.embedded import default_directory
 from containerstacks_billing.process import configuration, target
 from containerstacks_billing.process.doctor import database, host, unit
-from containerstacks_billing.process.doctor.findings import Finding, Level, failure, ok
+from containerstacks_billing.process.findings import Finding, Level, failure, ok
 
 __all__ = ["Finding", "Level", "examine"]
 

@@ -10,7 +10,7 @@ from containerstacks_billing.postgres import examination, migrate
 from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
 from containerstacks_billing.postgres.rights import only_reads
-from containerstacks_billing.process.doctor.findings import Finding, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, fail, ok, warn
 from containerstacks_billing.process.target import Target
 
 OLDEST_SERVER = 150_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from containerstacks_billing.billing.settings import KEYS
 from containerstacks_billing.process.configuration import Configuration
-from containerstacks_billing.process.doctor.findings import Finding, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, fail, ok, warn
 
 OLDEST_PYTHON = (3, 11)
 _GIBIBYTE = 1024**3

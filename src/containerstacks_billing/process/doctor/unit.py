@@ -10,8 +10,8 @@ from pathlib import Path
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.settings import KEYS
 from containerstacks_billing.process import service_control as control
-from containerstacks_billing.process.doctor.findings import Finding, fail, failure, ok, warn
 from containerstacks_billing.process.envfile import read_env_file
+from containerstacks_billing.process.findings import Finding, fail, failure, ok, warn
 from containerstacks_billing.process.service_paths import account, examine_env_file, examine_executable
 from containerstacks_billing.process.service_unit import DAEMON_UNIT
 

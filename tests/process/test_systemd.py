@@ -1,0 +1,361 @@
+"""The service under a real systemd, from its installation to its end, as an operator lives with it.
+
+The tests stand in the order of a service's life and share one machine: each leaves the service running, or says so.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.daemons import compress, eventually
+from tests.fleet import Fleet
+from tests.machine_room import DATABASE_URL, HOME, UNIT, Machine, Refused, booted
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("systemd")]
+ENV = f"""\
+# The file of the host application.
+DATABASE_URL="{DATABASE_URL}"
+BILLING_INTERVAL_MINUTES=60
+HEARTBEAT_SECONDS=2
+JWT_SECRET=canary-5d1c6a
+"""
+# An operator's own drop-in, which makes the waiting short.
+SHORT = "[Service]\nRestartSec=300ms\nWatchdogSec=4\nTimeoutAbortSec=2\n"
+INSTALL = ("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "install")
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    scratch = Path(tempfile.mkdtemp(prefix="containerstacks-machine-", dir="/var/tmp"))
+    try:
+        with booted(scratch) as made:
+            yield made
+    except Refused as refusal:
+        pytest.skip(f"no real systemd here: {refusal}")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture
+def books(machine: Machine) -> Iterator[psycopg.Connection[Any]]:
+    """The books; what the service logged is shown beside a failure."""
+    with psycopg.connect(machine.conninfo, autocommit=True) as connection:
+        yield connection
+    print(machine.do("journalctl", "-u", UNIT, "--no-pager", "-n", "60"))
+
+
+@pytest.fixture(scope="module")
+def fleet(machine: Machine) -> Fleet:
+    """Three instances of two organizations, five hours old, by a clock that goes on from now."""
+    with psycopg.connect(machine.conninfo, autocommit=True) as connection:
+        fleet = Fleet(connection, at=datetime.now(UTC) - timedelta(hours=5))
+        plan = fleet.plan("7.30")
+        for count in (2, 1):
+            organization = fleet.organization("100.00")
+            for _ in range(count):
+                fleet.instance(organization, plan)
+        compress(connection, 1, datetime.now(UTC))
+        return fleet
+
+
+def doctor(machine: Machine) -> dict[str, dict[str, str]]:
+    """Return the worst finding of each check."""
+    done = machine.run("containerstacks-billing", "--env-file", f"{HOME}/.env", "doctor", "--json")
+    worst: dict[str, dict[str, str]] = {}
+    for finding in json.loads(done.stdout)["findings"]:
+        ranks = ["OK", "WARN", "FAIL"]
+        known = worst.get(finding["check"])
+        if known is None or ranks.index(finding["level"]) > ranks.index(known["level"]):
+            worst[finding["check"]] = finding
+    return worst
+
+
+def billed_hours(books: psycopg.Connection[Any]) -> list[int]:
+    """Hours charged by instance; an hour charged twice could not stand here, but a lost one would be missing."""
+    rows = books.execute(
+        "select round(extract(epoch from sum(billing_period_end - billing_period_start)) / 3600)::integer"
+        " from vps_billing_cycles where run_id is not null"
+        " group by vps_instance_id order by 1"
+    ).fetchall()
+    return [hours for (hours,) in rows]
+
+
+def somebody_new(books: psycopg.Connection[Any], fleet: Fleet) -> None:
+    """One more organization with an instance that nobody billed in its five hours."""
+    fleet.conn = books
+    plan = books.execute("select id from vps_plans").fetchone()
+    assert plan is not None
+    fleet.instance(fleet.organization("100.00"), plan[0])
+
+
+def verified(machine: Machine) -> str:
+    """Compare the books, as somebody who may read them."""
+    url = "DATABASE_URL=postgresql://postgres@/containerstacks?host=/run/postgresql"
+    return machine.do("env", url, "containerstacks-billing", "verify")
+
+
+def is_active(machine: Machine) -> bool:
+    return machine.unit("ActiveState") == "active"
+
+
+def test_installing_refuses_what_could_not_start(machine: Machine, fleet: Fleet) -> None:
+    """Nothing is written while the user, the right to enter or the configuration is missing, and each is named."""
+    machine.write(f"{HOME}/.env", ENV, "600")
+    refused = machine.run(*INSTALL)
+    assert (78, True) == (refused.returncode, "217/USER: the user containerstacks-billing" in refused.stderr)
+    machine.do("chmod", "700", str(HOME))
+    refused = machine.run(*INSTALL, "--create-user")
+    assert refused.returncode == 78
+    assert f"203/EXEC: containerstacks-billing cannot pass through {HOME} (mode 0700)" in refused.stderr
+    machine.do("chmod", "757", str(HOME))
+    assert f"{HOME} can be changed by everybody" in machine.run(*INSTALL, "--dry-run").stderr
+    machine.do("chmod", "755", str(HOME))
+    assert machine.run("test", "-e", f"/etc/systemd/system/{UNIT}").returncode == 1
+
+
+def test_installing_starts_a_daemon_that_bills(
+    machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
+) -> None:
+    """One command; afterwards systemd shows the last run, as a user without rights over a file only root may read."""
+    grants = machine.do(
+        "containerstacks-billing", "--env-file", f"{HOME}/.env", "grants", "--role", "containerstacks-billing"
+    )
+    books.execute('create role "containerstacks-billing" login')
+    books.execute(grants.encode())
+    machine.write(f"/etc/systemd/system/{UNIT}.d/short.conf", SHORT)
+    done = machine.run(*INSTALL, "--create-user")
+    assert done.returncode == 0, done.stderr + machine.run("journalctl", "-u", UNIT, "-n", "40").stdout
+    assert "active (running), enabled" in done.stdout
+    eventually(lambda: billed_hours(books) == [5, 5, 5])
+    machine.says("Heartbeat")
+
+    status = machine.do("systemctl", "status", "--no-pager", UNIT)
+    assert "Active: active (running)" in status
+    assert 'Status: "' in status
+    eventually(lambda: "3 instances" in machine.unit("StatusText"))
+    assert "enabled" == machine.do("systemctl", "is-enabled", UNIT).strip()
+    assert (
+        "containerstacks-billing" == machine.do("ps", "-o", "user:30=", "-p", machine.unit("MainPID")).strip()
+    )
+    assert "billing-daemon" in machine.do("sh", "-c", 'ps aux | grep "billing-daemon" | grep -v grep')
+    assert "canary-5d1c6a" not in machine.log()
+
+
+def test_the_units_are_whole_and_confined(machine: Machine) -> None:
+    """Systemd finds nothing to remark, and what is left to attack is little."""
+    assert (
+        ""
+        == (verified := machine.run("systemd-analyze", "verify", "--man=no", UNIT)).stdout + verified.stderr
+    )
+    machine.do("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager",
+               f"/etc/systemd/system/{UNIT}")  # fmt: skip
+    found = doctor(machine)
+    assert {"OK"} == {
+        found[check]["level"] for check in ("unit", "executable", ".env of the unit", "service")
+    }
+
+
+def test_a_reload_reads_the_configuration_again(machine: Machine) -> None:
+    """With a file that the service may read; what systemd hands over is a copy of the start, so it takes a restart."""
+    machine.do("chown", "containerstacks-billing:", f"{HOME}/.env")
+    machine.do(*INSTALL)
+    assert f"CONTAINERSTACKS_ENV_FILE={HOME}/.env" in machine.do("systemctl", "cat", UNIT)
+    machine.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=30"), "600")
+    machine.do("systemctl", "reload", UNIT)
+    machine.says("The configuration was re-read", "BILLING_INTERVAL_MINUTES")
+    assert is_active(machine)
+
+
+def test_a_stop_in_the_middle_completes_the_cycle(
+    machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
+) -> None:
+    """A run that has begun is completed before the service ends, with success."""
+    somebody_new(books, fleet)
+    with psycopg.connect(machine.conninfo) as holder:
+        holder.execute("select from wallets for update")
+        machine.do("systemctl", "restart", UNIT)
+        eventually(
+            lambda: books.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone()
+        )
+        machine.do("systemctl", "stop", "--no-block", UNIT)
+        machine.says("the current billing run is completed first")
+        assert machine.unit("ActiveState") == "deactivating"
+        holder.rollback()
+    eventually(lambda: machine.unit("ActiveState") == "inactive", 30)
+    assert ("success", [5] * 4) == (machine.unit("Result"), billed_hours(books))
+    row = books.execute(
+        "select status, instances_billed from billing_daemon_status order by heartbeat_at desc"
+    ).fetchone()
+    assert ("stopped", 1) == row
+    assert doctor(machine)["service"]["hint"] == f"systemctl start {UNIT}"
+    machine.do("systemctl", "start", UNIT)
+
+
+def test_a_killed_daemon_is_started_again_and_charges_nothing_twice(
+    machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
+) -> None:
+    """In the middle of a batch, with the worst of all signals."""
+    somebody_new(books, fleet)
+    with psycopg.connect(machine.conninfo) as holder:
+        holder.execute("select from wallets for update")
+        machine.do("systemctl", "restart", UNIT)
+        eventually(
+            lambda: books.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone()
+        )
+        before = machine.unit("MainPID")
+        machine.do("systemctl", "kill", "--signal=KILL", UNIT)
+        eventually(lambda: is_active(machine) and machine.unit("MainPID") not in {before, "0"})
+        holder.rollback()
+    eventually(lambda: billed_hours(books) == [5] * 5, 60)
+    verified(machine)
+    assert "restarted the service" in doctor(machine)["restarts"]["message"]
+
+
+def test_a_daemon_that_hangs_is_ended_by_the_watchdog(machine: Machine) -> None:
+    """Frozen from outside: it feeds nobody, systemd ends it and starts another."""
+    before = machine.unit("MainPID")
+    machine.do("systemctl", "kill", "--signal=STOP", UNIT)
+    eventually(lambda: is_active(machine) and machine.unit("MainPID") not in {before, "0"}, 60)
+    assert "Watchdog timeout" in machine.do("journalctl", "-u", UNIT, "--no-pager")
+
+
+def test_the_error_filter_shows_exactly_the_errors(machine: Machine, books: psycopg.Connection[Any]) -> None:
+    """A database that goes away is one error and no page of them; information never appears there."""
+    machine.do("systemctl", "stop", "books")
+    machine.says("The heartbeat could not be written")
+    errors = machine.log("-p", "err").splitlines()
+    assert errors
+    assert {"error"} == {line.split()[0].partition("=")[2] for line in errors}
+    every = [
+        line for line in machine.log().splitlines() if line.startswith(("level=error", "level=critical"))
+    ]
+    assert sorted(every) == sorted(errors)
+
+
+@pytest.fixture(scope="module")
+def gone(machine: Machine) -> Machine:
+    """The database has gone and comes back by the operator's hand."""
+    machine.do("systemd-run", "--quiet", "--unit=books", "--service-type=notify", "-p", "User=postgres", "-p",
+               "KillSignal=SIGINT", "/usr/lib/postgresql/15/bin/postgres", "-D", "/var/lib/books", "-k",
+               "/run/postgresql", "-c", "fsync=off")  # fmt: skip
+    return machine
+
+
+def test_it_recovers_by_itself(gone: Machine) -> None:
+    """Nobody has to restart it when the database is back."""
+    gone.says("The heartbeat is written again", seconds=60)
+    assert is_active(gone)
+
+
+def test_a_wrong_path_is_explained(gone: Machine) -> None:
+    """203/EXEC is not tried for ever, and doctor says which path it is and what to do."""
+    gone.write(f"/etc/systemd/system/{UNIT}.d/wrong.conf",
+               f"[Service]\nExecStart=\nExecStart={HOME}/node_modules/.bin/billing daemon\n")  # fmt: skip
+    gone.do("systemctl", "daemon-reload")
+    assert gone.run("systemctl", "restart", UNIT).returncode == 1
+    eventually(lambda: gone.unit("ActiveState") == "failed")
+    assert "203" == gone.unit("ExecMainStatus")
+    found = doctor(gone)
+    assert f"203/EXEC: {HOME}/node_modules does not exist." == found["executable"]["message"]
+    assert "service install" in found["executable"]["hint"]
+    assert "exit 203 (203/EXEC" in found["service"]["message"]
+    gone.do("rm", f"/etc/systemd/system/{UNIT}.d/wrong.conf")
+    gone.do("systemctl", "daemon-reload")
+
+
+def test_a_bad_configuration_is_not_tried_for_ever(gone: Machine) -> None:
+    """Exit 78: it stays failed, the log says which key, doctor says the same."""
+    gone.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=soon"), "600")
+    gone.do("systemctl", "reset-failed", UNIT)
+    assert gone.run("systemctl", "restart", UNIT).returncode == 1
+    eventually(lambda: gone.unit("ActiveState") == "failed")
+    assert ("78", "0") == (gone.unit("ExecMainStatus"), gone.unit("NRestarts"))
+    found = doctor(gone)
+    assert "BILLING_INTERVAL_MINUTES" in found["configuration"]["message"]
+    assert "exit 78 (the configuration" in found["service"]["message"]
+    assert "BILLING_INTERVAL_MINUTES" in gone.do("journalctl", "-u", UNIT, "-n", "20", "--no-pager")
+    gone.write(f"{HOME}/.env", ENV, "600")
+    gone.do("systemctl", "restart", UNIT)
+
+
+def test_permission_denied_is_explained(gone: Machine) -> None:
+    """A file that the service may not read ends it with 78, and doctor tells who may not read what."""
+    gone.do("chown", "root:root", f"{HOME}/.env")
+    assert gone.run("systemctl", "restart", UNIT).returncode == 1
+    found = doctor(gone)[".env of the unit"]
+    assert (
+        f"Permission denied: containerstacks-billing may not read {HOME}/.env (mode 0600, of root)."
+        == found["message"]
+    )
+    gone.do(*INSTALL)
+    assert is_active(gone)
+
+
+def test_what_systemd_reads_differently_is_named(gone: Machine) -> None:
+    """An operator's own EnvironmentFile= with a remark behind a value."""
+    gone.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=60 # hourly"), "600")
+    gone.write(f"/etc/systemd/system/{UNIT}.d/env.conf", f"[Service]\nEnvironmentFile={HOME}/.env\n")
+    found = doctor(gone)["EnvironmentFile"]
+    assert "the service gets another BILLING_INTERVAL_MINUTES" in found["message"]
+    gone.do("rm", f"/etc/systemd/system/{UNIT}.d/env.conf")
+    gone.write(f"{HOME}/.env", ENV, "600")
+
+
+def test_the_application_side_is_a_service_too(gone: Machine) -> None:
+    """Installed beside the daemon, it answers, and it ends when told."""
+    gone.do(*INSTALL, "--app")
+    name = "containerstacks-billing-app.service"
+    eventually(lambda: "ok" in gone.run("curl", "-s", "http://127.0.0.1:3001/healthz").stdout.lower(), 30)
+    assert (
+        "" == (verified := gone.run("systemd-analyze", "verify", "--man=no", name)).stdout + verified.stderr
+    )
+    gone.do("containerstacks-billing", "service", "uninstall", "--app")
+    assert gone.run("systemctl", "cat", name).returncode == 1
+
+
+def test_a_foreign_unit_is_not_overwritten(gone: Machine) -> None:
+    """The unit of another program of this name is replaced only when told to, and kept."""
+    path = f"/etc/systemd/system/{UNIT}"
+    ours = gone.do("cat", path)
+    gone.write(path, "[Service]\nExecStart=/bin/true\n")
+    assert "was not written by this command" in gone.run(*INSTALL).stderr
+    gone.do(*INSTALL, "--yes")
+    assert "ExecStart=/bin/true" in gone.do("cat", f"{path}.replaced")
+    assert ours == gone.do("cat", path)
+
+
+def test_a_checkout_in_a_home_gets_its_own_unit(gone: Machine) -> None:
+    """The hardened unit does not see /root, and says so; the other one runs there."""
+    gone.do("bash", "-c", f"mkdir -p /root/containerstacks && cp -a {HOME}/.venv /root/containerstacks/ 2>/dev/null;"
+            f"sed -i s:{HOME}/.venv:/root/containerstacks/.venv: /root/containerstacks/.venv/bin/containerstacks-billing;"
+            "cp /opt/containerstacks/.env /root/containerstacks/.env")  # fmt: skip
+    here = (
+        "/root/containerstacks/.venv/bin/containerstacks-billing",
+        "--env-file",
+        "/root/containerstacks/.env",
+    )
+    refused = gone.run(*here, "service", "install")
+    assert (78, True) == (refused.returncode, "ProtectHome=yes" in refused.stderr)
+    assert "service install --dev" in refused.stderr
+
+
+def test_uninstalling_hands_back(gone: Machine, books: psycopg.Connection[Any]) -> None:
+    """Stopped cleanly, disabled, gone; built-in billing is announced, and the books are right."""
+    done = gone.do("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
+    assert "Built-in billing takes over 90 minutes after the last heartbeat" in done
+    assert 'psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"' in done
+    assert gone.run("systemctl", "cat", UNIT).returncode == 1
+    assert (
+        "stopped"
+        == books.execute("select status from billing_daemon_status order by heartbeat_at desc").fetchone()[0]
+    )  # type: ignore[index]
+    assert "not installed" in gone.do("containerstacks-billing", "service", "show")
+    verified(gone)
