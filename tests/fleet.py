@@ -130,8 +130,8 @@ class Fleet:
     def set(self, instance: UUID, **columns: Any) -> None:
         """Change columns of an instance as the host does: status, plan_id, organization_id, label, last_billed_at."""
         for column, value in columns.items():
-            value = str(value) if column == "plan_id" else value
-            self.conn.execute(f"update vps_instances set {column} = %s where id = %s", (value, instance))
+            written = str(value) if column == "plan_id" else value
+            self.conn.execute(f"update vps_instances set {column} = %s where id = %s", (written, instance))
 
     def delete(self, instance: UUID) -> None:
         """Delete an instance."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-
 from tests import daemons
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -8,9 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.fleet import Fleet
 
 from containerstacks_billing.billing.run import Outcome
-from tests.fleet import Fleet
+from containerstacks_billing.process.forecasts import Limits
+from containerstacks_billing.process.rehearse import rehearse
 
 
 @pytest.fixture
@@ -195,3 +197,18 @@ def test_debts_pass_to_the_wallet_that_replaces_a_deleted_one(fleet: Fleet) -> N
 
     assert [("01 00:00", "01 02:00", "0.02", "billed")] == fleet.charges()
     assert (Decimal("0.98"), Decimal(0)) == fleet.balance(organization)
+
+
+def test_a_dry_run_marks_no_damage(fleet: Fleet) -> None:
+    """The unique key refuses a restored watermark in a rehearsal too; what the worker learns from it is not kept."""
+    organization = fleet.organization("10.00")
+    web = fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(3)
+    fleet.bill()
+    fleet.set(web, last_billed_at=fleet.now - timedelta(hours=3), rated_until=fleet.now - timedelta(hours=3))
+    fleet.hours(2)
+    before = fleet.rows("select last_billed_at, rated_until from vps_instances")
+    found = rehearse(fleet.order(), Limits())
+
+    assert before == fleet.rows("select last_billed_at, rated_until from vps_instances")
+    assert Outcome.COMPLETED == found.outcome

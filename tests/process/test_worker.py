@@ -8,9 +8,9 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.fleet import Fleet
 
 from containerstacks_billing.billing.run import Outcome
-from tests.fleet import Fleet
 
 _REFUSALS = {
     "a trigger that raises": """

@@ -28,7 +28,8 @@ class Outcome(StrEnum):
 class Terms:
     """The settings that decide what is charged, fixed for one run.
 
-    `billable_statuses` is `("*",)` when every status is billed; `max_catch_up_hours` bounds what one instance may have due.
+    `billable_statuses` is `("*",)` when every status is billed; `max_catch_up_hours` bounds what one instance may
+    have due.
     """
 
     billable_statuses: tuple[str, ...] = ("running",)
@@ -43,8 +44,8 @@ class Terms:
 class Batch:
     """What one transaction charges: the organizations of a range, or a slice of one organization's instances.
 
-    Both ends belong to the range. A slice holds only instances of one large organization, whose wallet covered all of it
-    when the run was planned.
+    Both ends belong to the range. A slice holds only instances of one large organization, whose wallet covered all
+    of it when the run was planned.
     """
 
     number: int

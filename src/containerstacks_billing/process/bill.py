@@ -43,7 +43,8 @@ from containerstacks_billing.process.worker import Charge, NoteDamage, Work, wor
 class Order:
     """What is asked for: one run on one database.
 
-    `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give them.
+    `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give
+    them.
     `confirm` is called under the lease, before the run opens; what it raises ends the order and nothing is charged.
     `waiting` is called once, with a sentence, when the lease is not free at once, `opened` when the run's row stands,
     `progressed` with the plan and after each batch, by its worker. `stopping` ends the run after the batches under way.
@@ -81,9 +82,9 @@ def terms_of(settings: Settings) -> Terms:
 def bill(order: Order) -> RunResult:
     """Charge everything that is due, once.
 
-    Raises LeaseNotObtained when another biller keeps the lease, LeaseLost when one took it over, DatabaseUnavailable when the
-    database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the run ends with
-    an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
+    Raises LeaseNotObtained when another biller keeps the lease, LeaseLost when one took it over, DatabaseUnavailable
+    when the database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the
+    run ends with an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
     """
     with translated(order.conninfo), connect(order.conninfo, purpose="billing") as connection:
         if problem := expected_schema_problem(connection):
@@ -189,7 +190,7 @@ class _Tally:
         self._progress = Progress(0, sum(batch.instances for batch in batches), 0, len(batches), Decimal(0))
         progressed(self._progress)
 
-    def add(self, batch: Batch, result: BatchResult) -> None:
+    def add(self, _: Batch, result: BatchResult) -> None:
         with self._lock:
             self._progress = replace(
                 self._progress,

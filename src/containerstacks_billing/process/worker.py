@@ -1,7 +1,7 @@
 """A worker: one thread, one connection, one batch after another.
 
-It sorts what a batch can meet by what has to happen next. Whatever that is, the batch starts again from the rows, under a
-number of its own: after a COMMIT whose answer was lost the first attempt may have charged everything, and then the
+It sorts what a batch can meet by what has to happen next. Whatever that is, the batch starts again from the rows, under
+a number of its own: after a COMMIT whose answer was lost the first attempt may have charged everything, and then the
 second finds nothing due.
 """
 
@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import psycopg
 
@@ -84,7 +85,7 @@ class _Hand:
         self._shared = shared
         self._connection: Connection | None = None
 
-    def __enter__(self) -> _Hand:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,10 +120,10 @@ class _Hand:
         raise self._given_up(batch, last)
 
     def _note_damage(self, batch: Batch, error: psycopg.Error) -> bool:
-        """When a charge was refused as a second copy, mark what stands behind its own charges; False for other errors."""
+        """After a second copy was refused, mark what stands behind its own charges; False for other errors."""
         if self._connection is None or not isinstance(error, psycopg.errors.UniqueViolation):
             return False
-        note_damage(self._connection, self._shared.run, batch)
+        self._shared.note_damage(self._connection, self._shared.run, batch)
         return True
 
     def _drop_if_broken(self) -> None:
