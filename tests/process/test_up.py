@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from tests.daemons import eventually
 from tests.process.conftest import Command
 
 from containerstacks_billing.postgres.embedded import EmbeddedServer
@@ -29,13 +37,12 @@ def test_up_bills_a_demo_fleet_once(server_of_up: EmbeddedServer, command: Comma
     (tmp_path / ".env").chmod(0o666)
     elsewhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
     first = command("up", "--once", environment=elsewhere)
-    second = command("up", environment=elsewhere)
+    second = command("up", "--once", environment=elsewhere)
 
     assert (0, 0) == (first.returncode, second.returncode), first.stderr + second.stderr
     assert "Run 1 completed: 12 instances charged for 55.8 hours." in first.stdout
     assert "Amount      2.63945204 USD exactly: 2.61 debited, 0.02945204 carried on" in first.stdout
     assert "Run 2 completed: 0 charged, all already billed." in second.stdout
-    assert "The daemon and the status page will start here." in second.stdout
     assert all(len(line) <= 80 for line in (first.stdout + second.stdout).splitlines())
     (tmp_path / ".env").unlink()
     assert 0 == command("verify").returncode
@@ -64,3 +71,39 @@ def test_verbs_without_a_database_find_that_of_up(server_of_up: EmbeddedServer, 
     status = command("status", "--json")
     assert "using the embedded database in" in status.stderr
     assert "completed" == json.loads(status.stdout)["lastRun"]["outcome"]
+
+
+def test_up_runs_daemon_and_status_page_until_it_is_stopped(tmp_path: Path) -> None:
+    """Both answer, the daemon's heartbeat is there; SIGINT ends them, and the server that was started for them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    state = tmp_path / "state"
+    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONTAINERSTACKS_BILLING_STATE": str(state)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "containerstacks_billing", "up", "--port", str(port)],
+        cwd=tmp_path, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            lines = iter(process.stdout.readline, "")
+            assert any("Daemon and application side are running" in line for line in lines), (
+                process.stderr.read()
+            )
+            token = next(line for line in lines if "Sign in with" in line).split()[3]
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/api/health/billing-daemon",
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            health = eventually(lambda: _running_daemon(request))
+            assert 0 <= health["instancesBilled"]
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+    assert (0, True) == (process.returncode, "Stopping." in rest)
+    assert not EmbeddedServer(state).status().running
+
+
+def _running_daemon(request: urllib.request.Request) -> dict[str, Any] | None:
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        daemon: dict[str, Any] = json.load(answer)["daemon"]
+    return daemon if daemon["status"] == "running" else None

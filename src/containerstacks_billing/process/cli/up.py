@@ -18,6 +18,7 @@ _EXAMPLES = """
 Examples:
   containerstacks-billing up --once      make, bill, show
   containerstacks-billing up --once      again: 0 charged, all already billed
+  containerstacks-billing up             the same, then daemon and status page
 
 \b
 The embedded database is for trying the product. DATABASE_URL and .env are
@@ -37,16 +38,19 @@ _TRY_NEXT = (
 def up(
     ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Stop after showing the result.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the status page.")] = 3001,
 ) -> None:
-    """Bill a small demo fleet on an embedded PostgreSQL.
+    """Bill a small demo fleet on an embedded PostgreSQL, then run the services.
 
     The first time it creates the database, its tables and a demo fleet with a few hours due. Repeating it
-    is harmless: only hours that became due meanwhile are charged.
+    is harmless: only hours that became due meanwhile are charged. Daemon and status page then run until
+    Ctrl-C, which stops everything that was started here.
     """
     given = ctx.find_object(GlobalOptions) or GlobalOptions()
     if given.flags.get("DATABASE_URL"):
         raise typer.BadParameter("up works on its own embedded database; --database-url goes with run.")
     from containerstacks_billing.billing.settings import settings_from
+    from containerstacks_billing.postgres.embedded import EmbeddedServer, default_directory
     from containerstacks_billing.process import logs
     from containerstacks_billing.process.bill import Order, terms_of
     from containerstacks_billing.process.cli import render
@@ -55,13 +59,36 @@ def up(
     level = given.flags.get("LOG_LEVEL")
     settings = settings_from({"LOG_LEVEL": level} if level else {})
     logs.configure(settings.log_level)
+    was_running = EmbeddedServer(default_directory()).status().running
     conninfo = _prepare(render.stderr())
     order = Order(conninfo, terms_of(settings), "up", holder(), wait_seconds=90)
     finished, code = bill_and_watch(order)
     _show(render.stdout(), conninfo, finished)
     if code == 0 and not once:
-        render.stdout().print("\nThat is all for now. The daemon and the status page will start here.")
+        code = _run_services(render.stdout(), conninfo, port)
+        if not was_running:
+            EmbeddedServer(default_directory()).stop()
     raise typer.Exit(code)
+
+
+def _run_services(console: Console, conninfo: str, port: int) -> int:
+    """Run daemon and application side until Ctrl-C; return the exit code."""
+    import secrets
+
+    from containerstacks_billing.postgres.embedded import default_directory
+    from containerstacks_billing.process.interruption import interruptible
+    from containerstacks_billing.process.together import together, wait_for_end
+
+    token = secrets.token_urlsafe(24)
+    environment = {"DATABASE_URL": conninfo, "ADMIN_TOKEN": token, "PORT": str(port)}
+    with interruptible() as asked, together(default_directory(), environment, port) as children:
+        console.print("\nDaemon and application side are running; Ctrl-C stops them.")
+        console.print(f"  Status page   http://127.0.0.1:{port}/status")
+        console.print(f"  Sign in with  {token}  (for this session)")
+        console.print(f"  Logs          {children[0].log.parent}", soft_wrap=True)
+        problem = wait_for_end(children, asked.stopping)
+        console.print("Stopping." if problem is None else f"Stopping: {problem}", soft_wrap=True)
+    return 0 if problem is None else 1
 
 
 def _prepare(remarks: Console) -> str:
