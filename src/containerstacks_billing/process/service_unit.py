@@ -107,7 +107,7 @@ def _service(unit: Unit) -> str:
             "NotifyAccess=main",
             "WatchdogSec=120",
         ]
-    lines += [f"User={unit.user}", f"WorkingDirectory={_quoted(unit.directory)}", *_env_file(unit)]
+    lines += [f"User={unit.user}", f"WorkingDirectory={_specified(unit.directory)}", *_env_file(unit)]
     lines += [f"ExecStart={_command(unit.executable)} {'serve' if unit.serves else 'daemon'}"]
     if not unit.serves:
         lines += ["# Reads the configuration again.", "ExecReload=/bin/kill -HUP $MAINPID"]
@@ -168,8 +168,8 @@ def _quoted(path: Path) -> str:
 
 
 def _command(path: Path) -> str:
-    """Write a path in a command line, where $ begins a variable too."""
-    return _escaped(_specified(path).replace("$", "$$"))
+    """Write the program of a command line, in which systemd expands no variable."""
+    return _escaped(_specified(path))
 
 
 def _assignment(key: str, path: Path) -> str:
