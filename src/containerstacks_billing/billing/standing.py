@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from containerstacks_billing.billing.failover import INTERVAL
+from containerstacks_billing.billing.failover import INTERVAL, host_bills
 from containerstacks_billing.billing.health import Biller, Health, biller, run_is_late
 from containerstacks_billing.billing.status import RunRecord
 
@@ -117,9 +117,18 @@ def judge(health: Health, failover_after: timedelta) -> Judgement:
         if not is_running(health):
             headline, text = (
                 "The billing daemon needs attention",
-                "It is alive, so built-in billing stands by. See below.",
+                "It is alive, so nobody takes over. What is the matter stands below.",
             )
     return Judgement(tone, headline, text, tuple(worst))
+
+
+def successor(health: Health, switch: str) -> str:
+    """Say who takes over when the daemon falls silent: BUILT_IN_BILLING and the host's own scheduler decide it."""
+    if switch == "off":
+        return "Counts as silent, and nobody takes over,"
+    if switch == "auto" and host_bills(health.failover):
+        return "The host’s own billing takes over"
+    return "Built-in billing takes over"
 
 
 def is_running(health: Health) -> bool:
@@ -155,7 +164,7 @@ def _headline(health: Health, who: Biller, minutes: int, never: bool) -> tuple[T
         return (
             Tone.GOOD,
             "The billing daemon is on duty",
-            "It bills every hour. Built-in billing stands by and does nothing.",
+            "It is alive and bills on schedule, so nobody else does.",
         )
     if who is Biller.BUILT_IN:
         return (

@@ -34,6 +34,11 @@ class Chart:
     highest: Decimal
 
     @property
+    def ended(self) -> int:
+        """How many of the runs came to an end."""
+        return sum(bar.run.outcome is not None for bar in self.bars)
+
+    @property
     def completed(self) -> int:
         """How many of the runs completed."""
         return sum(bar.outcome == "completed" for bar in self.bars)

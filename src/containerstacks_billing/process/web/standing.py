@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from containerstacks_billing.billing.errors import BillingError
+from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable, LoginRefused
 from containerstacks_billing.billing.health import Biller, Health, biller
 from containerstacks_billing.billing.standing import (
     Details,
@@ -15,6 +15,7 @@ from containerstacks_billing.billing.standing import (
     is_running,
     judge,
     next_run,
+    successor,
 )
 from containerstacks_billing.postgres.standing import read_details
 from containerstacks_billing.process.web.context import Context
@@ -38,6 +39,7 @@ class Standing:
     biller: Biller | None = None
     running: bool = False
     next_run: datetime | None = None
+    successor: str = ""
     built_in: str | None = None
 
     @property
@@ -48,22 +50,29 @@ class Standing:
             timeless = replace(health.failover, now=_NO_TIME)
             holder = replace(health.lease, seconds_left=0.0)
             health = replace(health, failover=timeless, lease=holder)
-        return health, self.details, self.judgement, self.biller, self.running, self.next_run, self.built_in
+        return (
+            health,
+            self.details,
+            self.judgement,
+            self.biller,
+            self.running,
+            self.next_run,
+            self.successor,
+            self.built_in,
+        )
 
 
-_UNREADABLE = Judgement(
-    Tone.BAD,
-    "Billing cannot be seen",
-    "The database does not answer, so nobody can say who bills.",
-    (
-        Notice(
-            Tone.BAD,
-            "The database does not answer",
-            "This page looks again by itself. The daemon goes on as soon as it can, and no hour is lost.",
-            "containerstacks-billing doctor",
-        ),
-    ),
-)
+def _unreadable(error: BillingError) -> Judgement:
+    """Say that nothing can be said, and not why: the answers of a database name what is nobody's business."""
+    away = isinstance(error, (DatabaseUnavailable, LoginRefused))
+    title = "The database does not answer" if away else "The database could not be read"
+    what = "This page looks again by itself. The daemon goes on as soon as it can, and no hour is lost."
+    return Judgement(
+        Tone.BAD,
+        "Billing cannot be seen",
+        f"{title}, so nobody can say who bills.",
+        (Notice(Tone.BAD, title, what, "containerstacks-billing doctor"),),
+    )
 
 
 class Look:
@@ -81,8 +90,9 @@ class Look:
         try:
             health = self._context.readings.health()
             details = self._details.get()
-        except BillingError:
-            return Standing(datetime.now(UTC), _UNREADABLE, failover_after, interval, settings.currency)
+        except BillingError as error:
+            said = _unreadable(error)
+            return Standing(datetime.now(UTC), said, failover_after, interval, settings.currency)
         built_in = self._context.built_in
         look = built_in.last_look if built_in else None
         who = biller(health, failover_after)
@@ -96,6 +106,7 @@ class Look:
             details=details,
             biller=who,
             running=is_running(health),
+            successor=successor(health, settings.built_in_billing),
             next_run=next_run(health, who, interval),
             built_in=look.verdict.sentence if look else None,
         )

@@ -1,0 +1,121 @@
+"""What the page says first, from what the tables say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from containerstacks_billing.billing.failover import Reading
+from containerstacks_billing.billing.health import Biller, DaemonRow, Health, Lease
+from containerstacks_billing.billing.standing import Tone, judge, next_run, successor
+from containerstacks_billing.billing.status import RunRecord
+
+NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+NINETY = timedelta(minutes=90)
+
+
+def run(outcome: str | None = "completed") -> RunRecord:
+    at = NOW - 20 * MINUTE
+    ended = at if outcome else None
+    return RunRecord(
+        1, outcome, "daemon", "h", None, at, at, ended, 1, 1, 1, Decimal(1), Decimal(1), 0, 0, 0, 1, 1.0, None
+    )
+
+
+def health(heartbeat: timedelta | None = MINUTE, ran: timedelta = 20 * MINUTE, **facts: object) -> Health:
+    """A daemon that was heard of a while ago and ran a while ago."""
+    beat = NOW - heartbeat if heartbeat is not None else None
+    row = DaemonRow("d", "running", None, NOW - ran, True, 1, Decimal(1), Decimal(1), NOW, beat, None)
+    known = {"last_finished": run(), "last_successful": run(), **facts}
+    return Health(Reading(NOW, beat), row, **known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "tone", "headline", "notices"),
+    [
+        (Health(Reading(NOW)), Tone.QUIET, "Waiting for the first run", []),
+        (health(), Tone.GOOD, "The billing daemon is on duty", []),
+        (
+            health(in_progress=run(None), lease=Lease("h", 20.0)),
+            Tone.BUSY,
+            "The billing daemon is billing now",
+            [],
+        ),
+        (
+            health(in_progress=run(None)),
+            Tone.WARNING,
+            "The billing daemon needs attention",
+            ["A run was left open"],
+        ),
+        (
+            health(last_finished=run("failed")),
+            Tone.BAD,
+            "The billing daemon needs attention",
+            ["The last run failed"],
+        ),
+        (
+            health(last_finished=run("held")),
+            Tone.BAD,
+            "The billing daemon needs attention",
+            ["The last run was held"],
+        ),
+        (
+            health(ran=NINETY),
+            Tone.WARNING,
+            "The billing daemon needs attention",
+            ["The daemon hasn’t run in 90+ minutes"],
+        ),
+        (
+            health(NINETY, NINETY),
+            Tone.BAD,
+            "Nobody is billing",
+            ["The daemon hasn’t run in 90+ minutes"],
+        ),
+    ],
+    ids=["first", "well", "busy", "left open", "failed", "held", "late", "nobody"],
+)
+def test_the_headline_says_who_bills_and_the_notices_what_is_the_matter(
+    seen: Health, tone: Tone, headline: str, notices: list[str]
+) -> None:
+    """One headline, one tone, and nothing is the matter without a notice."""
+    said = judge(seen, NINETY)
+    assert (tone, headline) == (said.tone, said.headline)
+    assert notices == [notice.title for notice in said.notices]
+
+
+def test_built_in_billing_that_has_taken_over_is_a_warning_and_no_alarm() -> None:
+    """No hour is lost, so nobody has to be woken."""
+    seen = health(100 * MINUTE, 110 * MINUTE)
+    seen = replace(seen, failover=replace(seen.failover, last_run_at=NOW - 9 * MINUTE))
+    said = judge(seen, NINETY)
+    assert (Tone.WARNING, "Built-in billing has taken over") == (said.tone, said.headline)
+    assert ["Built-in billing provides automatic failover." in notice.text for notice in said.notices] == [
+        True
+    ]
+
+
+def test_the_next_run_is_the_billers() -> None:
+    """What the daemon announced, else an hour after its last; the built-in's own hour; nobody's never."""
+    hour = timedelta(hours=1)
+    seen = health()
+    assert seen.daemon is not None
+    announced = replace(seen, daemon=replace(seen.daemon, next_run_at="2026-03-01T13:00:00+00:00"))
+    nonsense = replace(seen, daemon=replace(seen.daemon, next_run_at="tomorrow"))
+    taken = replace(seen, failover=replace(seen.failover, last_run_at=NOW - 9 * MINUTE))
+    assert NOW + 40 * MINUTE == next_run(announced, Biller.DAEMON, hour)
+    assert NOW + 40 * MINUTE == next_run(nonsense, Biller.DAEMON, hour)
+    assert NOW + 51 * MINUTE == next_run(taken, Biller.BUILT_IN, hour)
+    assert next_run(announced, Biller.NOBODY, hour) is None
+
+
+def test_who_takes_over_depends_on_the_setting_and_the_host() -> None:
+    """The page promises no failover that would not happen."""
+    hosted = replace(health(), failover=Reading(NOW, NOW, host_debit_at=NOW))
+    assert "Built-in billing takes over" == successor(health(), "auto")
+    assert "The host’s own billing takes over" == successor(hosted, "auto")
+    assert "Built-in billing takes over" == successor(hosted, "on")
+    assert "nobody takes over" in successor(health(), "off")
