@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap
+from psycopg.types.datetime import TimestamptzLoader
 
 from containerstacks_billing.billing.redaction import redact
 from containerstacks_billing.postgres.conninfo import describe, read, transport_warning
@@ -50,6 +54,27 @@ _TRANSPORT = {
 }
 
 
+class _InstantLoader(TimestamptzLoader):
+    """Reads instants in UTC, whatever time zone the session is in.
+
+    Python subtracts and adds two times of one zone by the clock on the wall. In the night when clocks change, a
+    heartbeat would be an hour older or younger than it is, and the next run an hour early or late.
+    """
+
+    def load(self, data: Buffer) -> datetime:
+        return super().load(data).astimezone(UTC)
+
+
+class _Reading:
+    """How values of the database become values of Python, on every connection of ours."""
+
+    adapters = AdaptersMap(psycopg.adapters)
+    connection = None
+
+
+_Reading.adapters.register_loader("timestamptz", _InstantLoader)
+
+
 def connect(conninfo: str, *, purpose: Purpose) -> Connection:
     """Open an autocommit connection for a purpose; what the connection string sets itself is kept.
 
@@ -72,7 +97,7 @@ def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
     several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
     if several and purpose != "reading":
         defaults["target_session_attrs"] = "read-write"
-    return {**defaults, **parameters, "autocommit": True, "prepare_threshold": None}
+    return {**defaults, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Reading()}
 
 
 def transaction_bounds(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
