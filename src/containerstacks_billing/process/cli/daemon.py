@@ -14,7 +14,7 @@ TITLE = "billing-daemon (containerstacks)"
 _EXAMPLES = """
 \b
 Examples:
-  containerstacks-billing daemon              in the foreground, as systemd does
+  containerstacks-billing daemon            in the foreground, as systemd does
   containerstacks-billing daemon --interval 30
   kill -TERM PID     complete the current run and stop; a second one, later
                      than a second after the first, stops after a batch
