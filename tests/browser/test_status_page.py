@@ -158,6 +158,8 @@ def test_news_appear_without_a_reload(conn: psycopg.Connection[Any], visit: Visi
         page.evaluate("window.stays = true")
         page.get_by_text("As a table").click()
         page.get_by_text("As a table").focus()
+        assert [] == findings(page)
+        one.picture("runs-as-a-table-light-wide")
 
         scenes.run(fleet, fleet.now, None, batches=2)
         scenes.lease(fleet)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 from tests.browser import scenes
-from tests.process.web import ADMIN_TOKEN, client_of
+from tests.process.web import ADMIN_TOKEN, client_of, serving
 
 from containerstacks_billing.billing.errors import DatabaseUnavailable
 from containerstacks_billing.process.web import sessions, stream, writing
+from containerstacks_billing.process.web.server import SHUTDOWN_SECONDS
 from containerstacks_billing.process.web.sessions import Sessions
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
@@ -143,3 +146,17 @@ def test_instants_are_utc_in_a_text_that_scripts_can_read() -> None:
     assert 'datetime="2026-03-01T12:20:00Z"' in text
     assert 'title="2026-03-01 12:20:00 UTC">01 Mar 2026, 12:20 UTC<' in text
     assert ">1:30:00<" in writing.countdown(NOW + timedelta(minutes=90), NOW)
+
+
+def test_a_server_that_stops_does_not_wait_for_who_looks_on(conn: psycopg.Connection[Any]) -> None:
+    """A stream is open when the server is told to end; it ends the stream, and is gone well before its patience is over."""
+    with serving(scenes.fleet_of(conn).conninfo) as address:
+        looking = http.client.HTTPConnection(*address, timeout=30)
+        looking.request("GET", "/status/events")
+        answer = looking.getresponse()
+        assert (200, "text/event-stream; charset=utf-8") == (answer.status, answer.getheader("Content-Type"))
+        assert b"retry: 2000\n" == answer.readline()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < SHUTDOWN_SECONDS / 2
+    assert b'"admin": false' in answer.read()
+    looking.close()

@@ -10,7 +10,9 @@ from containerstacks_billing.billing.status import RunRecord
 
 WIDTH = 960
 HEIGHT = 120
-SLOTS = 48
+LONGEST = 48
+# Fewer runs than this leave room to their left instead of growing broader.
+SLOTS = 12
 _SMALLEST = 3.0
 
 
@@ -46,10 +48,11 @@ class Chart:
 
 def chart_of(runs: Sequence[RunRecord], *, figures: bool) -> Chart:
     """Draw runs that come newest first. A run that billed nothing still shows, and a failed one is never small."""
-    shown = list(reversed(runs[:SLOTS]))
+    shown = list(reversed(runs[:LONGEST]))
     highest = max((run.amount for run in shown if run.amount.is_finite()), default=Decimal(0))
-    slot = WIDTH / SLOTS
-    first = SLOTS - len(shown)
+    slots = max(len(shown), SLOTS)
+    slot = WIDTH / slots
+    first = slots - len(shown)
     bars = []
     for number, run in enumerate(shown, start=first):
         share = float(run.amount / highest) if highest > 0 and run.amount.is_finite() else 0.0
