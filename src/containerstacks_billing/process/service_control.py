@@ -12,8 +12,9 @@ from containerstacks_billing.billing.errors import WorkFailed
 
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 _ANSWER_SECONDS = 15
-# A start waits until the daemon is ready, a stop until the current billing cycle is completed.
-_PATIENCE_SECONDS = 420
+# A start waits until the daemon is ready, a stop until the current billing cycle is completed, for which the daemon
+# asks systemd for more time as long as batches are committed.
+_PATIENCE_SECONDS = 3600
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus", "ExecMainCode", "MainPID",
     "NRestarts", "StatusText", "WatchdogUSec", "MemoryCurrent", "FragmentPath", "ActiveEnterTimestamp",

@@ -45,8 +45,13 @@ def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves:
 
 
 def _this_command() -> Path:
-    """Return the script beside this interpreter, through no link: it names the environment it belongs to."""
-    return Path(sys.executable).parent / "containerstacks-billing"
+    """Return the script beside this interpreter, through no link: it names the environment it belongs to.
+
+    An installation without an environment of its own may keep it elsewhere, where the PATH finds it.
+    """
+    beside = Path(sys.executable).parent / "containerstacks-billing"
+    found = None if beside.exists() else shutil.which("containerstacks-billing")
+    return Path(found).absolute() if found else beside
 
 
 def _home_of(executable: Path) -> Path:
