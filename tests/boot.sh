@@ -37,6 +37,9 @@ booted() {
 
 command -v systemd-nspawn >/dev/null || refuse 'systemd-nspawn is missing: apt-get install systemd-container'
 [ "$(id -u)" -eq 0 ] || refuse 'only root can start a container'
+# Two containers in one control group would end each other's processes, so there is one at a time.
+exec 9>/var/tmp/containerstacks-machine.lock
+flock --timeout 900 9 || refuse 'another container of these tests is still running'
 mkdir -p "$layers" "$root"
 trap end EXIT
 mount -t tmpfs -o size=2g tmpfs "$layers" 2>/dev/null || refuse 'a file system in memory may not be mounted here'

@@ -152,7 +152,7 @@ def test_verbs_and_options_exist(page: Path) -> None:
         assert {word for word in words if word.startswith("--")} <= options, line
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def machine() -> Iterator[Machine]:
     scratch = Path(tempfile.mkdtemp(prefix="containerstacks-machine-", dir="/var/tmp"))
     try:

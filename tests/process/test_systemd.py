@@ -1,14 +1,16 @@
 """The service under a real systemd, from its installation to its end, as an operator lives with it.
 
-The tests stand in the order of a service's life and share one machine: each leaves the service running, or says so.
+The steps stand in the order of a service's life and share one machine: each leaves the service running, or says so.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,6 @@ from tests.daemons import compress, eventually
 from tests.fleet import Fleet
 from tests.machine_room import DATABASE_URL, HOME, UNIT, Machine, Refused, booted
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("systemd")]
 ENV = f"""\
 # The file of the host application.
 DATABASE_URL="{DATABASE_URL}"
@@ -32,7 +33,7 @@ SHORT = "[Service]\nRestartSec=300ms\nWatchdogSec=4\nTimeoutAbortSec=2\n"
 INSTALL = ("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "install")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def machine() -> Iterator[Machine]:
     scratch = Path(tempfile.mkdtemp(prefix="containerstacks-machine-", dir="/var/tmp"))
     try:
@@ -44,16 +45,15 @@ def machine() -> Iterator[Machine]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@pytest.fixture
-def books(machine: Machine) -> Iterator[psycopg.Connection[Any]]:
+@contextmanager
+def books_of(machine: Machine) -> Iterator[psycopg.Connection[Any]]:
     """The books; what the service logged is shown beside a failure."""
     with psycopg.connect(machine.conninfo, autocommit=True) as connection:
         yield connection
     print(machine.do("journalctl", "-u", UNIT, "--no-pager", "-n", "60"))
 
 
-@pytest.fixture(scope="module")
-def fleet(machine: Machine) -> Fleet:
+def a_fleet(machine: Machine) -> Fleet:
     """Three instances of two organizations, five hours old, by a clock that goes on from now."""
     with psycopg.connect(machine.conninfo, autocommit=True) as connection:
         fleet = Fleet(connection, at=datetime.now(UTC) - timedelta(hours=5))
@@ -106,7 +106,7 @@ def is_active(machine: Machine) -> bool:
     return machine.unit("ActiveState") == "active"
 
 
-def test_installing_refuses_what_could_not_start(machine: Machine, fleet: Fleet) -> None:
+def installing_refuses_what_could_not_start(machine: Machine, fleet: Fleet) -> None:
     """Nothing is written while the user, the right to enter or the configuration is missing, and each is named."""
     machine.write(f"{HOME}/.env", ENV, "600")
     refused = machine.run(*INSTALL)
@@ -121,7 +121,7 @@ def test_installing_refuses_what_could_not_start(machine: Machine, fleet: Fleet)
     assert machine.run("test", "-e", f"/etc/systemd/system/{UNIT}").returncode == 1
 
 
-def test_installing_starts_a_daemon_that_bills(
+def installing_starts_a_daemon_that_bills(
     machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
 ) -> None:
     """One command; afterwards systemd shows the last run, as a user without rights over a file only root may read."""
@@ -149,7 +149,7 @@ def test_installing_starts_a_daemon_that_bills(
     assert "canary-5d1c6a" not in machine.log()
 
 
-def test_the_units_are_whole_and_confined(machine: Machine) -> None:
+def the_units_are_whole_and_confined(machine: Machine) -> None:
     """Systemd finds nothing to remark, and what is left to attack is little."""
     assert (
         ""
@@ -163,7 +163,7 @@ def test_the_units_are_whole_and_confined(machine: Machine) -> None:
     }
 
 
-def test_a_reload_reads_the_configuration_again(machine: Machine) -> None:
+def a_reload_reads_the_configuration_again(machine: Machine) -> None:
     """With a file that the service may read; what systemd hands over is a copy of the start, so it takes a restart."""
     machine.do("chown", "containerstacks-billing:", f"{HOME}/.env")
     machine.do(*INSTALL)
@@ -174,7 +174,7 @@ def test_a_reload_reads_the_configuration_again(machine: Machine) -> None:
     assert is_active(machine)
 
 
-def test_a_stop_in_the_middle_completes_the_cycle(
+def a_stop_in_the_middle_completes_the_cycle(
     machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
 ) -> None:
     """A run that has begun is completed before the service ends, with success."""
@@ -199,7 +199,7 @@ def test_a_stop_in_the_middle_completes_the_cycle(
     machine.do("systemctl", "start", UNIT)
 
 
-def test_a_killed_daemon_is_started_again_and_charges_nothing_twice(
+def a_killed_daemon_is_started_again_and_charges_nothing_twice(
     machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
 ) -> None:
     """In the middle of a batch, with the worst of all signals."""
@@ -219,7 +219,7 @@ def test_a_killed_daemon_is_started_again_and_charges_nothing_twice(
     assert "restarted the service" in doctor(machine)["restarts"]["message"]
 
 
-def test_a_daemon_that_hangs_is_ended_by_the_watchdog(machine: Machine) -> None:
+def a_daemon_that_hangs_is_ended_by_the_watchdog(machine: Machine) -> None:
     """Frozen from outside: it feeds nobody, systemd ends it and starts another."""
     before = machine.unit("MainPID")
     machine.do("systemctl", "kill", "--signal=STOP", UNIT)
@@ -227,7 +227,7 @@ def test_a_daemon_that_hangs_is_ended_by_the_watchdog(machine: Machine) -> None:
     assert "Watchdog timeout" in machine.do("journalctl", "-u", UNIT, "--no-pager")
 
 
-def test_the_error_filter_shows_exactly_the_errors(machine: Machine, books: psycopg.Connection[Any]) -> None:
+def the_error_filter_shows_exactly_the_errors(machine: Machine, books: psycopg.Connection[Any]) -> None:
     """A database that goes away is one error and no page of them; information never appears there."""
     machine.do("systemctl", "stop", "books")
     machine.says("The heartbeat could not be written")
@@ -240,122 +240,170 @@ def test_the_error_filter_shows_exactly_the_errors(machine: Machine, books: psyc
     assert sorted(every) == sorted(errors)
 
 
-@pytest.fixture(scope="module")
-def gone(machine: Machine) -> Machine:
-    """The database has gone and comes back by the operator's hand."""
+def the_database_returns(machine: Machine) -> None:
+    """It has gone, and comes back by the operator's hand."""
+    machine.run("systemctl", "reset-failed", "books")
     machine.do("systemd-run", "--quiet", "--unit=books", "--service-type=notify", "-p", "User=postgres", "-p",
                "KillSignal=SIGINT", "/usr/lib/postgresql/15/bin/postgres", "-D", "/var/lib/books", "-k",
                "/run/postgresql", "-c", "fsync=off")  # fmt: skip
-    return machine
 
 
-def test_it_recovers_by_itself(gone: Machine) -> None:
+def it_recovers_by_itself(machine: Machine) -> None:
     """Nobody has to restart it when the database is back."""
-    gone.says("The heartbeat is written again", seconds=60)
-    assert is_active(gone)
+    machine.says("The heartbeat is written again", seconds=60)
+    assert is_active(machine)
 
 
-def test_a_wrong_path_is_explained(gone: Machine) -> None:
+def a_wrong_path_is_explained(machine: Machine) -> None:
     """203/EXEC is not tried for ever, and doctor says which path it is and what to do."""
-    gone.write(f"/etc/systemd/system/{UNIT}.d/wrong.conf",
+    machine.write(f"/etc/systemd/system/{UNIT}.d/wrong.conf",
                f"[Service]\nExecStart=\nExecStart={HOME}/node_modules/.bin/billing daemon\n")  # fmt: skip
-    gone.do("systemctl", "daemon-reload")
-    assert gone.run("systemctl", "restart", UNIT).returncode == 1
-    eventually(lambda: gone.unit("ActiveState") == "failed")
-    assert "203" == gone.unit("ExecMainStatus")
-    found = doctor(gone)
+    machine.do("systemctl", "daemon-reload")
+    assert machine.run("systemctl", "restart", UNIT).returncode == 1
+    eventually(lambda: machine.unit("ActiveState") == "failed")
+    assert "203" == machine.unit("ExecMainStatus")
+    found = doctor(machine)
     assert f"203/EXEC: {HOME}/node_modules does not exist." == found["executable"]["message"]
     assert "service install" in found["executable"]["hint"]
     assert "exit 203 (203/EXEC" in found["service"]["message"]
-    gone.do("rm", f"/etc/systemd/system/{UNIT}.d/wrong.conf")
-    gone.do("systemctl", "daemon-reload")
+    machine.do("rm", f"/etc/systemd/system/{UNIT}.d/wrong.conf")
+    machine.do("systemctl", "daemon-reload")
 
 
-def test_a_bad_configuration_is_not_tried_for_ever(gone: Machine) -> None:
+def a_bad_configuration_is_not_tried_for_ever(machine: Machine) -> None:
     """Exit 78: it stays failed, the log says which key, doctor says the same."""
-    gone.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=soon"), "600")
-    gone.do("systemctl", "reset-failed", UNIT)
-    assert gone.run("systemctl", "restart", UNIT).returncode == 1
-    eventually(lambda: gone.unit("ActiveState") == "failed")
-    assert ("78", "0") == (gone.unit("ExecMainStatus"), gone.unit("NRestarts"))
-    found = doctor(gone)
+    machine.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=soon"), "600")
+    machine.do("systemctl", "reset-failed", UNIT)
+    assert machine.run("systemctl", "restart", UNIT).returncode == 1
+    eventually(lambda: machine.unit("ActiveState") == "failed")
+    assert ("78", "0") == (machine.unit("ExecMainStatus"), machine.unit("NRestarts"))
+    found = doctor(machine)
     assert "BILLING_INTERVAL_MINUTES" in found["configuration"]["message"]
     assert "exit 78 (the configuration" in found["service"]["message"]
-    assert "BILLING_INTERVAL_MINUTES" in gone.do("journalctl", "-u", UNIT, "-n", "20", "--no-pager")
-    gone.write(f"{HOME}/.env", ENV, "600")
-    gone.do("systemctl", "restart", UNIT)
+    assert "BILLING_INTERVAL_MINUTES" in machine.do("journalctl", "-u", UNIT, "-n", "20", "--no-pager")
+    machine.write(f"{HOME}/.env", ENV, "600")
+    machine.do("systemctl", "restart", UNIT)
 
 
-def test_permission_denied_is_explained(gone: Machine) -> None:
+def permission_denied_is_explained(machine: Machine) -> None:
     """A file that the service may not read ends it with 78, and doctor tells who may not read what."""
-    gone.do("chown", "root:root", f"{HOME}/.env")
-    assert gone.run("systemctl", "restart", UNIT).returncode == 1
-    found = doctor(gone)[".env of the unit"]
+    machine.do("chown", "root:root", f"{HOME}/.env")
+    assert machine.run("systemctl", "restart", UNIT).returncode == 1
+    found = doctor(machine)[".env of the unit"]
     assert (
         f"Permission denied: containerstacks-billing may not read {HOME}/.env (mode 0600, of root)."
         == found["message"]
     )
-    gone.do(*INSTALL)
-    assert is_active(gone)
+    machine.do(*INSTALL)
+    assert is_active(machine)
 
 
-def test_what_systemd_reads_differently_is_named(gone: Machine) -> None:
+def what_systemd_reads_differently_is_named(machine: Machine) -> None:
     """An operator's own EnvironmentFile= with a remark behind a value."""
-    gone.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=60 # hourly"), "600")
-    gone.write(f"/etc/systemd/system/{UNIT}.d/env.conf", f"[Service]\nEnvironmentFile={HOME}/.env\n")
-    found = doctor(gone)["EnvironmentFile"]
+    machine.write(f"{HOME}/.env", ENV.replace("MINUTES=60", "MINUTES=60 # hourly"), "600")
+    machine.write(f"/etc/systemd/system/{UNIT}.d/env.conf", f"[Service]\nEnvironmentFile={HOME}/.env\n")
+    found = doctor(machine)["EnvironmentFile"]
     assert "the service gets another BILLING_INTERVAL_MINUTES" in found["message"]
-    gone.do("rm", f"/etc/systemd/system/{UNIT}.d/env.conf")
-    gone.write(f"{HOME}/.env", ENV, "600")
+    machine.do("rm", f"/etc/systemd/system/{UNIT}.d/env.conf")
+    machine.write(f"{HOME}/.env", ENV, "600")
 
 
-def test_the_application_side_is_a_service_too(gone: Machine) -> None:
+def the_application_side_is_a_service_too(machine: Machine) -> None:
     """Installed beside the daemon, it answers, and it ends when told."""
-    gone.do(*INSTALL, "--app")
+    machine.do(*INSTALL, "--app")
     name = "containerstacks-billing-app.service"
-    eventually(lambda: "ok" in gone.run("curl", "-s", "http://127.0.0.1:3001/healthz").stdout.lower(), 30)
+    eventually(lambda: "ok" in machine.run("curl", "-s", "http://127.0.0.1:3001/healthz").stdout.lower(), 30)
     assert (
-        "" == (verified := gone.run("systemd-analyze", "verify", "--man=no", name)).stdout + verified.stderr
+        ""
+        == (verified := machine.run("systemd-analyze", "verify", "--man=no", name)).stdout + verified.stderr
     )
-    gone.do("containerstacks-billing", "service", "uninstall", "--app")
-    assert gone.run("systemctl", "cat", name).returncode == 1
+    machine.do("containerstacks-billing", "service", "uninstall", "--app")
+    assert machine.run("systemctl", "cat", name).returncode == 1
 
 
-def test_a_foreign_unit_is_not_overwritten(gone: Machine) -> None:
+def a_foreign_unit_is_not_overwritten(machine: Machine) -> None:
     """The unit of another program of this name is replaced only when told to, and kept."""
     path = f"/etc/systemd/system/{UNIT}"
-    ours = gone.do("cat", path)
-    gone.write(path, "[Service]\nExecStart=/bin/true\n")
-    assert "was not written by this command" in gone.run(*INSTALL).stderr
-    gone.do(*INSTALL, "--yes")
-    assert "ExecStart=/bin/true" in gone.do("cat", f"{path}.replaced")
-    assert ours == gone.do("cat", path)
+    ours = machine.do("cat", path)
+    machine.write(path, "[Service]\nExecStart=/bin/true\n")
+    assert "was not written by this command" in machine.run(*INSTALL).stderr
+    machine.do(*INSTALL, "--yes")
+    assert "ExecStart=/bin/true" in machine.do("cat", f"{path}.replaced")
+    assert ours == machine.do("cat", path)
 
 
-def test_a_checkout_in_a_home_gets_its_own_unit(gone: Machine) -> None:
-    """The hardened unit does not see /root, and says so; the other one runs there."""
-    gone.do("bash", "-c", f"mkdir -p /root/containerstacks && cp -a {HOME}/.venv /root/containerstacks/ 2>/dev/null;"
-            f"sed -i s:{HOME}/.venv:/root/containerstacks/.venv: /root/containerstacks/.venv/bin/containerstacks-billing;"
-            "cp /opt/containerstacks/.env /root/containerstacks/.env")  # fmt: skip
-    here = (
-        "/root/containerstacks/.venv/bin/containerstacks-billing",
-        "--env-file",
-        "/root/containerstacks/.env",
+def a_checkout_in_a_home_gets_its_own_unit(machine: Machine) -> None:
+    """The hardened unit does not see /root, and says so; the other one runs there, as root."""
+    here = "/root/containerstacks/.venv/bin/containerstacks-billing"
+    machine.do("sh", "-c", f"{HOME}/.venv/bin/python -m venv --without-pip /root/containerstacks/.venv")
+    machine.write(
+        here,
+        "#!/root/containerstacks/.venv/bin/python\nimport glob, sys\n"
+        f"sys.path[:0] = ['{HOME}/src', *glob.glob('{HOME}/.venv/lib/python3*/site-packages')]\n"
+        "from containerstacks_billing.process.cli import main\nmain()\n",
+        "755",
     )
-    refused = gone.run(*here, "service", "install")
+    machine.write(
+        "/root/containerstacks/.env",
+        ENV.replace(DATABASE_URL, DATABASE_URL.replace("//", "//postgres@")),
+        "600",
+    )
+    install = (here, "--env-file", "/root/containerstacks/.env", "service", "install")
+    refused = machine.run(*install)
     assert (78, True) == (refused.returncode, "ProtectHome=yes" in refused.stderr)
     assert "service install --dev" in refused.stderr
+    machine.do(*install, "--dev")
+    assert ("active", "root") == (machine.unit("ActiveState"), machine.unit("User"))
+    assert f"ExecStart={here} daemon" in machine.do("systemctl", "cat", UNIT)
 
 
-def test_uninstalling_hands_back(gone: Machine, books: psycopg.Connection[Any]) -> None:
+def uninstalling_hands_back(machine: Machine, books: psycopg.Connection[Any]) -> None:
     """Stopped cleanly, disabled, gone; built-in billing is announced, and the books are right."""
-    done = gone.do("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
+    done = machine.do("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
     assert "Built-in billing takes over 90 minutes after the last heartbeat" in done
     assert 'psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"' in done
-    assert gone.run("systemctl", "cat", UNIT).returncode == 1
+    assert machine.run("systemctl", "cat", UNIT).returncode == 1
     assert (
         "stopped"
         == books.execute("select status from billing_daemon_status order by heartbeat_at desc").fetchone()[0]
     )  # type: ignore[index]
-    assert "not installed" in gone.do("containerstacks-billing", "service", "show")
-    verified(gone)
+    assert "not installed" in machine.do("containerstacks-billing", "service", "show")
+    verified(machine)
+
+
+LIFE: tuple[Callable[..., None], ...] = (
+    installing_refuses_what_could_not_start,
+    installing_starts_a_daemon_that_bills,
+    the_units_are_whole_and_confined,
+    a_reload_reads_the_configuration_again,
+    a_stop_in_the_middle_completes_the_cycle,
+    a_killed_daemon_is_started_again_and_charges_nothing_twice,
+    a_daemon_that_hangs_is_ended_by_the_watchdog,
+    the_error_filter_shows_exactly_the_errors,
+    the_database_returns,
+    it_recovers_by_itself,
+    a_wrong_path_is_explained,
+    a_bad_configuration_is_not_tried_for_ever,
+    permission_denied_is_explained,
+    what_systemd_reads_differently_is_named,
+    the_application_side_is_a_service_too,
+    a_foreign_unit_is_not_overwritten,
+    a_checkout_in_a_home_gets_its_own_unit,
+    uninstalling_hands_back,
+)
+
+
+@pytest.mark.slow
+def test_the_life_of_a_service(machine: Machine) -> None:
+    """From a refused installation to the removal; the step that fails is named, and what the service logged is shown."""
+    fleet = a_fleet(machine)
+    for step in LIFE:
+        print(f"--- {step.__name__}")
+        wanted = inspect.signature(step).parameters
+        with ExitStack() as stack:
+            given: dict[str, Any] = {"machine": machine}
+            if "fleet" in wanted:
+                given["fleet"] = fleet
+            if "books" in wanted:
+                given["books"] = stack.enter_context(books_of(machine))
+            step(**given)
