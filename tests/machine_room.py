@@ -152,7 +152,9 @@ def booted(scratch: Path) -> Iterator[Machine]:
     ) as process:
         try:
             init = scratch / "init"
-            eventually(lambda: process.poll() is not None or (init.exists() and init.read_text().strip()), 960)
+            eventually(
+                lambda: process.poll() is not None or (init.exists() and init.read_text().strip()), 960
+            )
             if process.poll() is not None:
                 assert process.stderr is not None
                 assert process.returncode == _REFUSED, process.stderr.read()
