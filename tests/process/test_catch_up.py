@@ -102,3 +102,17 @@ def test_a_change_of_policy_ends_a_started_hour_as_it_began(fleet: Fleet) -> Non
         ("01 01:00", "01 03:00", "0.02", "billed"),
         ("01 03:00", "01 04:00", "0.01", "billed"),
     ] == fleet.charges()
+
+
+def test_a_held_instance_is_listed_in_the_run_that_collects_debts(fleet: Fleet) -> None:
+    """One instance was due and is held, one was billed, for its debts: that the numbers are equal says nothing."""
+    organization = fleet.organization("0.00")
+    web = fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(2)
+    fleet.bill()
+    fleet.top_up(organization, "5.00")
+    fleet.hours(73)
+    result = fleet.bill()
+
+    assert (1, 1) == (result.instances_billed, result.held_instances)
+    assert {web: "held"} == fleet.quarantine()

@@ -276,7 +276,7 @@ create index concurrently if not exists vps_billing_cycles_open_debts
 
 -- step: charges that were past due once
 create index concurrently if not exists vps_billing_cycles_former_debts
-    on vps_billing_cycles (organization_id, run_id) where past_due_since is not null;
+    on vps_billing_cycles (run_id, organization_id) where past_due_since is not null;
 
 -- step: the host's own indexes on vps_billing_cycles
 begin;

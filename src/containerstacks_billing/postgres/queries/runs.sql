@@ -106,8 +106,10 @@ update billing_runs set batches_planned = %(batches)s, instances_planned = %(ins
 
 -- name: nothing_left_out
 -- Whether the run billed as many instances as were due or odd when it was planned, and nobody is set aside from before: then
--- there is no need to look for those it left out.
+-- there is no need to look for those it left out. A run that collected debts has billed others than those that were due.
 select instances_billed = instances_planned and not exists (select from billing_quarantine)
+    and not exists (select from vps_billing_cycles
+                    where past_due_since is not null and run_id = %(run_id)s and status = 'billed')
 from billing_runs where id = %(run_id)s;
 
 -- name: close_run
