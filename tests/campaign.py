@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -74,6 +75,8 @@ def main() -> int:
         "--quick", action="store_true", help="show the first history that differs without shrinking it"
     )
     chosen = parser.parse_args()
+    # Ended by a signal it stops its server too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began, lived, seed, tally = time.monotonic(), 0, chosen.seed, Counter[str]()
     with throw_away_database() as conninfo, psycopg.connect(conninfo, autocommit=True) as conn:
         while lived < chosen.machines and time.monotonic() - began < chosen.minutes * 60:
