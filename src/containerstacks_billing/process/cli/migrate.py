@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 \b
 Examples:
-  containerstacks-billing migrate --dry-run   what would change, lock, and last
-  containerstacks-billing migrate             do it; repeating it is harmless
-  containerstacks-billing migrate --status    what was applied, and when
+  containerstacks-billing migrate --dry-run  what would change, lock and last
+  containerstacks-billing migrate            do it; repeating it is harmless
+  containerstacks-billing migrate --status   what was applied, and when
 """
 
 
