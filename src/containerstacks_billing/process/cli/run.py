@@ -20,10 +20,10 @@ _SECONDS_FOR_EVENTS = 3.0
 _EXAMPLES = """
 \b
 Examples:
-  containerstacks-billing run --dry-run     who would be charged what, and why
-  containerstacks-billing run               charge everything that is due, once
+  containerstacks-billing run --dry-run          who would be charged what
+  containerstacks-billing run                    charge what is due, once
+  containerstacks-billing run --organization ID  of one organization alone
   containerstacks-billing run --json | jq -r .amount
-  containerstacks-billing run --organization 6f1c0f7e-4c1b-4a53-9d68-2f1f6f0b7a11
 
 \b
 Ctrl-C finishes the batches under way, says what was done and exits 130.

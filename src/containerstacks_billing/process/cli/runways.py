@@ -14,7 +14,7 @@ _EXAMPLES = """
 Examples:
   containerstacks-billing runways               the next fifty
   containerstacks-billing runways --below 24    who is empty within a day
-  containerstacks-billing runways --below 72 --json | jq '.runways[].organizationId'
+  containerstacks-billing runways --below 72 --json | jq .runways
 """
 _LONGEST_NAME = 22
 _TWO_DAYS = 48
