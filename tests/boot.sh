@@ -46,8 +46,11 @@ mount -t tmpfs -o size=2g tmpfs "$layers" 2>/dev/null || refuse 'a file system i
 mkdir "$layers/written" "$layers/work"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$layers/written,workdir=$layers/work" "$root" 2>/dev/null ||
     refuse 'an overlay over the root may not be mounted here'
+# The container has a /tmp and a /run of its own; a checkout in there is brought along.
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+case $checkout in /tmp/* | /run/*) along=(--bind-ro="$checkout") ;; *) along=() ;; esac
 # The name of the directory tells whose container this is.
-systemd-nspawn --quiet --directory="$root" --machine="billing-$$" --register=no --keep-unit --private-network --boot \
+systemd-nspawn "${along[@]}" --quiet --directory="$root" --machine="billing-$$" --register=no --keep-unit --private-network --boot \
     --console=read-only systemd.unit=multi-user.target systemd.mask=postgresql.service \
     </dev/null >"$scratch/console.log" 2>&1 &
 container=$!

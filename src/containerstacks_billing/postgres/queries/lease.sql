@@ -24,5 +24,5 @@ where name = 'billing' and fencing_token = %(fencing_token)s and nonce = %(nonce
 
 -- name: lease_holder
 -- Say who holds the lease and for how many seconds still.
-select holder, extract(epoch from expires_at - clock_timestamp())::float8 as seconds_left
+select holder, extract(epoch from expires_at)::float8 - extract(epoch from clock_timestamp())::float8 as seconds_left
 from billing_leases where name = 'billing' and expires_at > clock_timestamp();
