@@ -209,7 +209,8 @@ def _grow_old(conn: psycopg.Connection[Any], older: int) -> None:
             """
             insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start,
                 billing_period_end, hourly_rate, total_amount, status, run_id, plan_id, created_at, updated_at)
-            select billing_batch_uuid(lpad(to_hex(%(hour)s::bigint), 16, '0'), hashtextextended(vps_instance_id::text, 0)),
+            select billing_batch_uuid(lpad(to_hex(%(hour)s::bigint), 16, '0'),
+                    hashtextextended(vps_instance_id::text, 0)),
                 organization_id, vps_instance_id, billing_period_start - %(hour)s * interval '1 hour',
                 billing_period_end - %(hour)s * interval '1 hour', hourly_rate, total_amount, status, 0, plan_id,
                 created_at, updated_at
