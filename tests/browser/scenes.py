@@ -13,6 +13,8 @@ import psycopg
 from tests.clock import heartbeat
 from tests.fleet import Fleet, instant
 
+from containerstacks_billing.postgres.queries import query
+
 NOW = instant("2026-03-01 12:20")
 HOUR = timedelta(hours=1)
 MARKUP = '"><img src=x onerror=window.broken=1><script>window.broken=1</script>'
@@ -120,6 +122,7 @@ def troubles(fleet: Fleet) -> None:
                 NOW,
             ),
         )
+    fleet.conn.execute(query("count_set_aside"))
     for index, hours, past_due in (
         (0, -7, True),
         (1, 2.2, False),

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from tests.clock import heartbeat
 from tests.fleet import Fleet
 from tests.process.conftest import Command
 
+from containerstacks_billing.billing.release import Decision, ReleaseOrder
+from containerstacks_billing.postgres import examination
 from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.release import release
+from containerstacks_billing.postgres.status import set_aside_reasons
 
 
 @pytest.fixture
@@ -88,6 +94,67 @@ def test_the_daemon_is_judged_by_its_newest_heartbeat(fleet: Fleet, command: Com
     assert "No daemon bills: host-7 is running, its last heartbeat was 1 h 36 min ago." in words
 
 
+@pytest.mark.parametrize("poison", ["'infinity'", "'-infinity'", "'294000-01-01'", "'0044-03-15 BC'", "null"])
+def test_a_date_that_no_calendar_holds_hides_no_daemon(fleet: Fleet, command: Command, poison: str) -> None:
+    """Such a row ranks last, and alone it is shown without its dates; `doctor` reads it too."""
+    fleet.conn.execute(
+        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at, started_at, last_run_at)"
+        f" values ('odd', 'running', {poison}, {poison}, {poison})"
+    )
+    daemon = shown(command, fleet, "status")["daemon"]
+    assert ("odd", None, None, None, False) == tuple(
+        daemon[key] for key in ("instanceId", "heartbeatAt", "startedAt", "lastRunAt", "active")
+    )
+    assert [("odd", None)] == [(one.instance_id, one.age_seconds) for one in examination.daemons(fleet.conn)]
+    heartbeat(fleet)
+    assert "host-1" == shown(command, fleet, "status")["daemon"]["instanceId"]
+    assert ["host-1", "odd"] == [one.instance_id for one in examination.daemons(fleet.conn)]
+
+
+def test_after_a_clock_was_set_back_a_heartbeat_is_one_of_now(fleet: Fleet, command: Command) -> None:
+    """A minute ahead: the daemon lives, and is not hidden by one that stopped long ago."""
+    heartbeat(fleet, timedelta(days=3), daemon="old", status="stopped")
+    heartbeat(fleet, -timedelta(minutes=1))
+    daemon = shown(command, fleet, "status")["daemon"]
+    assert ("host-1", f"{fleet.now:%Y-%m-%dT%H:%M:%SZ}", True) == (
+        daemon["instanceId"],
+        daemon["heartbeatAt"],
+        daemon["active"],
+    )
+
+
+def test_what_is_set_aside_is_counted_by_whoever_changes_it(fleet: Fleet) -> None:
+    """A run, a run over one organization, a release and a repair: the few rows say what counting all rows says."""
+    plan = fleet.plan("7.30")
+    organizations = [fleet.organization("100.00") for _ in range(3)]
+    for organization in organizations:
+        fleet.instance(organization, "no-such-plan")
+        fleet.instance(organization, plan)
+    fleet.hours(200)
+
+    def counted() -> dict[str, int]:
+        rows = fleet.rows(
+            "select reason, count(distinct instance_id) as number from billing_quarantine group by reason"
+        )
+        assert {row.reason: row.number for row in rows} == set_aside_reasons(fleet.conn)
+        return set_aside_reasons(fleet.conn)
+
+    fleet.bill()
+    assert {"held": 3, "no plan": 3} == counted()
+    assert {"held": 1, "no plan": 1} == set_aside_reasons(fleet.conn, organizations[0])
+    order = ReleaseOrder(Decision.CHARGE, "anna", "goodwill", organization=organizations[0])
+    release(fleet.conninfo, fleet.terms, order, "anna")
+    assert {"held": 2, "no plan": 3} == counted()
+    fleet.conn.execute("update vps_instances set plan_id = %s where plan_id = 'no-such-plan'", (plan,))
+    fleet.bill(organization=organizations[1])
+    assert {"held": 3, "no plan": 2} == counted()
+    fleet.conn.execute("delete from vps_instances")
+    fleet.conn.execute("delete from billing_usage_segments")
+    fleet.hours(1)
+    fleet.bill()
+    assert {} == counted()
+
+
 def test_a_run_under_way_is_shown(fleet: Fleet, command: Command) -> None:
     """With its holder and how far it is; without a holder it was left open."""
     fleet.conn.execute(
@@ -116,12 +183,34 @@ def test_a_role_that_may_only_read_is_enough(fleet: Fleet, command: Command, rol
 
 def test_the_status_reads_no_large_table() -> None:
     """Charges, ledger entries, instances and wallets grow with the fleet; the status never looks at them."""
-    names = ("last_heard_of", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
+    names = ("newest_daemon", "runs_before", "last_run_of_fleet", "events_waiting", "newest_heartbeat", "last_built_in_run",
+             "runways_ending", "last_heard_of", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
              "set_aside_reasons", "runway_levels", "newest_runs")  # fmt: skip
     large = re.compile(
-        r"\b(vps_billing_cycles|payment_transactions|vps_instances|wallets|billing_usage_segments)\b"
+        r"\b(vps_billing_cycles|payment_transactions|vps_instances|wallets|billing_usage_segments|billing_quarantine)\b"
     )
     assert [] == [name for name in names if large.search(query(name))]
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("set_aside_first", "billing_quarantine_oldest"),
+        ("past_due_first", "billing_runways_owing"),
+        ("past_due_first", "vps_billing_cycles_open_debts"),
+        ("runways_first", "billing_runways_ending"),
+        ("newest_debit_of_host", "payment_transactions_debits_of_host"),
+        ("last_built_in_run", "billing_runs_built_in"),
+        ("last_success", "billing_runs_outcome"),
+    ],
+)
+def test_the_lists_of_the_page_are_read_by_index(fleet: Fleet, name: str, index: str) -> None:
+    """Each index serves its question: the first rows are found without sorting or looking at the others."""
+    with fleet.conn.transaction():
+        for way in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin"):
+            fleet.conn.execute(f"set local enable_{way} = off")
+        plan = fleet.conn.execute(("explain " + query(name)).encode(), {"limit": 8}).fetchall()
+    assert any(index in line for (line,) in plan), plan
 
 
 def test_watching_ends_with_ctrl_c(fleet: Fleet, tmp_path: Path) -> None:

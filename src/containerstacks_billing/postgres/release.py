@@ -67,6 +67,10 @@ def _decide(connection: Connection, terms: Terms, order: ReleaseOrder, lease: Le
     released = Released(as_of)
     for reach in _ranges(connection, order, values):
         released = released.with_stakes(_until_it_holds(connection, values | reach, order.dry_run, lease))
+    if not order.dry_run:
+        with connection.transaction():
+            transaction_bounds(connection)
+            connection.execute(query("count_set_aside"))
     return released
 
 

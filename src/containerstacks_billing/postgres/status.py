@@ -6,7 +6,6 @@ from uuid import UUID
 
 from psycopg.rows import args_row
 
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.status import Daemon, RunRecord, Status
 from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.queries import query
@@ -14,12 +13,10 @@ from containerstacks_billing.postgres.runs import database_clock
 
 
 def set_aside_reasons(connection: Connection, organization: UUID | None = None) -> dict[str, int]:
-    """Count the instances that are quarantined or held, by reason, most frequent first."""
-    values = {
-        "first_organization": organization or FIRST_UUID,
-        "last_organization": organization or LAST_UUID,
-    }
-    return dict(connection.execute(query("set_aside_reasons"), values).fetchall())
+    """Return how many instances are quarantined or held, by reason, most frequent first."""
+    if organization is None:
+        return dict(connection.execute(query("set_aside_reasons")).fetchall())
+    return dict(connection.execute(query("set_aside_reasons_of"), {"organization": organization}).fetchall())
 
 
 def newest_runs(connection: Connection, limit: int) -> list[RunRecord]:

@@ -46,12 +46,11 @@ order by name
 
 
 -- name: examine_daemons
--- Every daemon that ever reported, the liveliest first; a heartbeat from the future counts as one of now.
-select daemon_instance_id, status, error_message,
-    (greatest(extract(epoch from billing_clock() - heartbeat_at), 0))::float8 as age_seconds
-from billing_daemon_status
-order by heartbeat_at desc nulls last
-limit 20
+-- The daemons that reported, the liveliest first.
+with
+-- include: heard_of
+select daemon_instance_id, status, error_message, extract(epoch from billing_clock() - heartbeat_at)::float8 as age_seconds
+from heard_of order by heartbeat_at desc nulls last, id desc limit 20
 
 
 -- name: examine_foreign_debits

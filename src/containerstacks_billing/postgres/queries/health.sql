@@ -1,18 +1,14 @@
 -- What the application side shows. Every statement reads one row by index, or a table that stays small.
 
 -- name: newest_daemon
--- The daemon with the newest heartbeat. Dates that no calendar of a reader holds count as missing, as does NaN; a heartbeat
--- ahead of the clock counts as one of now.
-select daemon_instance_id, status, left(error_message, 2000) as error_message,
-    case when last_run_at between '2000-01-01' and '9999-01-01' then last_run_at end as last_run_at,
-    last_run_success, coalesce(instances_billed, 0) as instances_billed,
-    coalesce(nullif(total_amount, 'NaN'), 0) as total_amount, coalesce(nullif(total_hours, 'NaN'), 0) as total_hours,
-    case when started_at between '2000-01-01' and '9999-01-01' then started_at end as started_at,
-    case when heartbeat_at >= '2000-01-01' then least(heartbeat_at, billing_clock()) end as heartbeat_at,
+-- The daemon that was heard of last, with its figures; NaN counts as nothing.
+with
+-- include: heard_of
+select daemon_instance_id, status, error_message, last_run_at, last_run_success,
+    coalesce(instances_billed, 0) as instances_billed, coalesce(nullif(total_amount, 'NaN'), 0) as total_amount,
+    coalesce(nullif(total_hours, 'NaN'), 0) as total_hours, started_at, heartbeat_at,
     left(metadata ->> 'next_run_at', 40) as next_run_at
-from billing_daemon_status
-order by heartbeat_at desc nulls last, id desc
-limit 1;
+from heard_of order by heartbeat_at desc nulls last, id desc limit 1;
 
 -- name: runs_before
 -- The latest runs before a number, newest first.

@@ -114,6 +114,8 @@ from billing_runs where id = %(run_id)s;
 
 -- name: close_run
 -- End a run: its outcome, and how many instances it leaves past due, quarantined and held.
+with
+-- include: counted_anew
 update billing_runs
 set outcome = %(outcome)s, error_message = %(error_message)s, finished_at = billing_clock(),
     past_due_instances = (

@@ -1,19 +1,18 @@
 -- What admins see on the status page. Every list is bounded and read by index or from a table that stays small.
 
 -- name: set_aside_first
--- The instances that have been set aside longest; the scan is bounded as the count of reasons is.
+-- The instances that have been set aside longest.
+with longest as materialized (
+    select * from billing_quarantine order by first_seen_at, organization_id, instance_id, segment_id limit %(limit)s
+)
 select reason, left(detail, 400) as detail, first_seen_at, due_hours, left(organizations.name, 200) as organization,
     left(label, 200) as label
-from (
-    select * from (select * from billing_quarantine limit 100000) known
-    order by first_seen_at, organization_id, instance_id, segment_id limit %(limit)s
-) quarantine
-left join organizations on organizations.id = quarantine.organization_id
-order by first_seen_at, quarantine.organization_id, instance_id, segment_id;
+from longest
+left join organizations on organizations.id = longest.organization_id
+order by first_seen_at, longest.organization_id, instance_id, segment_id;
 
 -- name: past_due_first
--- Who owes longest: for how many instances and how much, over a thousand open debts of each at most. Marks of wallets that
--- owe are ends of runways too, and those are indexed.
+-- Who owes longest: for how many instances and how much, over a thousand open debts of each at most.
 with owing as materialized (
     select organization_id, past_due_since from billing_runways
     where empties_at <= billing_clock() and past_due_since is not null
@@ -49,12 +48,16 @@ order by empties_at, soonest.organization_id;
 
 -- name: runways_ending
 -- How many wallets that owe nothing yet are empty within 3, 24 and 72 hours, each counted once; a hundred thousand at most.
-select billing_runway_level(extract(epoch from empties_at - at)::float8 / 3600)::integer as level, count(*)::integer as number
+with
+-- include: at_once
+select level, count(*)::integer as number
 from (
-    select empties_at, at from billing_runways, billing_clock() as at
-    where empties_at <= at + interval '72 hours' and past_due_since is null limit 100000
+    select case when empties_at <= in_3_hours then 3 when empties_at <= in_24_hours then 24 else 72 end as level
+    from billing_runways, at_once
+    where empties_at <= in_72_hours and past_due_since is null
+    limit 100000
 ) ending
-group by 1;
+group by level;
 
 -- name: prices_to_come
 -- The next price changes: what a plan costs per month before and after.
@@ -64,6 +67,6 @@ select left(coalesce(vps_plans.name, version.plan_id::text), 200) as plan, versi
 from plan_price_versions version
 join plan_price_versions former on former.plan_id = version.plan_id and former.valid_to = version.valid_from
 left join vps_plans on vps_plans.id = version.plan_id
-where version.valid_from > billing_clock() and isfinite(version.valid_from)
+where version.valid_from > billing_clock() and version.valid_from < '9999-01-01'
 order by version.valid_from, 1
 limit %(limit)s;
