@@ -233,6 +233,33 @@ def test_a_malformed_connection_string_never_reaches_the_driver() -> None:
         assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "conninfo",
+    ["host", "connect_timeout=soon host=127.0.0.1", "postgresql://[::1", "postgresql://h/?x=1", "h='x"],
+)
+def test_what_the_driver_says_of_a_connection_string_is_about_the_configuration(conninfo: str) -> None:
+    """Should one reach it all the same."""
+    with pytest.raises(psycopg.Error) as refused:
+        psycopg.connect(conninfo)
+    assert isinstance(translate(refused.value), ConfigurationError)
+
+
+def test_a_defect_of_ours_is_not_blamed_on_the_configuration(conn: psycopg.Connection[Any]) -> None:
+    """A statement with too few values, a value that has no form, a result that is not there: work failed, exit 1."""
+    for ask in (
+        lambda: conn.execute("select %s, %s", (1,)),
+        lambda: conn.execute("select %(a)s", {}),
+        lambda: conn.execute("select %s", (object(),)),
+        lambda: conn.execute("create temporary table t ()").fetchall(),
+    ):
+        with pytest.raises(psycopg.ProgrammingError) as defect:
+            ask()
+        error = translate(defect.value)
+        assert (WorkFailed, 1) == (type(error), error.exit_code)
+        assert "a defect of this program" in str(error)
+        assert "DATABASE_URL" not in str(error)
+
+
 def test_text_of_the_driver_that_nobody_expected_is_redacted() -> None:
     """A fault that has no sentence of its own is quoted, but not its secrets."""
     error = translate(psycopg.OperationalError(f"odd: postgresql://u:{SECRET}@h/d password={SECRET}"))

@@ -34,6 +34,12 @@ MIGRATE_HINT = "Run `containerstacks-billing migrate`; with --dry-run it shows i
 _AWAY_HINT = "Check that PostgreSQL is running there and that a firewall lets this machine through."
 _LOGIN_HINT = "Check user and password in DATABASE_URL, and that pg_hba.conf of the server lets this user in."
 
+# What libpq and the driver say of a connection string that they cannot read.
+_CONNECTION_STRING = (
+    r"connection (info )?(string|option|URI)|connection option|\bURI\b|bad value for |percent-encoded|"
+    r"connect_timeout"
+)
+
 # What a refused connection says, most specific first: pattern, error, what is wrong, what to do.
 _REFUSALS: tuple[tuple[str, type[BillingError], str, str], ...] = (
     (
@@ -196,11 +202,15 @@ def _parameter(conninfo: str | None, name: str, otherwise: str) -> str:
 
 def _refused(error: psycopg.Error, conninfo: str | None) -> BillingError:
     """Classify by text: the server gave no SQLSTATE, or there was no server."""
-    if isinstance(error, psycopg.ProgrammingError):
-        return ConfigurationError(
-            "DATABASE_URL is malformed.", hint="Write postgresql://user:password@host:5432/database."
-        )
     text = str(error)
+    if isinstance(error, psycopg.ProgrammingError):
+        # The driver's own objection. Only one to the connection string is about the configuration; any other is a
+        # defect of this program, and whoever looks for it in the configuration looks in vain.
+        if re.search(_CONNECTION_STRING, text):
+            return ConfigurationError(
+                "DATABASE_URL is malformed.", hint="Write postgresql://user:password@host:5432/database."
+            )
+        return WorkFailed(f"{_where(conninfo)} was asked wrongly, a defect of this program: {_quote(text)}.")
     for pattern, kind, what, hint in _REFUSALS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(
