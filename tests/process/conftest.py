@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests import daemons
+from tests import served as served_process
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -57,3 +58,19 @@ def start(tmp_path: Path, database: str) -> Iterator[daemons.Start]:
     for daemon in started:
         if daemon.process.poll() is None:
             daemon.kill()
+
+
+@pytest.fixture
+def served(tmp_path: Path, database: str) -> Iterator[served_process.Serve]:
+    """A function that starts `serve` on `database`, or on another, and waits until it listens."""
+    started: list[subprocess.Popen[bytes]] = []
+    directory = tmp_path / "served"
+    directory.mkdir()
+
+    def begin(**environment: str) -> served_process.Served:
+        return served_process.serve(
+            directory, environment.pop("DATABASE_URL", database), started, **environment
+        )
+
+    yield begin
+    served_process.end(started)

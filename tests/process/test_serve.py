@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import signal
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,31 +15,7 @@ import pytest
 from tests.clock import heartbeat, host_clock_follows, hourly_fleet
 from tests.fleet import Fleet
 from tests.process.conftest import Command
-from tests.process.web import ADMIN_TOKEN, DAEMON
-
-Start = Callable[..., "Served"]
-
-
-class Served:
-    """A running `serve` and its address."""
-
-    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self.process = process
-        self.address = address
-
-    def daemon(self) -> dict[str, Any]:
-        """Ask it for the health of the daemon."""
-        request = urllib.request.Request(
-            self.address + DAEMON, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            body: dict[str, Any] = json.load(answer)["daemon"]
-            return body
-
-    def end(self, number: int) -> int:
-        """Send it a signal; return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(60)
+from tests.served import Serve, Served
 
 
 @pytest.fixture
@@ -52,42 +23,6 @@ def fleet(conn: psycopg.Connection[Any]) -> Fleet:
     fleet = Fleet(conn, at=conn.execute("select date_trunc('hour', now()) - interval '1 day'").fetchone()[0])  # type: ignore[index]
     hourly_fleet(fleet)
     return fleet
-
-
-@pytest.fixture
-def start(fleet: Fleet, tmp_path: Path) -> Iterator[Start]:
-    """A function that starts `serve` and waits until it listens."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(**environment: str) -> Served:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "containerstacks_billing", "serve", "--check-seconds", "0.1"],
-            cwd=tmp_path,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "DATABASE_URL": fleet.conninfo,
-                "ADMIN_TOKEN": ADMIN_TOKEN,
-                "PORT": "0",
-                **environment,
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.search(r"address=(http://\S+)", line):
-                return Served(process, found[1])
-        raise AssertionError("it ended before it listened")
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait(30)
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 def runs(fleet: Fleet) -> list[str]:
@@ -105,16 +40,16 @@ def eventually(fleet: Fleet, holds: Callable[[], bool]) -> None:
     raise AssertionError(f"it never held; runs: {runs(fleet)}")
 
 
-def looked(fleet: Fleet, *served: Served, decision: str) -> None:
+def looked(fleet: Fleet, *replicas: Served, decision: str) -> None:
     """Wait until each process has looked again and come to this decision."""
-    for one in served:
+    for one in replicas:
         eventually(fleet, lambda one=one: one.daemon()["builtIn"]["decision"] == decision)  # type: ignore[misc]
 
 
-def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, start: Start) -> None:
+def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, served: Serve) -> None:
     """At 89:59 nothing; at 90:00 one run, whoever makes it; a heartbeat returns and ends it; SIGTERM ends them with 0."""
     heartbeat(fleet, timedelta(minutes=89, seconds=59))
-    replicas = [start(), start()]
+    replicas = [served(), served()]
     looked(fleet, *replicas, decision="daemon-active")
     assert [] == runs(fleet)
 
@@ -138,13 +73,35 @@ def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, start: Start) -
     assert [0] == [len(fleet.rows("select from billing_runs where outcome is null"))]
 
 
+@pytest.mark.parametrize("times", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_process_takes_over_and_hands_back_every_time(fleet: Fleet, served: Serve, times: int) -> None:
+    """At 89:59 it looks and does nothing, a second later it has billed; a heartbeat returns, and it leaves the next hour alone."""
+    heartbeat(fleet)
+    process = served()
+    for turn in range(times):
+        fleet.at(timedelta(minutes=89, seconds=59))
+        process.looks("daemon-active")
+        assert turn == len(runs(fleet))
+        fleet.at(timedelta(seconds=1))
+        host_clock_follows(fleet)
+        eventually(fleet, lambda turn=turn: ["completed"] * (turn + 1) == runs(fleet))  # type: ignore[misc]
+        heartbeat(fleet)
+        process.looks("daemon-active")
+    assert ["completed"] * times == runs(fleet)
+    hours = fleet.rows(
+        "select sum(quantity) as n from (select extract(epoch from billing_period_end - billing_period_start)"
+        " / 3600 as quantity from vps_billing_cycles) charge"
+    )[0].n
+    assert 2 + times * 3 // 2 == hours
+
+
 def test_a_replica_killed_in_the_middle_of_a_run_is_replaced(
-    fleet: Fleet, start: Start, command: Command
+    fleet: Fleet, served: Serve, command: Command
 ) -> None:
     """Killed while it waits for a wallet: another charges every hour once, and closes the dead one's run."""
     with psycopg.connect(fleet.conninfo) as holding:
         holding.execute("select from wallets for update")
-        victim = start()
+        victim = served()
         eventually(fleet, lambda: runs(fleet) == [None])
         eventually(
             fleet,
@@ -157,7 +114,7 @@ def test_a_replica_killed_in_the_middle_of_a_run_is_replaced(
         assert -signal.SIGKILL == victim.end(signal.SIGKILL)
     # The dead one's lease runs out by itself; here half a minute is not waited for.
     fleet.conn.execute("update billing_leases set expires_at = clock_timestamp()")
-    start()
+    served()
     eventually(fleet, lambda: runs(fleet) == ["interrupted", "completed"])
 
     debits = fleet.rows("select sum(amount) as amount from payment_transactions")[0]
@@ -177,20 +134,20 @@ def _from_midnight(fleet: Fleet) -> list[tuple[str, str]]:
     return [(f"00 {row.a.seconds // 3600:02}:00", f"00 {row.b.seconds // 3600:02}:00") for row in rows]
 
 
-def test_a_port_that_is_taken_is_a_wrong_configuration(fleet: Fleet, start: Start, command: Command) -> None:
+def test_a_port_that_is_taken_is_a_wrong_configuration(fleet: Fleet, served: Serve, command: Command) -> None:
     """Exit 78 with the address, and nothing is billed."""
     heartbeat(fleet)
-    port = start().address.rpartition(":")[2]
+    port = served().address.rpartition(":")[2]
     done = command("serve", "--port", port, environment={"DATABASE_URL": fleet.conninfo})
     assert (78, True) == (done.returncode, f"127.0.0.1 port {port}" in done.stderr)
 
 
 def test_it_needs_the_database_to_be_named_but_not_to_be_there(
-    command: Command, start: Start, tmp_path: Path
+    command: Command, served: Serve, tmp_path: Path
 ) -> None:
     """Without DATABASE_URL exit 78; with one that leads nowhere it serves, and says so."""
     assert 78 == command("serve").returncode
-    served = start(DATABASE_URL=f"host={tmp_path} dbname=x")
-    with urllib.request.urlopen(served.address + "/healthz", timeout=30) as answer:
+    lonely = served(DATABASE_URL=f"host={tmp_path} dbname=x")
+    with urllib.request.urlopen(lonely.address + "/healthz", timeout=30) as answer:
         assert 200 == answer.status
-    assert 0 == served.end(signal.SIGINT)
+    assert 0 == lonely.end(signal.SIGINT)
