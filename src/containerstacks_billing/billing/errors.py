@@ -75,7 +75,7 @@ class LeaseLost(BillingError):
 
 
 class OutcomeUnknown(BillingError):
-    """The connection ended at or after COMMIT; only the rows can tell whether the batch is in them."""
+    """A COMMIT has no certain end, or is not where it has to be; only the rows can tell whether the work is in them."""
 
 
 class InvariantBroken(BillingError):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
 from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun
-from containerstacks_billing.postgres.connection import Connection
+from containerstacks_billing.postgres.connection import Connection, bounded
 from containerstacks_billing.postgres.events import announce_marks
 from containerstacks_billing.postgres.queries import query
 
@@ -152,7 +152,8 @@ def payers_between(connection: Connection, batch: Batch) -> list[UUID]:
         "first_organization": batch.first_organization,
         "last_organization": batch.last_organization,
     }
-    return [row[0] for row in connection.execute(query("payers_between"), values).fetchall()]
+    with bounded(connection):
+        return [row[0] for row in connection.execute(query("payers_between"), values).fetchall()]
 
 
 def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:

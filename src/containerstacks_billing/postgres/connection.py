@@ -3,26 +3,34 @@
 Everything here works behind PgBouncer in transaction mode: no session SET, no startup options, no prepared
 statements. So a bound that matters is set inside the transaction that it bounds, and an operator who put a
 pooler in between loses none of them.
+
+COMMIT is outside every bound: one that waits for a synchronous standby waits for as long as that takes. Somebody may
+cancel the wait; the server then calls the transaction committed and only a notice says that it may be on one server
+alone. `transaction` raises OutcomeUnknown for that.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
-from psycopg import pq
+from psycopg import Transaction, pq
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
 
+from containerstacks_billing.billing.errors import OutcomeUnknown
 from containerstacks_billing.billing.redaction import redact
 from containerstacks_billing.postgres.conninfo import describe, read, transport_warning
 from containerstacks_billing.postgres.faults import is_transient, translate
 
 __all__ = [
+    "ConfirmingConnection",
+    "bounded",
     "connect",
     "connection_arguments",
     "describe",
@@ -75,6 +83,35 @@ class _Reading:
 _Reading.adapters.register_loader("timestamptz", _InstantLoader)
 
 
+class ConfirmingConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that does not take a COMMIT for durable whose wait for the standby was cancelled."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._wait_cancelled = cancelled = threading.Event()
+
+        def note(notice: psycopg.errors.Diagnostic) -> None:
+            # By the place that it comes from: its text is translated, its SQLSTATE that of any warning.
+            if notice.source_function == "SyncRepWaitForLSN":
+                cancelled.set()
+
+        self.add_notice_handler(note)
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[Transaction]:
+        """Begin a transaction, and commit it at the end; raises OutcomeUnknown where that is not certain."""
+        self._wait_cancelled.clear()
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            yield transaction
+        if self._wait_cancelled.is_set():
+            raise OutcomeUnknown(
+                "A COMMIT is not confirmed by the synchronous standby: somebody cancelled the wait for it.",
+                "Bring the standby back, or change synchronous_standby_names; billing starts again from the rows.",
+            )
+
+
 def connect(conninfo: str, *, purpose: Purpose) -> Connection:
     """Open an autocommit connection for a purpose; what the connection string sets itself is kept.
 
@@ -82,7 +119,7 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
     and opens its transactions read-only. Raises DatabaseUnavailable, LoginRefused or ConfigurationError.
     """
     try:
-        connection = psycopg.connect(**connection_arguments(conninfo, purpose))
+        connection = ConfirmingConnection.connect(**connection_arguments(conninfo, purpose))
     except psycopg.Error as error:
         raise translate(error, conninfo) from None
     if purpose == "reading":
@@ -116,6 +153,14 @@ def transaction_bounds(connection: Connection, statement_timeout: str = STATEMEN
         """,
         (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
     )
+
+
+@contextmanager
+def bounded(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
+    """Run a block as one bounded transaction."""
+    with connection.transaction():
+        transaction_bounds(connection, statement_timeout)
+        yield
 
 
 @contextmanager

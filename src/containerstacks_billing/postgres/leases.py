@@ -13,9 +13,9 @@ from containerstacks_billing.billing.errors import BillingError, LeaseNotObtaine
 from containerstacks_billing.billing.lease import LEASE_SECONDS, RENEW_SECONDS, WAIT_SECONDS, Lease
 from containerstacks_billing.postgres.connection import (
     Connection,
+    bounded,
     connect,
     is_transient,
-    transaction_bounds,
     translated,
 )
 from containerstacks_billing.postgres.queries import query
@@ -24,8 +24,7 @@ from containerstacks_billing.postgres.queries import query
 def try_acquire(connection: Connection, holder: str, lease_seconds: int = LEASE_SECONDS) -> Lease | None:
     """Take the lease if it is free or expired; None when somebody holds it, or still finishes a batch under it."""
     try:
-        with connection.transaction():
-            transaction_bounds(connection)
+        with bounded(connection):
             values = {"holder": holder, "lease_seconds": lease_seconds}
             row = connection.execute(query("acquire_lease"), values).fetchone()
     except psycopg.errors.LockNotAvailable:
@@ -63,7 +62,8 @@ def acquire(
 
 def _holder(connection: Connection) -> tuple[str, float]:
     """Who holds the lease, and for how many seconds still."""
-    row = connection.execute(query("lease_holder")).fetchone()
+    with bounded(connection):
+        row = connection.execute(query("lease_holder")).fetchone()
     return row or ("another biller", 0.0)
 
 
@@ -91,7 +91,7 @@ def renewed(conninfo: str, lease: Lease, lost: Callable[[], None]) -> Iterator[N
         while not done.wait(pause):
             try:
                 connection = connection or connect(conninfo, purpose="billing")
-                with translated(conninfo):
+                with translated(conninfo), bounded(connection):
                     still_ours = connection.execute(query("renew_lease"), values).fetchone()
                 pause = RENEW_SECONDS
             except BillingError:
@@ -119,8 +119,7 @@ def _give_back(conninfo: str, lease: Lease) -> None:
     """Release the lease; when that cannot be done it expires by itself."""
     values = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
     try:
-        with connect(conninfo, purpose="billing") as connection, connection.transaction():
-            transaction_bounds(connection)
+        with connect(conninfo, purpose="billing") as connection, bounded(connection):
             connection.execute(query("release_lease"), values)
     except BillingError:
         return

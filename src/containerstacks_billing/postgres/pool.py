@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable
 from containerstacks_billing.postgres.connection import (
+    ConfirmingConnection,
     Connection,
     connect,
     connection_arguments,
@@ -36,8 +36,9 @@ class ReadingPool:
 
     def __init__(self, conninfo: str, *, connections: int = CONNECTIONS) -> None:
         self._conninfo = conninfo
-        self._pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
+        self._pool: ConnectionPool[ConfirmingConnection] = ConnectionPool(
             "",
+            connection_class=ConfirmingConnection,
             kwargs=connection_arguments(conninfo, "web"),
             min_size=0,
             max_size=connections,

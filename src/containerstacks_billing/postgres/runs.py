@@ -20,9 +20,12 @@ from containerstacks_billing.billing.run import (
     RunResult,
     Terms,
 )
-from containerstacks_billing.postgres.connection import Connection, transaction_bounds
+from containerstacks_billing.postgres.connection import Connection, bounded, transaction_bounds
 from containerstacks_billing.postgres.policies import agree_on_policy
 from containerstacks_billing.postgres.queries import query
+
+# To look through a large fleet for those that a run left out takes longer than any batch.
+CLOSING_TIMEOUT = "300s"
 
 
 def database_clock(connection: Connection) -> datetime:
@@ -118,7 +121,7 @@ def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch]) ->
 def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_message: str | None) -> RunResult:
     """Set aside what the run left out, and end its row."""
     values = run_parameters(run)
-    with connection.transaction():
+    with bounded(connection, CLOSING_TIMEOUT):
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease before the run was closed")
         if outcome is Outcome.HELD:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from containerstacks_billing.billing.errors import LeaseLost
 from containerstacks_billing.billing.run import OpenRun
-from containerstacks_billing.postgres.connection import Connection, transaction_bounds
+from containerstacks_billing.postgres.connection import Connection, bounded, transaction_bounds
 from containerstacks_billing.postgres.events import announce_marks
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.runs import run_parameters
@@ -47,7 +47,8 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
 
 
 def _rates(connection: Connection, values: dict[str, Any]) -> tuple[list[str], list[int], list[int]]:
-    rows = connection.execute(query("rates_in_force"), values).fetchall()
+    with bounded(connection):
+        rows = connection.execute(query("rates_in_force"), values).fetchall()
     return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 

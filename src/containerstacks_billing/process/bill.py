@@ -33,7 +33,7 @@ from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
 from containerstacks_billing.postgres.brake import brake
 from containerstacks_billing.postgres.charging import charge_batch, note_damage
-from containerstacks_billing.postgres.connection import Connection, connect, translate, translated
+from containerstacks_billing.postgres.connection import Connection, bounded, connect, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.runways import update_runways
 from containerstacks_billing.process.worker import Charge, NoteDamage, Work, work
@@ -87,7 +87,9 @@ def bill(order: Order) -> RunResult:
     run ends with an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
     """
     with translated(order.conninfo), connect(order.conninfo, purpose="billing") as connection:
-        if problem := expected_schema_problem(connection):
+        with bounded(connection):
+            problem = expected_schema_problem(connection)
+        if problem:
             raise SchemaMismatch(
                 problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
             )
@@ -115,7 +117,8 @@ def bill(order: Order) -> RunResult:
 def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, list[Batch], str | None]:
     """Open the run and plan its batches, unless there is an objection."""
     host_clock = order.host_clock or datetime.now(UTC)
-    as_of = order.as_of or runs.database_clock(connection)
+    with bounded(connection):
+        as_of = order.as_of or runs.database_clock(connection)
     run = runs.open_run(
         connection,
         lease,
@@ -126,10 +129,13 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
         organization=order.organization,
     )
     order.opened(run)
-    if objection := brake(connection, run, host_clock):
+    with bounded(connection):
+        objection = brake(connection, run, host_clock)
+    if objection:
         return run, [], objection
-    batches = list(runs.plan_batches(connection, run, order.batch_size))
-    runs.announce_plan(connection, run, batches)
+    with bounded(connection):
+        batches = list(runs.plan_batches(connection, run, order.batch_size))
+        runs.announce_plan(connection, run, batches)
     return run, batches, None
 
 

@@ -16,7 +16,13 @@ from typing import Self
 
 import psycopg
 
-from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable, LeaseLost, WorkFailed
+from containerstacks_billing.billing.errors import (
+    BillingError,
+    DatabaseUnavailable,
+    LeaseLost,
+    OutcomeUnknown,
+    WorkFailed,
+)
 from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Batch, BatchResult, OpenRun
 from containerstacks_billing.postgres.charging import (
     ChangedMeanwhile,
@@ -115,7 +121,7 @@ class _Hand:
                 if not (is_transient(error) or self._connection is None or self._connection.broken):
                     raise translate(error, self._shared.conninfo) from error
                 self._drop_if_broken()
-            except (ChangedMeanwhile, DatabaseUnavailable) as error:
+            except (ChangedMeanwhile, DatabaseUnavailable, OutcomeUnknown) as error:
                 last = error
         raise self._given_up(batch, last)
 
@@ -158,7 +164,7 @@ class _Hand:
         return BatchResult()
 
     def _given_up(self, batch: Batch, last: Exception | None) -> BillingError:
-        if isinstance(last, DatabaseUnavailable):
+        if isinstance(last, (DatabaseUnavailable, OutcomeUnknown)):
             return last
         if isinstance(last, psycopg.Error):
             return translate(last, self._shared.conninfo)
