@@ -1,0 +1,401 @@
+"""A primary dies and its replica is promoted: what the tail of the log took with it is charged once more, by whoever may."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.daemons import eventually
+from tests.faults.replica import DATABASE, Pair, scratch
+from tests.fleet import Fleet
+
+from containerstacks_billing.billing.errors import (
+    BillingError,
+    DatabaseUnavailable,
+    LeaseLost,
+    OutcomeUnknown,
+)
+from containerstacks_billing.billing.failover import Decision
+from containerstacks_billing.billing.run import Outcome, Progress, RunResult
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres import leases, runs
+from containerstacks_billing.postgres.charging import charge_batch
+from containerstacks_billing.postgres.connection import connect, translated
+from containerstacks_billing.postgres.daemon_status import write_beat
+from containerstacks_billing.postgres.migrate import migrate
+from containerstacks_billing.postgres.verify import verify
+from containerstacks_billing.process.bill import bill
+from containerstacks_billing.process.built_in import BuiltInBilling
+from containerstacks_billing.process.clock import Clock
+from containerstacks_billing.process.pulse import Pulse
+
+ORGANIZATIONS = 8
+INSTANCES = 3  # of each
+SYNCHRONOUS = {"synchronous_standby_names": "standby", "synchronous_commit": "on"}
+STALLED, KILLED = 3, 6
+
+
+class Stage:
+    """A pair, a fleet on its primary, and what is asked of it all the time."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.conn = psycopg.connect(pair.primary.conninfo(), autocommit=True)
+        self.fleet = Fleet(self.conn)
+        plan = self.fleet.plan("7.30")
+        self.organizations = [self.fleet.organization("1000.00") for _ in range(ORGANIZATIONS)]
+        for organization in self.organizations:
+            for _ in range(INSTANCES):
+                self.fleet.instance(organization, plan)
+        self.fleet.hours(2)
+
+    def bill(self, progressed: Callable[[Progress], None] = lambda _: None, **changes: Any) -> RunResult:
+        """Bill at the address that names both hosts, an organization at a time."""
+        changes = {"conninfo": self.pair.conninfo, "batch_size": INSTANCES, "workers": 1, **changes}
+        return bill(self.fleet.order(progressed=progressed, wait_seconds=0, **changes))
+
+    def fail_over(self, *, hard: bool = False) -> None:
+        """Kill the primary and promote the replica; the fleet's own connection follows."""
+        self.conn.close()
+        self.pair.kill(hard=hard)
+        self.pair.promote()
+        self.follow()
+
+    def follow(self) -> None:
+        """Go to where the primary is now."""
+        self.conn.close()
+        self.conn = self.fleet.conn = psycopg.connect(self.pair.primary.conninfo(), autocommit=True)
+
+    def lease_runs_out(self) -> None:
+        """Let the half minute pass in which the lease of a dead holder still counts."""
+        self.conn.execute("update billing_leases set expires_at = clock_timestamp()")
+
+    def charged(self) -> int:
+        """Count the hours that are charged."""
+        return int(sum((bill.hours for bill in self._bills()), Decimal(0)))
+
+    def charged_organizations(self) -> set[UUID]:
+        """Name the organizations that are charged."""
+        return {bill.organization_id for bill in self._bills()}
+
+    def see_that_all_is_charged_once(self, hours: int = 2) -> None:
+        """Every hour of every instance, and books that agree with it to the cent."""
+        due = ORGANIZATIONS * INSTANCES * hours
+        assert due == self.charged()
+        found = verify(self.pair.primary.conninfo())
+        assert found.ok, found.discrepancies
+        spent = {self.fleet.balance(organization) for organization in self.organizations}
+        assert {(Decimal("1000.00") - INSTANCES * hours * Decimal("0.01"), Decimal(0))} == spent
+
+    def _bills(self) -> list[Any]:
+        return self.fleet.rows(
+            "select organization_id, extract(epoch from billing_period_end - billing_period_start) / 3600 as hours"
+            " from vps_billing_cycles where run_id is not null"
+        )
+
+
+class Servers:
+    """A pair that is reused: for each test a fresh database, and a replica that follows."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._pairs: dict[bool, Pair] = {}
+
+    def stage(self, *, synchronous: bool = False) -> Stage:
+        """Set the stage for a test."""
+        pair = self._pairs.get(synchronous)
+        if pair is None:
+            pair = self._pairs[synchronous] = Pair(self._directory / ("s" if synchronous else "a"))
+            migrate(pair.primary.conninfo())
+            with psycopg.connect(pair.primary.conninfo("postgres"), autocommit=True) as conn:
+                conn.execute(f"alter database {DATABASE} rename to template".encode())
+        pair.standby.kill()
+        pair.primary.kill()
+        pair.primary.start()
+        with psycopg.connect(pair.primary.conninfo("postgres"), autocommit=True) as conn:
+            conn.execute(f"drop database if exists {DATABASE} with (force)".encode())
+            conn.execute(f"create database {DATABASE} template template".encode())
+        pair.settings = SYNCHRONOUS if synchronous else {}
+        pair.replicate()
+        if synchronous:
+            eventually(
+                lambda: pair.primary.one("select count(*) from pg_stat_replication where sync_state = 'sync'")
+            )
+        return Stage(pair)
+
+    def stop(self) -> None:
+        """End them for good."""
+        for pair in self._pairs.values():
+            pair.stop()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with scratch() as directory:
+        servers = Servers(directory)
+        yield servers
+        servers.stop()
+
+
+@pytest.fixture
+def stage(servers: Servers) -> Iterator[Stage]:
+    stage = servers.stage()
+    yield stage
+    stage.conn.close()
+
+
+@pytest.fixture
+def synchronous(servers: Servers) -> Iterator[Stage]:
+    stage = servers.stage(synchronous=True)
+    yield stage
+    stage.conn.close()
+
+
+# Asynchronous replication: the tail is lost.
+
+
+def test_what_a_promotion_takes_away_is_charged_once_more(stage: Stage) -> None:
+    """Three of six committed batches never reach the replica.
+
+    The run goes on there, under its lease, which did. The lost charges are gone together with the watermarks, and the
+    next run charges them.
+    """
+
+    def fail(progress: Progress) -> None:
+        if progress.batches == STALLED:
+            stage.pair.follow()
+            stage.pair.stall()
+        if progress.batches == KILLED:
+            assert KILLED * INSTANCES * 2 == stage.charged()
+            stage.fail_over(hard=True)
+            assert STALLED * INSTANCES * 2 == stage.charged()
+
+    result = stage.bill(fail)
+    assert Outcome.COMPLETED is result.outcome
+    assert (ORGANIZATIONS - KILLED + STALLED) == len(stage.charged_organizations())
+
+    again = stage.bill()
+    assert (KILLED - STALLED) * INSTANCES == again.instances_billed
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_run_whose_beginning_is_lost_ends_and_leaves_all_to_the_next(stage: Stage) -> None:
+    """Lease and run row never reached the replica: the holder is refused there, even under a token that is given out again."""
+    stage.pair.follow()
+    stage.pair.stall()
+
+    def fail(progress: Progress) -> None:
+        if progress.batches == STALLED:
+            stage.fail_over()
+
+    with pytest.raises(LeaseLost):
+        stage.bill(fail)
+    assert 0 == stage.charged()
+    assert ORGANIZATIONS * INSTANCES == stage.bill().instances_billed
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_token_that_is_given_out_twice_lets_only_the_second_holder_charge(stage: Stage) -> None:
+    """A promotion turns the counter back. The nonce still tells the holders apart: the old one can neither charge nor renew."""
+    stage.pair.follow()
+    stage.pair.stall()
+    with connect(stage.pair.conninfo, purpose="billing") as old:
+        lost = leases.acquire(old, "old holder")
+        run = runs.open_run(
+            old,
+            lost,
+            stage.fleet.terms,
+            trigger="test",
+            as_of=stage.fleet.now,
+            host_clock=stage.fleet.now,
+        )
+        batches = list(runs.plan_batches(old, run, INSTANCES))
+    stage.fail_over()
+    with connect(stage.pair.conninfo, purpose="billing") as new:
+        held = leases.acquire(new, "new holder")
+        assert held.fencing_token == lost.fencing_token
+        with pytest.raises(LeaseLost):
+            charge_batch(new, run, batches[0])
+        assert 0 == stage.charged()
+    stage.lease_runs_out()
+    stage.bill()
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_holder_that_slept_through_the_promotion_is_refused(stage: Stage, tmp_path: Path) -> None:
+    """Stopped in the middle of a transaction, woken when another has billed on the new primary.
+
+    Its old connection is dead, and on a new one it finds that its lease is not its own any more.
+    """
+    blocker = psycopg.connect(stage.pair.primary.conninfo())
+    blocker.execute("select from wallets for update")
+    sleeper = a_run(stage, tmp_path)
+    eventually(lambda: stage.fleet.rows("select from pg_stat_activity where wait_event_type = 'Lock'"))
+    sleeper.send_signal(signal.SIGSTOP)
+    stage.pair.follow()
+    blocker.close()
+    stage.fail_over()
+    stage.lease_runs_out()
+    stage.bill()
+    stage.see_that_all_is_charged_once()
+
+    sleeper.send_signal(signal.SIGCONT)
+    _, said = sleeper.communicate(timeout=60)
+    assert 1 == sleeper.returncode, said
+    assert "another biller took over" in said
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_primary_that_goes_on_by_itself_charges_nothing_on_the_other_side(stage: Stage) -> None:
+    """Split brain: both servers take writes, and each has a biller.
+
+    What the surviving server says is right by itself; what was charged on the other goes with it.
+    """
+    stage.pair.follow()
+    with psycopg.connect(stage.pair.primary.conninfo(), autocommit=True) as abandoned:
+        stage.pair.stall()
+        stage.pair.promote()
+        stage.bill(conninfo=stage.pair.standby.conninfo())
+        (on_the_other,) = abandoned.execute("select count(*) from vps_billing_cycles").fetchone() or (0,)
+        assert ORGANIZATIONS * INSTANCES == on_the_other
+    stage.follow()
+    assert 0 == stage.charged()
+    stage.bill(conninfo=stage.pair.primary.conninfo())
+    stage.see_that_all_is_charged_once()
+
+
+def test_built_in_billing_follows_to_the_new_primary(stage: Stage) -> None:
+    """Without a primary it says that it cannot tell; after the promotion it bills the hours that are due there."""
+    built_in = BuiltInBilling(Settings(built_in_billing="on"), stage.pair.conninfo)
+    stage.pair.follow()
+    stage.pair.kill()
+    look = built_in.look()
+    assert Decision.CANNOT_TELL is look.verdict.decision
+    assert "does not bill" in look.verdict.sentence
+    stage.pair.promote()
+    stage.follow()
+    look = built_in.look()
+    assert look.result is not None, look.verdict
+    assert Outcome.COMPLETED is look.result.outcome
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_server_in_recovery_bills_nothing_and_is_named(stage: Stage) -> None:
+    """A run, and built-in billing, on a standby, whether it is addressed alone or is the only host that answers."""
+    alone = stage.pair.standby.conninfo()
+    with pytest.raises(DatabaseUnavailable, match="read-only: a standby, in recovery"):
+        stage.bill(conninfo=alone)
+    look = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
+    assert Decision.CANNOT_TELL is look.verdict.decision
+    assert "read-only" in look.verdict.sentence
+    stage.pair.kill()
+    with pytest.raises(DatabaseUnavailable, match="read-only standby"):
+        stage.bill()
+
+
+# Synchronous replication: nothing that was acknowledged is lost, and waiting is the price.
+
+
+def test_synchronous_replication_loses_nothing_that_was_acknowledged(synchronous: Stage) -> None:
+    """The primary is killed after any batch: what the biller was told is on the replica."""
+    stage = synchronous
+
+    def fail(progress: Progress) -> None:
+        if progress.batches == KILLED:
+            stage.fail_over(hard=True)
+            assert KILLED * INSTANCES * 2 <= stage.charged()
+            stage.conn.execute("alter system set synchronous_standby_names = ''")
+            stage.conn.execute("select pg_reload_conf()")
+
+    result = stage.bill(fail)
+    assert Outcome.COMPLETED is result.outcome
+    stage.see_that_all_is_charged_once()
+
+
+def waiting_commits(stage: Stage) -> list[int]:
+    """The backends whose COMMIT waits for the standby."""
+    rows = stage.fleet.rows("select pid from pg_stat_activity where wait_event = 'SyncRep' order by pid")
+    return [row.pid for row in rows]
+
+
+def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> None:
+    """The standby is gone and somebody cancels the COMMIT that waits for it; the server calls it committed, with a warning.
+
+    The batch is not counted: it is begun again from the rows, and waits again. When the standby is back it is charged
+    once.
+    """
+    stage = synchronous
+    seen: list[int] = []
+    results: list[RunResult] = []
+    stalled = threading.Event()
+
+    def progressed(progress: Progress) -> None:
+        seen.append(progress.batches)
+        if progress.batches == STALLED:
+            stage.pair.stall()
+            stalled.set()
+
+    run = threading.Thread(target=lambda: results.append(stage.bill(progressed)))
+    run.start()
+    assert stalled.wait(20)
+    first = eventually(lambda: waiting_commits(stage))
+    stage.conn.execute("select pg_cancel_backend(%s)", (first[0],))
+    eventually(lambda: (STALLED + 1) * INSTANCES * 2 == stage.charged())
+    eventually(lambda: waiting_commits(stage))
+    assert STALLED == max(seen)
+    stage.pair.resume()
+    run.join(60)
+
+    assert Outcome.COMPLETED is results[0].outcome
+    assert ORGANIZATIONS * INSTANCES == results[0].instances_billed
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(synchronous: Stage) -> None:
+    """It is not taken for written, so nobody tells the service manager of it either."""
+    stage = synchronous
+    stage.pair.stall()
+    problems: list[BillingError] = []
+
+    def write() -> None:
+        try:
+            with translated(), connect(stage.pair.conninfo, purpose="billing") as connection:
+                write_beat(connection, Pulse(Clock()).beat("a daemon", 600, {}, stopped=False))
+        except BillingError as problem:
+            problems.append(problem)
+
+    beat = threading.Thread(target=write)
+    beat.start()
+    waiting = eventually(lambda: waiting_commits(stage))
+    stage.conn.execute("select pg_cancel_backend(%s)", (waiting[0],))
+    beat.join(20)
+    assert [OutcomeUnknown] == [type(problem) for problem in problems]
+
+
+# The daemon as a process.
+
+
+def a_run(stage: Stage, directory: Path) -> subprocess.Popen[str]:
+    """Begin `run` as an operator does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "containerstacks_billing", "run"],
+        cwd=directory,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "DATABASE_URL": stage.pair.conninfo,
+            "BILLING_BATCH_SIZE": str(INSTANCES),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
