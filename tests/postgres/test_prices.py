@@ -402,6 +402,42 @@ def test_an_announced_price_follows_the_backup_price_of_the_host(upgraded: Fleet
     assert ["7.3", "7.3", "7.3", "14.6"] == [price for _, _, price, _ in versions(upgraded, plan)]
 
 
+def test_a_backup_price_set_before_a_run_shows_the_announced_one_changes_backups_alone(
+    upgraded: Fleet,
+) -> None:
+    """Announced for 01:00; the host still shows 7.30 when it makes backups dearer at 02:00; 14.60 stays in force."""
+    organization, plan = upgraded.organization("10.00"), upgraded.plan("7.30")
+    backups(upgraded, plan, "0.0100")
+    backed = upgraded.instance(organization, plan)
+    upgraded.set(backed, backup_frequency="daily")
+    announce(upgraded, plan, "14.60", "2026-03-01 01:00")
+    upgraded.hours(2)
+    backups(upgraded, plan, "0.0300")
+    upgraded.hours(1)
+    upgraded.bill()
+
+    assert [
+        ("01 00:00", "01 01:00", "0.02", "billed"),
+        ("01 01:00", "01 02:00", "0.03", "billed"),
+        ("01 02:00", "01 03:00", "0.05", "billed"),
+    ] == upgraded.charges()
+    shown = upgraded.rows("select base_price from vps_plans where id = %s", plan)
+    assert Decimal("14.60") == shown[0].base_price
+
+
+def test_a_markup_set_before_a_run_shows_the_announced_price_is_put_on_that(fleet: Fleet) -> None:
+    """A base of 14.60 began at 01:00; at 02:00 the host, which shows 7.30, puts 7.30 on top: 21.90 from then on."""
+    organization, plan = fleet.organization("10.00"), fleet.plan("7.30")
+    fleet.instance(organization, plan)
+    announce(fleet, plan, "14.60", "2026-03-01 01:00")
+    fleet.hours(2)
+    fleet.conn.execute("update vps_plans set markup_price = 7.30 where id = %s", (plan,))
+    fleet.hours(1)
+    fleet.bill()
+
+    assert ["0.01", "0.02", "0.03"] == [amount for _, _, amount, _ in fleet.charges()]
+
+
 def test_plans_of_one_name_with_different_backup_prices_are_ambiguous(upgraded: Fleet) -> None:
     """Two active plans share a provider_plan_id and differ in the price of backups only."""
     organization = upgraded.organization("10.00")
