@@ -26,6 +26,7 @@ from tests.machine import live
 
 from containerstacks_billing.postgres import embedded
 from containerstacks_billing.postgres.migrate import migrate
+from containerstacks_billing.process import logs
 
 ROUND = 50
 SETTINGS = {
@@ -77,6 +78,7 @@ def main() -> int:
     chosen = parser.parse_args()
     # Ended by a signal it stops its server too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logs.configure("error")
     began, lived, seed, tally = time.monotonic(), 0, chosen.seed, Counter[str]()
     with throw_away_database() as conninfo, psycopg.connect(conninfo, autocommit=True) as conn:
         while lived < chosen.machines and time.monotonic() - began < chosen.minutes * 60:
@@ -85,9 +87,16 @@ def main() -> int:
             lived, seed = lived + histories, seed + 1
             pace = lived / (time.monotonic() - began)
             print(f"{lived} machines agree, {pace:.1f} a second; next seed {seed}", file=sys.stderr)
+    counted = {
+        "runs": "runs",
+        "billed": "hours billed",
+        "failed": "hours past due",
+        "held": "machines with held instances",
+        **{name: name for name in sorted(tally) if " " in name or name == "releases"},
+    }
     print(
-        f"{lived} machines agree with the reference model to the last digit: {tally['runs']} runs, {tally['billed']} hours"
-        f" billed, {tally['failed']} past due, {tally['held']} machines with held instances (seeds {chosen.seed} to {seed - 1})"
+        f"{lived} machines agree with the reference model to the last digit (seeds {chosen.seed} to {seed - 1}): "
+        + ", ".join(f"{tally[name]:,} {words}" for name, words in counted.items())
     )
     return 0
 

@@ -1,25 +1,34 @@
 """Random histories of a fleet, lived twice: by the product on a real database, and by the reference model.
 
-`History` does each thing that a host, an operator or a clock can do to both, and `compare` finds the first digit in which
-they differ. The rows that the product writes may be merged as it likes, so they are taken apart into hours before they are
-compared. tests/machine.py chooses what happens.
+`History` does each thing that a host, an operator or a clock can do to both. tests/comparison.py finds the first digit in
+which they differ, tests/amid.py lets the host act while a run is under way, tests/machine.py chooses what happens.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from tests.amid import Amid, Run
+from tests.comparison import compare, micros
 from tests.fleet import Fleet
-from tests.reference.model import HOUR, Model, Terms, Wallet
+from tests.reference import operator
+from tests.reference.model import Model
+from tests.reference.values import CENT, Terms, Wallet
 
 from containerstacks_billing.billing import run
+from containerstacks_billing.billing.prices import Price
+from containerstacks_billing.billing.release import EVERY_HOUR, Decision, ReleaseOrder
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.postgres import corrections
+from containerstacks_billing.postgres.prices import find_plans, set_price
+from containerstacks_billing.postgres.release import release
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Everything that a history can write, and the rows that a migration left.
 _EMPTY = """
     set session_replication_role = replica;
@@ -27,51 +36,34 @@ _EMPTY = """
     delete from organizations; delete from users; delete from vps_plans; delete from plan_price_versions;
     delete from billing_usage_segments; delete from billing_quarantine; delete from billing_decisions;
     delete from billing_runs; delete from billing_metering_failures; delete from billing_policies;
+    delete from billing_price_corrections; delete from billing_adjustments;
     select setval('test_identifiers', 1);
     insert into billing_policies (billable_statuses, partial_hour, valid_from) values ('{running}', 'prorate', '-infinity');
     reset session_replication_role;
 """
-# Identifiers decide who is paid first, so a history that is lived again needs the same ones.
-_SAME_IDENTIFIERS = """
+# Identifiers decide who is paid first, so a history that is lived again needs the same ones. The backup columns are those of
+# the host's successor.
+_PREPARE = """
     create sequence if not exists test_identifiers;
     alter table organizations alter id set default md5(nextval('test_identifiers')::text)::uuid;
     alter table vps_instances alter id set default md5(nextval('test_identifiers')::text)::uuid;
+    alter table wallets alter id set default md5(nextval('test_identifiers')::text)::uuid;
+    alter table vps_plans add column if not exists backup_price_hourly numeric(12,4) default 0,
+        add column if not exists backup_upcharge_hourly numeric(12,4) default 0;
+    alter table vps_instances add column if not exists backup_frequency varchar(20) default 'none';
+    select billing_adapt_to_host();
 """
-Row = tuple[Any, ...]
+_COLUMNS = {
+    "organization": "organization_id",
+    "plan": "plan_id",
+    "status": "status",
+    "backups": "backup_frequency",
+}
 
 
 def prepare(conn: psycopg.Connection[Any]) -> None:
     """Make a database fit for histories that can be lived again."""
-    conn.execute(_SAME_IDENTIFIERS)
-
-
-def same(what: str, expected: Any, actual: Any) -> None:
-    """Fail with the rows that only one side has."""
-    if expected == actual:
-        return
-    rows = [list(side.items()) if isinstance(side, dict) else list(side) for side in (expected, actual)]
-    only = [[row for row in rows[side] if row not in rows[1 - side]] for side in (0, 1)]
-    raise AssertionError(
-        f"{what} differ\n  the model says:\n{_listed(only[0])}\n  the database says:\n{_listed(only[1])}"
-    )
-
-
-def _listed(rows: list[Row]) -> str:
-    return "\n".join(f"    {', '.join(_written(value) for value in row)}" for row in rows) or "    nothing"
-
-
-def _written(value: Any) -> str:
-    """Write identifiers short and microseconds as dates."""
-    if isinstance(value, UUID):
-        return str(value)[:8]
-    if isinstance(value, int) and value > 10**12:
-        return f"{EPOCH + timedelta(microseconds=value):%m-%d %H:%M:%S.%f}"
-    return f"({', '.join(map(_written, value))})" if isinstance(value, tuple) else str(value)
-
-
-def micros(at: datetime) -> int:
-    """Count the microseconds since 1970."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+    conn.execute(_PREPARE)
 
 
 class History:
@@ -84,8 +76,11 @@ class History:
         self.terms = Terms(max_catch_up_hours=max_catch_up_hours)
         self.policy_since = -1
         self.opening: dict[UUID, Decimal] = {}
+        self.lost_wallets: set[UUID] = set()
+        self.postponed: list[Callable[[], None]] | None = None
         self.runs = 0
         self.was_held = False
+        self.happened: Counter[str] = Counter()
         self.went_wrong = False
 
     @property
@@ -98,25 +93,66 @@ class History:
         if microseconds:
             self.fleet.at(timedelta(microseconds=microseconds))
 
-    # Things that happen.
+    def _model(self, effect: Callable[..., None], *values: Any, **columns: Any) -> None:
+        """Let the model do the same, now or when the transaction of the host is committed."""
+        if self.postponed is None:
+            effect(*values, **columns)
+        else:
+            self.postponed.append(lambda: effect(*values, **columns))
 
-    def plan(self, monthly: Decimal) -> str:
+    # What the host does.
+
+    def plan(self, monthly: Decimal, backup: Decimal = Decimal(0)) -> str:
         """Create a plan and return the name by which instances know it."""
-        plan = str(self.fleet.plan(str(monthly)))
-        self.model.price(plan, monthly, self.now)
-        return plan
+        plan = self.fleet.plan(str(monthly))
+        self.fleet.conn.execute("update vps_plans set backup_price_hourly = %s where id = %s", (backup, plan))
+        self.fleet.conn.execute("delete from plan_price_versions where plan_id = %s", (plan,))
+        self.fleet.conn.execute(
+            "select billing_record_price(p, billing_clock()) from vps_plans p where id = %s", (plan,)
+        )
+        self.model.new_plan(str(plan), monthly, backup)
+        return str(plan)
 
-    def reprice(self, plan: str, monthly: Decimal) -> None:
-        """Change a price."""
-        self.fleet.reprice(UUID(plan), str(monthly))
-        self.model.price(plan, monthly, self.now)
+    def reprice(self, plan: str, monthly: Decimal | None, backup: Decimal | None = None) -> None:
+        """Edit the prices of a plan."""
+        if monthly is not None:
+            self.fleet.reprice(UUID(plan), str(monthly))
+            self._model(self.model.reprice, plan, self.now, monthly=monthly)
+        if backup is not None:
+            self.fleet.conn.execute(
+                "update vps_plans set backup_price_hourly = %s, backup_upcharge_hourly = %s where id = %s",
+                (backup / 2, backup / 2, plan),
+            )
+            self._model(self.model.reprice, plan, self.now, backup=backup)
 
     def organization(self, balance: Decimal) -> UUID:
         """Create an organization with a wallet."""
-        organization = self.fleet.organization(str(balance))
-        self.model.wallets[organization] = Wallet(balance)
-        self.opening[organization] = balance
+        organization = self.fleet.organization(None)
+        self.model.organizations.add(organization)
+        self.opening[organization] = Decimal(0)
+        self.wallet(organization, balance)
         return organization
+
+    def wallet(self, organization: UUID, balance: Decimal, currency: str = "USD", age: int = 0) -> None:
+        """Give an organization one more wallet, which may be older than the others."""
+        created_at = self.fleet.now - timedelta(microseconds=age)
+        row = self.fleet.rows(
+            "insert into wallets (organization_id, balance, currency, created_at) values (%s, %s, %s, %s) returning id",
+            organization,
+            balance,
+            currency,
+            created_at,
+        )
+        self.model.wallets[row[0].id] = Wallet(organization, balance, currency, micros(created_at))
+        self.opening[organization] += balance
+
+    def remove_wallet(self, organization: UUID) -> None:
+        """Take the wallet away that pays, with all that is in it."""
+        wallet = self.model.payer(organization, self.terms.currency)
+        for identifier in [i for i, one in self.model.wallets.items() if one is wallet]:
+            self.fleet.conn.execute("delete from wallets where id = %s", (identifier,))
+            del self.model.wallets[identifier]
+            self.lost_wallets.add(organization)
 
     def delete_organization(self, organization: UUID) -> None:
         """Delete an organization and all that the host knows of it."""
@@ -126,18 +162,20 @@ class History:
     def create(self, organization: UUID, plan: str, status: str) -> UUID:
         """Create an instance."""
         instance = self.fleet.instance(organization, plan, status)
-        self.model.create(instance, organization, plan, status, self.now)
+        self._model(self.model.create, instance, organization, plan, status, self.now)
         return instance
 
     def change(self, *instances: UUID, **columns: Any) -> None:
-        """Change organization, plan or status of instances in one statement."""
-        names = {"organization": "organization_id", "plan": "plan_id", "status": "status"}
-        assignments = ", ".join(f"{names[name]} = %s" for name in columns)
+        """Change organization, plan, status or backups of instances in one statement."""
+        assignments = ", ".join(f"{_COLUMNS[name]} = %s" for name in columns)
+        values = [
+            "daily" if value is True else "none" if value is False else value for value in columns.values()
+        ]
         self.fleet.conn.execute(
-            f"update vps_instances set {assignments} where id = any(%s)", (*columns.values(), list(instances))
+            f"update vps_instances set {assignments} where id = any(%s)", (*values, list(instances))
         )
         for instance in instances:
-            self.model.change(instance, self.now, **columns)
+            self._model(self.model.change, instance, self.now, **columns)
 
     def change_and_roll_back(self, instance: UUID, status: str) -> None:
         """Change a status and delete the instance in a transaction that never happened."""
@@ -149,24 +187,85 @@ class History:
         """Delete instances in one statement."""
         self.fleet.conn.execute("delete from vps_instances where id = any(%s)", (list(instances),))
         for instance in instances:
-            self.model.delete(instance, self.now)
+            self._model(self.model.delete, instance, self.now)
 
     def move_money(self, organization: UUID, amount: Decimal) -> None:
-        """Top up, or debit by hand."""
-        self.fleet.top_up(organization, str(amount))
-        self.model.wallets[organization].balance += amount
+        """Top up, or debit by hand, the wallet that pays; with a ledger entry, as the host does."""
+        wallet = self.model.payer(organization, self.terms.currency)
+        for identifier in [i for i, one in self.model.wallets.items() if one is wallet]:
+            with self.fleet.conn.transaction():
+                self.fleet.conn.execute(
+                    "insert into payment_transactions (organization_id, amount, currency, payment_method,"
+                    " payment_provider, status, description) values (%s, %s, 'USD', 'paypal', 'paypal', 'completed', '')",
+                    (organization, amount),
+                )
+                self.fleet.conn.execute(
+                    "update wallets set balance = balance + %s where id = %s", (amount, identifier)
+                )
+            self._model(self._credit, identifier, amount)
 
-    def approve(self, organization: UUID, instance: UUID) -> None:
-        """Let an operator approve all hours of an instance until now."""
-        self.fleet.conn.execute(
-            "insert into billing_decisions (organization_id, instance_id, decision, charge_until, decided_by, reason)"
-            " values (%s, %s, 'charge', %s, 'somebody', 'it ran')",
-            (organization, instance, self.fleet.now),
+    def _credit(self, wallet: UUID, amount: Decimal) -> None:
+        self.model.wallets[wallet].balance += amount
+
+    # What an operator does.
+
+    def announce(self, plan: str, monthly: Decimal, later: int) -> None:
+        """Enter a price that begins later."""
+        at = self.fleet.now + timedelta(microseconds=later)
+        found = find_plans(self.fleet.conn, plan)[0]
+        set_price(self.fleet.conn, found, Price(monthly, Decimal(0)), at, by="operator", reason=None)
+        self.happened["announced prices"] += 1
+        operator.announce(self.model, plan, monthly, micros(at), self.now)
+
+    def correct(self, plan: str, monthly: Decimal, ago: int) -> None:
+        """Put another price in the place of a past one, after wallets that fall short for it were topped up."""
+        at = self.fleet.now - timedelta(microseconds=ago)
+        self.model.show_prices(self.now)
+        for organization, added in self._added(plan, monthly, micros(at)).items():
+            wallet = self.model.payer(organization, self.terms.currency)
+            if wallet is not None and wallet.balance - wallet.carry < added:
+                short = added - wallet.balance + wallet.carry
+                self.move_money(organization, short.quantize(CENT, ROUND_CEILING))
+        found = find_plans(self.fleet.conn, plan)[0]
+        price = Price(monthly, Decimal(0))
+        draft = corrections.draft(self.fleet.conn, found, price, at)
+        if draft is None or draft.correction_id is not None:
+            return
+        operator.correct(self.model, plan, monthly, micros(at), self.now, self.terms.currency)
+        _, short_of = corrections.correct(
+            self.fleet.conninfo, draft, self.terms.currency, holder="test", by="operator", reason=None
         )
-        self.model.approved[organization, instance] = self.now
+        self.happened["price corrections"] += 1
+        assert all(self.model.payer(one.organization, "USD") is None for one in short_of)
+        compare(self)
 
-    def bill(self, *, organization: UUID | None = None, lag: int = 0, **order: Any) -> None:
-        """Run, as of a little while ago when there is a lag, and compare everything."""
+    def _added(self, plan: str, monthly: Decimal, at: int) -> dict[UUID, Decimal]:
+        added: dict[UUID, Decimal] = {}
+        for unit, _, difference in operator.differences(self.model, plan, monthly, at, self.now):
+            if unit.status == "billed":
+                added[unit.organization] = added.get(unit.organization, Decimal(0)) + difference
+        return added
+
+    def release(self, kept_hours: int | None, **only: UUID) -> None:
+        """Decide about held instances: charge all their hours, the most recent ones, or none."""
+        decision = Decision.CHARGE if kept_hours is None else Decision.CAP if kept_hours else Decision.WAIVE
+        order = ReleaseOrder(
+            decision, "operator", "said so", EVERY_HOUR if kept_hours is None else kept_hours, **only
+        )
+        self._set_terms()
+        release(self.fleet.conninfo, self.fleet.terms, order, "test-holder")
+        kept = float("inf") if kept_hours is None else kept_hours
+        self.happened["releases"] += 1
+        operator.release(self.model, self.terms, self.now, kept, **only)
+        compare(self)
+
+    def bill(
+        self, *, organization: UUID | None = None, lag: int = 0, amid: list[Amid] | None = None, **order: Any
+    ) -> None:
+        """Run, as of a little while ago when there is a lag, and compare everything.
+
+        What is to happen `amid` the run happens before its batches or while they wait for a lock.
+        """
         policy = self.model.policies[-1]
         changes = (policy.statuses, policy.partial_hour) != (self.terms.statuses, self.terms.partial_hour)
         if changes:
@@ -174,6 +273,21 @@ class History:
             if self.now <= self.policy_since:
                 self.wait(1)
             self.policy_since = self.now
+        self._set_terms()
+        self.went_wrong = True
+        as_of = self.fleet.now - timedelta(microseconds=lag)
+        lived = Run(self, micros(as_of), organization, list(amid or []))
+        with lived.watched():
+            result = self.fleet.bill(organization=organization, as_of=as_of, host_clock=as_of, **order)
+        self.model.close_run(self.terms, micros(as_of), organization)
+        assert (Outcome.COMPLETED, None) == (result.outcome, result.error_message)
+        compare(self)
+        self.runs += 1
+        self.was_held |= "held" in self.model.set_aside.values()
+        assert lived.amount == result.amount
+        self.went_wrong = False
+
+    def _set_terms(self) -> None:
         self.fleet.terms = run.Terms(
             billable_statuses=tuple(sorted(self.terms.statuses)),
             partial_hour=self.terms.partial_hour,
@@ -181,131 +295,3 @@ class History:
             max_catch_up_hours=self.terms.max_catch_up_hours,
             brake_factor=Decimal(10_000),
         )
-        self.went_wrong = True
-        as_of = self.fleet.now - timedelta(microseconds=lag)
-        result = self.fleet.bill(organization=organization, as_of=as_of, host_clock=as_of, **order)
-        statement = self.model.bill(self.terms, micros(as_of), organization)
-        assert (Outcome.COMPLETED, None) == (result.outcome, result.error_message)
-        self.compare()
-        self.runs += 1
-        self.was_held |= any(self.model.held.values())
-        assert statement.amount == result.amount
-        self.went_wrong = False
-
-    # What came of it.
-
-    def compare(self) -> None:
-        """Compare every hour, every wallet, every watermark, what is still due and what is held."""
-        same("units", self._expected_units(), self._actual_units())
-        same("wallets", self._expected_wallets(), self._actual_wallets())
-        same("instances", self._expected_instances(), self._actual_instances())
-        same("segments", self._expected_segments(), self._actual_segments())
-        same("held", self._expected_held(), self._actual_held())
-        assert [] == self.fleet.rows("select * from billing_metering_failures")
-        self._compare_ledgers()
-
-    def _expected_units(self) -> list[Row]:
-        return sorted(
-            (u.organization, u.instance, u.start, u.end, u.hourly_rate, u.amount, u.status)
-            for u in self.model.units
-        )
-
-    def _actual_units(self) -> list[Row]:
-        rows = self.fleet.rows(
-            "select organization_id, vps_instance_id, billing_period_start as start, billing_period_end as until,"
-            " hourly_rate, total_amount, status from vps_billing_cycles where run_id is not null"
-        )
-        units = []
-        for row in rows:
-            start, until = micros(row.start), micros(row.until)
-            left = row.total_amount
-            while start < until:
-                end = min(start + HOUR, until)
-                amount = left if end == until else row.hourly_rate
-                left -= amount
-                units.append(
-                    (
-                        row.organization_id,
-                        row.vps_instance_id,
-                        start,
-                        end,
-                        row.hourly_rate,
-                        amount,
-                        row.status,
-                    )
-                )
-                start = end
-        return sorted(units)
-
-    def _expected_wallets(self) -> dict[UUID, Row]:
-        owing = {unit.organization for unit in self.model.units if unit.status == "failed"}
-        return {
-            organization: (wallet.balance, wallet.carry, organization in owing)
-            for organization, wallet in self.model.wallets.items()
-        }
-
-    def _actual_wallets(self) -> dict[UUID, Row]:
-        rows = self.fleet.rows("select * from wallets")
-        return {r.organization_id: (r.balance, r.billing_carry, r.past_due_since is not None) for r in rows}
-
-    def _expected_instances(self) -> dict[UUID, Row]:
-        return {
-            identifier: (instance.organization, instance.plan, instance.status, instance.watermark)
-            for identifier, instance in self.model.instances.items()
-        }
-
-    def _actual_instances(self) -> dict[UUID, Row]:
-        rows = self.fleet.rows(
-            "select *, coalesce(last_billed_at, created_at) as watermark from vps_instances"
-        )
-        assert [] == [row for row in rows if row.watermark != row.rated_until]
-        return {row.id: (row.organization_id, row.plan_id, row.status, micros(row.watermark)) for row in rows}
-
-    def _expected_segments(self) -> list[Row]:
-        return sorted(
-            (s.organization, s.instance, s.start, s.until, s.plan, s.due) for s in self.model.segments
-        )
-
-    def _actual_segments(self) -> list[Row]:
-        return sorted(
-            (
-                row.organization_id,
-                row.instance_id,
-                micros(row.started_at),
-                micros(row.charge_until),
-                row.plan_id,
-                row.outcome is None,
-            )
-            for row in self.fleet.rows("select * from billing_usage_segments")
-        )
-
-    def _expected_held(self) -> set[Row]:
-        return {(organization, i) for organization, held in self.model.held.items() for i in held}
-
-    def _actual_held(self) -> set[Row]:
-        rows = self.fleet.rows("select * from billing_quarantine where reason <> 'future watermark'")
-        assert {"held"} >= {row.reason for row in rows}
-        return {(row.organization_id, row.instance_id) for row in rows}
-
-    def _compare_ledgers(self) -> None:
-        """Prove that exact billed charges are debits and carry, and that the balance is opening and entries."""
-        entries = {
-            row.organization_id: row
-            for row in self.fleet.rows(
-                "select organization_id, sum(amount) as total,"
-                " coalesce(-sum(amount) filter (where payment_method = 'wallet_debit'), 0) as debits"
-                " from payment_transactions group by organization_id"
-            )
-        }
-        for organization, wallet in self.model.wallets.items():
-            entry = entries.get(organization)
-            billed = sum(
-                (
-                    u.amount
-                    for u in self.model.units
-                    if (u.organization, u.status) == (organization, "billed")
-                ),
-                Decimal(0),
-            )
-            assert billed == (entry.debits if entry else 0) + wallet.carry
-            assert wallet.balance == self.opening[organization] + (entry.total if entry else 0)

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -27,11 +29,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.amid import Amid
 from tests.histories import History, prepare
-from tests.reference.model import HOUR, SECOND
+from tests.reference.values import HOUR, SECOND
 
 MOST_INSTANCES = 8
-STATUSES = ("running", "stopped", "rebooting")
+STATUSES = ("running", "running", "stopped", "rebooting")
 BILLABLE = (("running",), ("*",), ("running", "stopped"), ("stopped",), ("running", "rebooting"))
 
 which = st.integers(0, 11)
@@ -39,13 +42,28 @@ statuses = st.sampled_from(STATUSES)
 prices = st.sampled_from(
     [Decimal(p) for p in ("7.30", "6.00", "11.00", "3.00", "0.37", "99.99", "730.00", "0.00")]
 )
+backup_prices = st.sampled_from([Decimal(p) for p in ("0", "0.0024", "0.0100", "0.5000")])
 balances = st.sampled_from([Decimal(b) for b in ("1000.00", "0.03", "0.00", "0.50", "0.01", "3.00")])
 short_gaps = st.one_of(
-    st.just(0), st.sampled_from((1, HOUR // 2, HOUR, HOUR - 1, HOUR + 1)), st.integers(0, 2 * HOUR)
+    st.sampled_from((HOUR, 0, 1, HOUR // 2, HOUR - 1, HOUR + 1)), st.integers(HOUR // 4, 2 * HOUR)
 )
 gaps = st.one_of(
-    short_gaps, short_gaps, st.integers(0, 9).map(lambda hours: hours * HOUR), st.integers(0, 30 * HOUR)
+    short_gaps, short_gaps, st.integers(0, 9).map(lambda hours: hours * HOUR), st.integers(HOUR, 30 * HOUR)
 )
+
+
+changes_amid = st.lists(
+    st.tuples(
+        st.sampled_from(("status", "plan", "move", "delete", "create", "money", "price")),
+        which,
+        which,
+        st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+Change = tuple[str, int, int, bool]
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -63,7 +81,8 @@ class FleetMachine(RuleBasedStateMachine):
     def begin(self, start: int, bound: int, balance: Decimal, price: Decimal) -> None:
         at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=start)
         self.history = History(self.conn, at, bound)
-        self.plans = [self.history.plan(price), self.history.plan(Decimal("7.30"))]
+        self.plans = [self.history.plan(price), self.history.plan(Decimal("7.30"), Decimal("0.0024"))]
+        self.hours_switched = self.corrected = False
         self.organizations = [
             self.history.organization(balance),
             self.history.organization(Decimal("1000.00")),
@@ -91,6 +110,12 @@ class FleetMachine(RuleBasedStateMachine):
     def resize(self, gap: int, instance: int, plan: int) -> None:
         self.history.wait(gap)
         self.history.change(self._one(self.instances, instance), plan=self._one(self.plans, plan))
+
+    @precondition(lambda self: self.instances)
+    @rule(gap=gaps, instance=which, backups=st.booleans())
+    def switch_backups(self, gap: int, instance: int, backups: bool) -> None:
+        self.history.wait(gap)
+        self.history.change(self._one(self.instances, instance), backups=backups)
 
     @precondition(lambda self: self.instances and self.organizations)
     @rule(gap=gaps, instance=which, organization=which, plan=which, status=statuses)
@@ -132,7 +157,7 @@ class FleetMachine(RuleBasedStateMachine):
         to_full_hour = (watermark - self.history.now) % HOUR
         self.history.wait(max(0, to_full_hour + hours * HOUR + beside))
 
-    @rule(hours=st.integers(20, 100), beside=st.sampled_from((0, 1, HOUR // 3)))
+    @rule(hours=st.sampled_from((25, 20, 71, 73, 100)), beside=st.sampled_from((0, 1, HOUR // 3)))
     def outage(self, hours: int, beside: int) -> None:
         self.history.wait(hours * HOUR + beside)
 
@@ -142,6 +167,38 @@ class FleetMachine(RuleBasedStateMachine):
         self.history.reprice(self._one(self.plans, plan), price)
         if again is not None:
             self.history.reprice(self._one(self.plans, plan), again)
+
+    @rule(gap=short_gaps, plan=which, backup=backup_prices)
+    def reprice_backups(self, gap: int, plan: int, backup: Decimal) -> None:
+        self.history.wait(gap)
+        self.history.reprice(self._one(self.plans, plan), None, backup)
+
+    @rule(gap=short_gaps, plan=which, price=prices, later=st.one_of(st.integers(1, 5 * HOUR), st.just(HOUR)))
+    def announce_price(self, gap: int, plan: int, price: Decimal, later: int) -> None:
+        self.history.wait(gap)
+        self.history.announce(self._one(self.plans, plan), price, later)
+
+    @precondition(lambda self: self.history.runs and not self.hours_switched)
+    @rule(
+        gap=short_gaps, plan=which, price=prices, ago=st.one_of(st.integers(1, 40 * HOUR), st.just(2 * HOUR))
+    )
+    def correct_price(self, gap: int, plan: int, price: Decimal, ago: int) -> None:
+        self.history.wait(gap)
+        self.corrected = True
+        self.history.correct(self._one(self.plans, plan), price, ago)
+
+    @rule(
+        organization=which,
+        balance=balances,
+        currency=st.sampled_from(("USD", "USD", "EUR")),
+        age=st.integers(0, 9),
+    )
+    def one_more_wallet(self, organization: int, balance: Decimal, currency: str, age: int) -> None:
+        self.history.wallet(self._one(self.organizations, organization), balance, currency, age * HOUR)
+
+    @rule(organization=which)
+    def remove_wallet(self, organization: int) -> None:
+        self.history.remove_wallet(self._one(self.organizations, organization))
 
     @precondition(lambda self: len(self.organizations) < 4)
     @rule(balance=balances)
@@ -164,44 +221,93 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(organization=which, left=st.sampled_from([Decimal(b) for b in ("0.00", "0.01", "0.07", "-0.01")]))
     def debit_by_hand(self, organization: int, left: Decimal) -> None:
         identifier = self._one(self.organizations, organization)
-        surplus = self.history.model.wallets[identifier].balance - left
-        if surplus > 0:
-            self.history.move_money(identifier, -surplus)
+        wallet = self.history.model.payer(identifier, "USD")
+        if wallet is not None and wallet.balance > left:
+            self.history.move_money(identifier, left - wallet.balance)
 
     @rule(bills=st.sampled_from(BILLABLE), partial_hour=st.sampled_from(("prorate", "full", "free")))
     def switch_policy(self, bills: tuple[str, ...], partial_hour: str) -> None:
-        terms = self.history.terms
-        self.history.terms = type(terms)(
-            frozenset(bills), partial_hour, terms.hours_per_month, terms.max_catch_up_hours
-        )
+        self.history.terms = replace(self.history.terms, statuses=frozenset(bills), partial_hour=partial_hour)
 
-    @rule(hours_per_month=st.sampled_from((730, 720, 672, 744)), bound=st.sampled_from((72, 24, 3)))
-    def switch_numbers(self, hours_per_month: int, bound: int) -> None:
-        terms = self.history.terms
-        self.history.terms = type(terms)(terms.statuses, terms.partial_hour, hours_per_month, bound)
+    @precondition(lambda self: not self.corrected)
+    @rule(hours_per_month=st.sampled_from((730, 720, 672, 744)))
+    def switch_hours_per_month(self, hours_per_month: int) -> None:
+        # A correction tells the rate of a free hour apart by HOURS_PER_MONTH alone, so the two do not meet here.
+        self.hours_switched = True
+        self.history.terms = replace(self.history.terms, hours_per_month=hours_per_month)
 
-    @precondition(lambda self: any(self.history.model.held.values()))
-    @rule(gap=short_gaps)
-    def approve(self, gap: int) -> None:
+    @rule(bound=st.sampled_from((72, 24, 3)))
+    def switch_bound(self, bound: int) -> None:
+        self.history.terms = replace(self.history.terms, max_catch_up_hours=bound)
+
+    @precondition(lambda self: "held" in self.history.model.set_aside.values())
+    @rule(
+        gap=short_gaps,
+        kept=st.sampled_from((None, 0, 1, 5, 30)),
+        only=st.sampled_from(("all", "one", "owner")),
+    )
+    def release(self, gap: int, kept: int | None, only: str) -> None:
         self.history.wait(gap)
-        for organization, held in self.history.model.held.items():
-            for instance in sorted(held, key=str):
-                self.history.approve(organization, instance)
+        held = sorted(key for key, reason in self.history.model.set_aside.items() if reason == "held")
+        chosen = {"all": {}, "one": {"instance": held[0][1]}, "owner": {"organization": held[0][0]}}
+        self.history.release(kept, **chosen[only])
 
     @rule(gap=gaps, batch_size=st.sampled_from((2500, 1, 2, 3)), workers=st.sampled_from((1, 1, 1, 2)))
     def bill(self, gap: int, batch_size: int, workers: int) -> None:
         self.history.wait(gap)
         self.history.bill(batch_size=batch_size, workers=workers)
 
-    @rule(gap=gaps, lag=st.sampled_from((0, 1, 5 * SECOND, 20 * 60 * SECOND)))
-    def bill_as_of_a_moment_ago(self, gap: int, lag: int) -> None:
+    @rule(gap=gaps, batch_size=st.sampled_from((2500, 1, 2)), amid=changes_amid)
+    def bill_amid_changes(self, gap: int, batch_size: int, amid: list[Change]) -> None:
         self.history.wait(gap)
-        self.history.bill(lag=lag, workers=1)
+        self.history.bill(batch_size=batch_size, workers=1, amid=self._events(amid))
 
-    @rule(gap=gaps, organization=which)
-    def bill_one_organization(self, gap: int, organization: int) -> None:
+    def _events(self, amid: list[Change]) -> list[Amid]:
+        return [
+            Amid(partial(getattr(self, f"_amid_{kind}"), first, second), while_charging)
+            for kind, first, second, while_charging in amid
+        ]
+
+    def _amid_status(self, first: int, second: int) -> None:
+        if self.instances:
+            self.history.change(self._one(self.instances, first), status=self._one(list(STATUSES), second))
+
+    def _amid_plan(self, first: int, second: int) -> None:
+        if self.instances:
+            self.history.change(self._one(self.instances, first), plan=self._one(self.plans, second))
+
+    def _amid_move(self, first: int, second: int) -> None:
+        if self.instances:
+            owner = self._one(self.organizations, second)
+            self.history.change(self._one(self.instances, first), organization=owner)
+
+    def _amid_delete(self, first: int, _: int) -> None:
+        if self.instances:
+            identifier = self._one(self.instances, first)
+            self.instances.remove(identifier)
+            self.history.delete(identifier)
+
+    def _amid_create(self, first: int, second: int) -> None:
+        owner = self._one(self.organizations, first)
+        self.instances.append(self.history.create(owner, self._one(self.plans, second), "running"))
+
+    def _amid_money(self, first: int, second: int) -> None:
+        amount = (Decimal("0.01"), Decimal("5.00"), Decimal("-0.02"))[second % 3]
+        self.history.move_money(self._one(self.organizations, first), amount)
+
+    def _amid_price(self, first: int, second: int) -> None:
+        self.history.reprice(self._one(self.plans, first), Decimal(second))
+
+    @rule(gap=gaps, lag=st.sampled_from((0, 1, 5 * SECOND, 20 * 60 * SECOND)), amid=changes_amid)
+    def bill_as_of_a_moment_ago(self, gap: int, lag: int, amid: list[Change]) -> None:
         self.history.wait(gap)
-        self.history.bill(organization=self._one(self.organizations, organization), workers=1)
+        self.history.bill(lag=lag, workers=1, amid=self._events(amid))
+
+    @rule(gap=gaps, organization=which, amid=changes_amid)
+    def bill_one_organization(self, gap: int, organization: int, amid: list[Change]) -> None:
+        self.history.wait(gap)
+        owner = self._one(self.organizations, organization)
+        self.history.bill(organization=owner, workers=1, amid=self._events(amid))
 
     def teardown(self) -> None:
         if hasattr(self, "history") and not self.history.went_wrong:
@@ -211,6 +317,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.tally["machines"] += 1
             self.tally["runs"] += self.history.runs
             self.tally["held"] += self.history.was_held
+            self.tally.update(self.history.happened)
 
 
 class Reused(psycopg.Connection[Any]):

@@ -1,123 +1,42 @@
 """What billing must do, said a second time: hour by hour, in plain Python, without a line of the product.
 
-This is the oracle that random histories are compared with, so it is written to be believed and not to be fast. An
-instant is a whole number of microseconds, money is a Decimal, and everything that is charged is a `Unit`: one started
-hour of one instance at one rate. The rules are those of the design, in its own order:
+This is the oracle that random histories are compared with, so it is written to be believed and not to be fast. The rules
+are those of the design, in its own order:
 
 * A change of an instance closes the stretch since its watermark; an open stretch grows until somebody looks.
 * Whole hours of an open stretch and all of a closed one are due, each hour at the price at its start.
 * Old debts and new units are paid together, by hour start and then by instance, up to the first that does not fit.
-* A wallet is debited whole cents; what is below a cent is carried on.
+* The oldest wallet in the currency of billing pays whole cents; what is below a cent is carried on.
 
-Nothing here imports anything but the standard library; tools/tidy.py sees to that.
+A run is open_run, then charge for each range of organizations in whatever order, then close_run: what the host changes
+between two ranges is met as it is then. Nothing here imports anything but the standard library; tools/tidy.py sees to that.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from decimal import ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal, localcontext
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_FLOOR, Decimal
 from uuid import UUID
 
-SECOND = 1_000_000
-HOUR = 3600 * SECOND
-CENT = Decimal("0.01")
-EIGHT_DIGITS = Decimal("0.00000001")
-SINCE_EVER = -math.inf
+from tests.reference.values import (
+    CENT,
+    FIRST,
+    HOUR,
+    LAST,
+    SINCE_EVER,
+    Instance,
+    Policy,
+    Price,
+    Segment,
+    Terms,
+    Unit,
+    Wallet,
+    amount_of,
+    hours_of,
+)
 
-
-@dataclass(frozen=True)
-class Policy:
-    """What is billable, and how a started hour ends, from an instant on."""
-
-    valid_from: float
-    statuses: frozenset[str]
-    partial_hour: str
-
-    def bills(self, status: str) -> bool:
-        """Whether an instance of this status is charged."""
-        return "*" in self.statuses or status in self.statuses
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The settings of a run."""
-
-    statuses: frozenset[str] = frozenset({"running"})
-    partial_hour: str = "prorate"
-    hours_per_month: int = 730
-    max_catch_up_hours: int = 72
-
-
-@dataclass
-class Wallet:
-    """Money of one organization: whole cents, and what was billed but not debited yet."""
-
-    balance: Decimal
-    carry: Decimal = Decimal(0)
-
-
-@dataclass
-class Instance:
-    """An instance as it is now; everything before its watermark is rated or closed."""
-
-    organization: UUID
-    plan: str
-    status: str
-    watermark: int
-
-
-@dataclass
-class Segment:
-    """A closed stretch: what the instance was, and until when it is to be charged."""
-
-    organization: UUID
-    instance: UUID
-    plan: str
-    start: int
-    until: int
-    closed_at: int
-    due: bool
-
-
-@dataclass
-class Unit:
-    """One hour of one instance, or the last part of one: charged, and paid or past due."""
-
-    organization: UUID
-    instance: UUID
-    start: int
-    end: int
-    hourly_rate: Decimal
-    amount: Decimal
-    status: str = "failed"
-
-
-@dataclass
-class Statement:
-    """What one run did: the exact amount that it billed."""
-
-    amount: Decimal = Decimal(0)
-
-
-def hourly_rate(monthly: Decimal, hours_per_month: int) -> Decimal:
-    """Divide a monthly price by the hours of a month, rounded half up to eight digits."""
-    with localcontext(Context(prec=60)):
-        return (monthly / hours_per_month).quantize(EIGHT_DIGITS, ROUND_HALF_UP)
-
-
-def amount_of(rate: Decimal, microseconds: int) -> Decimal:
-    """Price a part of an hour, rounded half up to eight digits."""
-    with localcontext(Context(prec=60)):
-        return (rate * microseconds / HOUR).quantize(EIGHT_DIGITS, ROUND_HALF_UP)
-
-
-def hours_of(start: int, until: int) -> Iterator[tuple[int, int]]:
-    """Cut [start, until) into hours counted from its start; the last may be a part of one."""
-    while start < until:
-        yield start, min(start + HOUR, until)
-        start += HOUR
+HELD, NO_WALLET = "held", "no wallet"
 
 
 @dataclass
@@ -127,56 +46,98 @@ class Model:
     policies: list[Policy] = field(
         default_factory=lambda: [Policy(SINCE_EVER, frozenset({"running"}), "prorate")]
     )
-    prices: dict[str, list[tuple[float, Decimal]]] = field(default_factory=dict)
+    prices: dict[str, list[Price]] = field(default_factory=dict)
+    shown: dict[str, Price] = field(default_factory=dict)
+    organizations: set[UUID] = field(default_factory=set)
     wallets: dict[UUID, Wallet] = field(default_factory=dict)
     instances: dict[UUID, Instance] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
-    held: dict[UUID, set[UUID]] = field(default_factory=dict)
+    set_aside: dict[tuple[UUID, UUID], str] = field(default_factory=dict)
     approved: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     has_billed: bool = False
 
     # What the host application does.
 
-    def price(self, plan: str, monthly: Decimal, now: int) -> None:
-        """Set a monthly price: the first is in force since ever, a later one for hours that start from now on."""
-        versions = self.prices.setdefault(plan, [])
-        versions.append((now if versions else SINCE_EVER, monthly))
+    def new_plan(self, plan: str, monthly: Decimal, backup: Decimal) -> None:
+        """Offer a plan: its first price is in force since ever."""
+        self.shown[plan] = Price(SINCE_EVER, monthly, backup)
+        self.prices[plan] = [self.shown[plan]]
+
+    def reprice(
+        self, plan: str, now: int, monthly: Decimal | None = None, backup: Decimal | None = None
+    ) -> None:
+        """Edit what the host shows; hours that start from now on cost that, and else what was in force anyway."""
+        shown, current = self.shown[plan], self.price_at(plan, now)
+        edits_month = monthly not in (None, shown.monthly)
+        edits_backup = backup not in (None, shown.backup)
+        if not (edits_month or edits_backup):
+            return
+        new = Price(
+            now,
+            monthly if edits_month and monthly is not None else current.monthly,
+            backup if edits_backup and backup is not None else current.backup,
+        )
+        self.shown[plan] = new
+        if (new.monthly, new.backup) != (current.monthly, current.backup):
+            later = [replace(p, backup=new.backup) for p in self.prices[plan] if p.valid_from > now]
+            self.prices[plan] = [p for p in self.prices[plan] if p.valid_from <= now] + later
+            self.enter(plan, new)
 
     def create(self, instance: UUID, organization: UUID, plan: str, status: str, now: int) -> None:
         """Create an instance; its first hour starts now."""
         self.instances[instance] = Instance(organization, plan, status, now)
 
     def change(self, identifier: UUID, now: int, **columns: object) -> None:
-        """Change organization, plan or status; what ran until now is closed as it was."""
-        instance = self.instances[identifier]
-        before = (instance.organization, instance.plan, instance.status)
-        organization = columns.get("organization", instance.organization)
-        plan = columns.get("plan", instance.plan)
-        status = columns.get("status", instance.status)
-        if (organization, plan, status) == before:
-            return
-        self._close(identifier, now)
-        instance.organization, instance.plan, instance.status = organization, plan, status  # type: ignore[assignment]
+        """Change organization, plan, status or backups; what ran until now is closed as it was."""
+        instance = self.instances.get(identifier)
+        if instance and any(getattr(instance, name) != value for name, value in columns.items()):
+            self.close(identifier, now)
+            for name, value in columns.items():
+                setattr(instance, name, value)
 
     def delete(self, identifier: UUID, now: int) -> None:
         """Delete an instance; its last minutes stay due."""
-        self._close(identifier, now, keep_empty=True)
-        del self.instances[identifier]
+        if identifier in self.instances:
+            self.close(identifier, now, keep_empty=True)
+            del self.instances[identifier]
 
     def delete_organization(self, organization: UUID, now: int) -> None:
-        """Delete an organization with its instances and its wallet; what it still owes cannot be paid any more."""
-        for identifier in [
-            i for i, instance in self.instances.items() if instance.organization == organization
-        ]:
+        """Delete an organization with its instances and its wallets; what it still owes cannot be paid any more."""
+        for identifier in [i for i, one in self.instances.items() if one.organization == organization]:
             self.delete(identifier, now)
-        self.wallets.pop(organization, None)
+        self.wallets = {i: w for i, w in self.wallets.items() if w.organization != organization}
+        self.organizations.discard(organization)
+
+    # What is in force.
 
     def policy_at(self, instant: float) -> Policy:
         """Return the policy in force at an instant."""
         return [policy for policy in self.policies if policy.valid_from <= instant][-1]
 
-    def _close(self, identifier: UUID, now: int, keep_empty: bool = False) -> None:
+    def price_at(self, plan: str, instant: float) -> Price:
+        """Return the price in force at an instant."""
+        return [price for price in self.prices[plan] if price.valid_from <= instant][-1]
+
+    def enter(self, plan: str, price: Price) -> None:
+        """Let a price begin, until the next one that is recorded."""
+        others = [one for one in self.prices[plan] if one.valid_from != price.valid_from]
+        self.prices[plan] = sorted([*others, price], key=lambda one: one.valid_from)
+
+    def show_prices(self, now: int) -> None:
+        """Bring what the host shows up to what is in force."""
+        self.shown = {plan: self.price_at(plan, now) for plan in self.prices}
+
+    def payer(self, organization: UUID, currency: str) -> Wallet | None:
+        """Return the wallet that pays: the oldest in the currency of billing."""
+        own = [
+            (wallet.created_at, identifier.int, wallet)
+            for identifier, wallet in self.wallets.items()
+            if (wallet.organization, wallet.currency) == (organization, currency)
+        ]
+        return min(own, key=lambda one: one[:2])[2] if own else None
+
+    def close(self, identifier: UUID, now: int, keep_empty: bool = False) -> None:
         """Close the stretch since the watermark, by the policy in force when it began, and move the watermark."""
         instance = self.instances[identifier]
         start = instance.watermark
@@ -194,6 +155,7 @@ class Model:
                     instance.organization,
                     identifier,
                     instance.plan,
+                    instance.backups,
                     start,
                     until,
                     closed_at=now,
@@ -204,21 +166,12 @@ class Model:
 
     # What a run does.
 
-    def bill(self, terms: Terms, as_of: int, organization: UUID | None = None) -> Statement:
-        """Charge everything that is due as of an instant, for all organizations or one."""
-        self._agree_on_policy(terms, as_of)
-        statement = Statement()
-        for each, wallet in self.wallets.items():
-            if organization in (None, each):
-                statement.amount += self._bill_organization(each, wallet, terms, as_of)
-        for each in self.held.keys() - self.wallets.keys():
-            if organization in (None, each):
-                self.held[each] = set()
-        self.has_billed = True
-        return statement
+    def open_run(self, terms: Terms, as_of: int, now: int) -> None:
+        """Let announced prices show, and new settings hold from this run on.
 
-    def _agree_on_policy(self, terms: Terms, as_of: int) -> None:
-        """Let new settings hold from this run on; before anything was metered or billed they simply hold."""
+        Before anything was metered or billed the settings simply hold.
+        """
+        self.show_prices(max(as_of, now))
         current = self.policies[-1]
         if (current.statuses, current.partial_hour) == (terms.statuses, terms.partial_hour):
             return
@@ -228,28 +181,58 @@ class Model:
         new = Policy(as_of, terms.statuses, terms.partial_hour)
         for identifier, instance in self.instances.items():
             if current.bills(instance.status) != new.bills(instance.status):
-                self._close(identifier, as_of)
+                self.close(identifier, as_of)
         self.policies.append(new)
 
-    def _bill_organization(self, organization: UUID, wallet: Wallet, terms: Terms, as_of: int) -> Decimal:
-        self.held[organization] = set()
-        fresh: list[Unit] = []
-        for identifier in self._instances_of(organization):
-            units = self._due_units(organization, identifier, terms, as_of)
-            if units is None:
-                self.held[organization].add(identifier)
-            else:
-                fresh += units
-        self.units += fresh
+    def charge(
+        self,
+        organizations: Iterable[UUID],
+        terms: Terms,
+        as_of: int,
+        instances: tuple[UUID, UUID] = (FIRST, LAST),
+    ) -> Decimal:
+        """Charge what organizations owe, or some of their instances; return the exact amount that was billed."""
+        return sum(
+            (self._charge_one(organization, terms, as_of, instances) for organization in organizations),
+            Decimal(0),
+        )
+
+    def close_run(self, terms: Terms, as_of: int, organization: UUID | None = None) -> None:
+        """Set aside what could not be charged, with the reason."""
+        self.has_billed = True
+        reach = {organization} if organization else self.organizations | {key[0] for key in self.set_aside}
+        self.set_aside = {key: reason for key, reason in self.set_aside.items() if key[0] not in reach}
+        for each in reach & self.organizations:
+            for identifier in self.instances_of(each):
+                closed, open_hours = self.due(each, identifier, terms, as_of)
+                if not closed and not open_hours:
+                    continue
+                if self.payer(each, terms.currency) is None:
+                    self.set_aside[each, identifier] = NO_WALLET
+                elif self.is_held(each, identifier, terms, as_of):
+                    self.set_aside[each, identifier] = HELD
+
+    def _charge_one(
+        self, organization: UUID, terms: Terms, as_of: int, instances: tuple[UUID, UUID]
+    ) -> Decimal:
+        wallet = self.payer(organization, terms.currency)
+        if wallet is None:
+            return Decimal(0)
+        for identifier in self.instances_of(organization):
+            is_here = instances[0] <= identifier <= instances[1]
+            if is_here and not self.is_held(organization, identifier, terms, as_of):
+                self._owe(organization, identifier, terms, as_of)
         return self._pay(organization, wallet)
 
-    def _instances_of(self, organization: UUID) -> set[UUID]:
+    def instances_of(self, organization: UUID) -> set[UUID]:
         """Return the instances that an organization has, or once had and still has to pay for."""
         here = {i for i, instance in self.instances.items() if instance.organization == organization}
         return here | {s.instance for s in self.segments if s.organization == organization and s.due}
 
-    def _due_units(self, organization: UUID, identifier: UUID, terms: Terms, as_of: int) -> list[Unit] | None:
-        """Charge what one instance owes one organization, as units; None when it is too much to charge unasked."""
+    def due(
+        self, organization: UUID, identifier: UUID, terms: Terms, as_of: int
+    ) -> tuple[list[Segment], list[int]]:
+        """Return the closed stretches that an instance has due to an organization, and the starts of its open hours."""
         closed = [
             segment
             for segment in self.segments
@@ -258,38 +241,58 @@ class Model:
             and segment.closed_at <= as_of
         ]
         instance = self.instances.get(identifier)
-        open_hours: list[int] = []
-        if instance and instance.organization == organization and self.policies[-1].bills(instance.status):
-            hour = instance.watermark
-            while hour + HOUR <= as_of:
-                open_hours.append(hour)
-                hour += HOUR
+        open_hours = []
+        billable = Policy(SINCE_EVER, terms.statuses, terms.partial_hour)
+        if instance and instance.organization == organization and billable.bills(instance.status):
+            open_hours = list(range(instance.watermark, as_of - HOUR + 1, HOUR))
+        return closed, open_hours
 
+    def is_held(self, organization: UUID, identifier: UUID, terms: Terms, as_of: int) -> bool:
+        """Whether an instance has more hours due than anybody approved and than may be charged unasked."""
+        closed, open_hours = self.due(organization, identifier, terms, as_of)
         approved = self.approved.get((organization, identifier), SINCE_EVER)
         unapproved = sum(1 for hour in open_hours if hour + HOUR > approved) * HOUR
         for segment in closed:
             unapproved += segment.until - int(max(segment.start, min(approved, segment.until)))
-        if unapproved > terms.max_catch_up_hours * HOUR:
-            return None
+        return unapproved > terms.max_catch_up_hours * HOUR
 
-        units = []
+    def _owe(self, organization: UUID, identifier: UUID, terms: Terms, as_of: int) -> None:
+        """Turn all that one instance has due to one organization into units."""
+        closed, open_hours = self.due(organization, identifier, terms, as_of)
         for segment in closed:
             for start, end in hours_of(segment.start, segment.until):
-                units.append(self._unit(organization, identifier, segment.plan, start, end, terms))
+                self._add_unit(organization, identifier, segment, start, end, terms)
             segment.due = False
         for start in open_hours:
-            assert instance is not None
-            units.append(self._unit(organization, identifier, instance.plan, start, start + HOUR, terms))
+            instance = self.instances[identifier]
+            self._add_unit(organization, identifier, instance, start, start + HOUR, terms)
             instance.watermark = start + HOUR
-        return units
 
-    def _unit(
-        self, organization: UUID, instance: UUID, plan: str, start: int, end: int, terms: Terms
-    ) -> Unit:
+    def _add_unit(
+        self,
+        organization: UUID,
+        identifier: UUID,
+        used: Segment | Instance,
+        start: int,
+        end: int,
+        terms: Terms,
+    ) -> None:
         """Price one hour at its start."""
-        monthly = [price for valid_from, price in self.prices[plan] if valid_from <= start][-1]
-        rate = hourly_rate(monthly, terms.hours_per_month)
-        return Unit(organization, instance, start, end, rate, amount_of(rate, end - start))
+        rate = self.price_at(used.plan, start).hourly(terms.hours_per_month, used.backups)
+        self.units.append(
+            Unit(
+                organization,
+                identifier,
+                used.plan,
+                used.backups,
+                terms.hours_per_month,
+                start,
+                end,
+                rate,
+                amount_of(rate, end - start),
+                rate_now=rate,
+            )
+        )
 
     def _pay(self, organization: UUID, wallet: Wallet) -> Decimal:
         """Pay units in their order until one does not fit, then debit the whole cents."""
@@ -300,8 +303,12 @@ class Model:
                 break
             unit.status = "billed"
             charged += unit.amount
-        exact = wallet.carry + charged
-        debit = exact.quantize(CENT, ROUND_FLOOR)
-        wallet.balance -= debit
-        wallet.carry = exact - debit
+        self.debit(wallet, charged)
         return charged
+
+    def debit(self, wallet: Wallet, exact: Decimal) -> None:
+        """Take whole cents off a wallet, or give them back; what is left below a cent is carried."""
+        exact += wallet.carry
+        cents = exact.quantize(CENT, ROUND_FLOOR)
+        wallet.balance -= cents
+        wallet.carry = exact - cents
