@@ -183,10 +183,7 @@ def live(template: str, tally: Tally, seed: int, each: int, share: int, until: f
                 tally.findings += [f"seed {seed}, after kill {number}: {line}" for line in town.settle()]
             if done or tally.findings:
                 break
-        hours = conn.execute(
-            "select sum(extract(epoch from billing_period_end - billing_period_start)) / 3600 from vps_billing_cycles"
-        ).fetchone()
-        tally.hours_charged += int(hours[0]) if hours else 0
+        tally.hours_charged += town.hours_charged()
     return boundaries
 
 

@@ -113,6 +113,14 @@ class Town:
             "update billing_leases set expires_at = clock_timestamp() where expires_at > clock_timestamp()"
         )
 
+    def hours_charged(self) -> int:
+        """Return how many hours of instances were charged in all."""
+        rows = self.fleet.rows(
+            "select coalesce(sum(extract(epoch from billing_period_end - billing_period_start)), 0) / 3600 as hours"
+            " from vps_billing_cycles where run_id is not null"
+        )
+        return int(rows[0].hours)
+
     def settle(self) -> list[str]:
         """Repair, bill to the end, and return whatever is not as it has to be."""
         self.repair()
