@@ -1,0 +1,172 @@
+"""What a drill does to billing: one kind of fault after the other, each at least once and then while time is left."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+
+from containerstacks_billing.process.drill.billers import Billers
+from containerstacks_billing.process.drill.proxy import CommitProxy, Where, every_commit, mentions
+from containerstacks_billing.process.drill.stage import Stage
+
+_SECONDS_PER_RUN = 90.0
+_CUTS: tuple[Where, ...] = ("before", "during", "after")
+
+
+@dataclass
+class Drill:
+    """What the acts share: the stage, the billers, the dice, and what was done and went wrong so far."""
+
+    stage: Stage
+    billers: Billers
+    dice: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+    complaints: list[str] = field(default_factory=list)
+    tries: int = 0
+
+    def finish(self, process: BaseProcess) -> None:
+        """Wait until a biller has ended by itself."""
+        process.join(_SECONDS_PER_RUN)
+        if process.is_alive():
+            self.complaints.append(f"a run did not come to its end within {_SECONDS_PER_RUN:.0f} s")
+            process.kill()
+            process.join()
+
+
+@dataclass(frozen=True)
+class Act:
+    """One kind of fault: what is told of it, its share of the time, how it is done once, and how often at least."""
+
+    title: str
+    share: float
+    once: Callable[[Drill], None]
+    least: int = 1
+    needs_own_server: bool = False
+
+
+def play(drill: Drill, act: Act, seconds: float) -> None:
+    """Do one kind of fault again and again."""
+    until = time.monotonic() + seconds
+    for drill.tries in itertools.count():
+        if drill.complaints or (drill.tries >= act.least and time.monotonic() >= until):
+            return
+        act.once(drill)
+
+
+def _kill_a_biller(drill: Drill) -> None:
+    biller = drill.billers.start()
+    # Most of the time goes to where most of a run is; the first part of it also hits lease, plan and brake.
+    drill.billers.pause(drill.dice.uniform(0.0, 0.7))
+    if biller.is_alive():
+        biller.kill()
+        drill.done["billing processes killed with SIGKILL"] += 1
+    biller.join()
+    drill.billers.let_lease_lapse()
+
+
+def _cut_commits(drill: Drill) -> None:
+    with CommitProxy(drill.stage.host, drill.stage.port) as proxy:
+        where = _CUTS[drill.tries % len(_CUTS)]
+        table = drill.dice.choice(
+            ("vps_billing_cycles", "vps_billing_cycles", "billing_runs", "billing_leases")
+        )
+        proxy.arm(where, drill.dice.randint(1, 3), interesting=mentions(table), skip=drill.dice.randint(0, 5))
+        drill.finish(drill.billers.start(proxy.conninfo(drill.stage.conninfo)))
+        drill.done[f"connections cut {where} a COMMIT"] += proxy.fired
+    drill.billers.let_lease_lapse()
+
+
+def _two_at_once(drill: Drill) -> None:
+    """Let a second biller take the lease over from one that is alive and goes on."""
+    pair = [drill.billers.start(), drill.billers.start(trigger="drill-rival")]
+    drill.billers.pause(drill.dice.uniform(0.1, 0.5))
+    drill.billers.let_lease_lapse()
+    for one in pair:
+        drill.finish(one)
+    drill.done["leases taken from a biller that went on"] += 1
+
+
+def _stop_past_the_lease(drill: Drill) -> None:
+    """Freeze a biller where it stands, let another bill, and wake the first when its lease is long gone."""
+    frozen = drill.billers.start(trigger="drill-frozen")
+    drill.billers.until(lambda: drill.billers.count("outcome is null and trigger = 'drill-frozen'"), 10)
+    drill.billers.pause(drill.dice.uniform(0.0, 0.2))
+    if frozen.pid is None or not frozen.is_alive():
+        return drill.finish(frozen)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        drill.billers.let_lease_lapse()
+        drill.finish(drill.billers.start())
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+    drill.finish(frozen)
+    drill.done["billers stopped past their lease, and woken"] += 1
+    return None
+
+
+def _crash_the_server(drill: Drill) -> None:
+    biller = drill.billers.start()
+    drill.billers.pause(drill.dice.uniform(0.1, 0.6))
+    drill.stage.crash_server()
+    drill.done["servers crashed and started again"] += 1
+    drill.finish(biller)
+    drill.billers.let_lease_lapse()
+
+
+def _restart_the_daemon(drill: Drill) -> None:
+    """Kill the daemon in the middle of a run, start it again, see that it bills, and stop it as systemd does."""
+    with drill.billers.daemon() as daemon:
+        if not _bills(drill, daemon, "outcome is null or batches > 0"):
+            return
+        drill.billers.pause(drill.dice.uniform(0.0, 0.15))
+        daemon.kill()
+        daemon.wait()
+        drill.done["daemons killed with SIGKILL, and started again"] += 1
+    drill.billers.let_lease_lapse()
+    with drill.billers.daemon() as daemon:
+        # It is told to stop while its run is under way: that has to complete, and the process to end with 0.
+        if not _bills(drill, daemon, "outcome is null or outcome = 'completed'"):
+            return
+        daemon.terminate()
+        try:
+            code = daemon.wait(_SECONDS_PER_RUN)
+        except subprocess.TimeoutExpired:
+            drill.complaints.append(f"the daemon did not stop within {_SECONDS_PER_RUN:.0f} s of SIGTERM")
+            return
+        if code != 0:
+            drill.complaints.append(f"the daemon ended with {code} after SIGTERM, not with 0")
+        drill.done["daemons stopped with SIGTERM during a run"] += 1
+        if not drill.billers.count("id = (select max(id) from billing_runs) and outcome = 'completed'"):
+            drill.complaints.append("the daemon did not complete the run in which it was told to stop")
+
+
+def _bills(drill: Drill, daemon: subprocess.Popen[bytes], condition: str) -> bool:
+    """Wait until a daemon that was just started bills; False, with a complaint, when it never does."""
+    since = drill.billers.last_run()
+
+    def billing() -> bool:
+        return daemon.poll() is not None or drill.billers.count(f"id > {since} and ({condition})") > 0
+
+    if drill.billers.until(billing, _SECONDS_PER_RUN) and daemon.poll() is None:
+        return True
+    said = drill.billers.daemon_log.read_text(errors="replace").strip().splitlines()[-1:]
+    drill.complaints.append(f"the daemon did not bill after its start: {' '.join(said)}")
+    return False
+
+
+ACTS = (
+    Act("Daemons are killed, started again and stopped", 0.2, _restart_the_daemon),
+    Act("Billing processes are killed at any moment", 0.25, _kill_a_biller, least=3),
+    Act("Connections are cut before, during and after COMMIT", 0.25, _cut_commits, least=3),
+    Act("Two billers bill at once", 0.1, _two_at_once),
+    Act("Billers are stopped past their lease, and woken", 0.1, _stop_past_the_lease),
+    Act("The server crashes during a run", 0.1, _crash_the_server, needs_own_server=True),
+)
