@@ -1,0 +1,332 @@
+"""A schedule for each bug that is planted: what the product survives, and what each of those bugs does not.
+
+Something happens after every statement of a batch, one after the other, so nothing here depends on luck. The deeds are
+those that the argument of queries/charging.sql names.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.daemons import eventually
+from tests.planted.stage import Killed, Stage
+
+from containerstacks_billing.billing.errors import LeaseLost
+from containerstacks_billing.billing.run import Terms
+from containerstacks_billing.postgres import leases, runs
+from containerstacks_billing.postgres.charging import charge_batch
+from containerstacks_billing.postgres.connection import connect
+from containerstacks_billing.process.drill.proxy import CommitProxy, Where
+
+_OF_A_WORKER = re.compile(
+    r"insert into (vps_billing_cycles|payment_transactions)|update (vps_instances|wallets|billing_usage_segments)\b"
+)
+
+
+@pytest.fixture
+def stage(conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(conn, monkeypatch)
+
+
+def statements(stage: Stage) -> range:
+    """Number the statements of a batch that has something to do."""
+    stage.fleet.hours(1)
+    count = stage.run()
+    assert count > 5
+    return range(1, count + 1)
+
+
+def of_a_worker(transaction: Sequence[str]) -> bool:
+    """Whether a transaction charges, moves watermarks or posts; the lease is left alone, for it would be waited for."""
+    return any(_OF_A_WORKER.search(statement) for statement in transaction)
+
+
+def set_to(column: str, value: object, instance: UUID) -> Callable[[psycopg.Connection[Any]], object]:
+    return lambda host: host.execute(
+        f"update vps_instances set {column} = %s where id = %s", (str(value), instance)
+    )
+
+
+def move_money(organization: UUID, amount: str) -> Callable[[psycopg.Connection[Any]], None]:
+    """As the host does: by a delta, with an entry, and never below zero."""
+
+    def move(host: psycopg.Connection[Any]) -> None:
+        moved = host.execute(
+            "update wallets set balance = balance + %(amount)s where organization_id = %(organization)s"
+            " and balance + %(amount)s >= 0",
+            {"amount": amount, "organization": organization},
+        ).rowcount
+        if moved:
+            host.execute(
+                "insert into payment_transactions (organization_id, amount, currency, payment_method, payment_provider,"
+                " status, description) values (%s, %s, 'USD', 'paypal', 'paypal', 'completed', 'By hand')",
+                (organization, amount),
+            )
+
+    return move
+
+
+@pytest.mark.parametrize(("before", "after"), [("pending", "running"), ("running", "stopped")])
+def test_an_instance_may_change_before_its_first_charge(stage: Stage, before: str, after: str) -> None:
+    """Nothing but its creation says where it stands, and the change ends a stretch all the same."""
+    organization, plan = stage.fleet.organization("10.00"), stage.fleet.plan("7.30")
+    subject = stage.fleet.instance(organization, plan, status=before)
+    stage.fleet.hours(2.5)
+    stage.fleet.set(subject, status=after)
+    stage.judge(hours=2)
+
+
+def test_a_number_that_is_given_twice_does_not_let_two_in(stage: Stage) -> None:
+    """A promoted replica that lost the last commits gives the same fencing token to another; the nonce tells them apart."""
+    stage.crowd()
+    stage.fleet.hours(1)
+    with connect(stage.fleet.conninfo, purpose="billing") as old:
+        lease = leases.try_acquire(old, "old")
+        assert lease is not None
+        run = runs.open_run(
+            old, lease, Terms(), trigger="test", as_of=stage.fleet.now, host_clock=stage.fleet.now
+        )
+        batches = list(runs.plan_batches(old, run, 1000))
+        stage.fleet.conn.execute(
+            "update billing_leases set fencing_token = fencing_token - 1, expires_at = '-infinity'"
+        )
+        again = leases.try_acquire(stage.fleet.conn, "new")
+        assert again is not None
+        assert lease.fencing_token == again.fencing_token
+        with pytest.raises(LeaseLost):
+            charge_batch(old, run, batches[0])
+    stage.fleet.conn.execute("update billing_leases set expires_at = '-infinity'")
+    stage.judge()
+
+
+def test_a_row_that_is_restored_charges_no_hour_again(stage: Stage) -> None:
+    """Somebody brings an instance back as it was three hours ago, our own columns included."""
+    instances, _ = stage.crowd()
+    stage.fleet.hours(3)
+    stage.fleet.bill()
+    before = stage.fleet.charges(instances[0])
+    back = stage.fleet.now - timedelta(hours=3)
+    stage.fleet.set(instances[0], last_billed_at=back, rated_until=back)
+    stage.fleet.hours(1)
+    stage.fleet.bill()
+
+    assert before == stage.fleet.charges(instances[0])
+    assert {instances[0]: "damaged watermark"} == stage.fleet.quarantine()
+
+
+def test_money_that_waits_for_its_own_commit_is_seen(stage: Stage) -> None:
+    """The host holds a wallet when the batch comes: what the batch writes stands on what the host commits."""
+    organization = stage.fleet.organization("10.00")
+    stage.fleet.instance(organization, stage.fleet.plan("7.30"))
+    stage.fleet.hours(1)
+    with psycopg.Connection.connect(stage.fleet.conninfo) as host:
+        move_money(organization, "5.00")(host)
+        run = threading.Thread(target=stage.run)
+        run.start()
+        eventually(stage.somebody_waits)
+        host.commit()
+        run.join(30)
+    stage.judge()
+
+
+_CLOCK_AHEAD = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *at) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, at);
+    if (clock == CLOCK_REALTIME) at->tv_sec += 600;
+    return failed;
+}
+"""
+_ASK_FOR_THE_LEASE = """
+import sys, psycopg
+from containerstacks_billing.postgres import leases
+with psycopg.connect(sys.argv[1], autocommit=True) as connection:
+    print("taken" if leases.try_acquire(connection, "ahead") else "refused")
+"""
+
+
+def test_a_host_whose_clock_is_ahead_takes_no_lease(stage: Stage, tmp_path: Path) -> None:
+    """The lease expires by the database's clock, so ten minutes too many on a host are nothing to it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to build a wall clock with")
+    (tmp_path / "ahead.c").write_text(_CLOCK_AHEAD)
+    library = tmp_path / "ahead.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "ahead.c", "-ldl"], check=True)
+    with connect(stage.fleet.conninfo, purpose="billing") as holder:
+        assert leases.try_acquire(holder, "holder") is not None
+        asked = subprocess.run(
+            [
+                "/usr/bin/env",
+                f"LD_PRELOAD={library}",
+                sys.executable,
+                "-c",
+                _ASK_FOR_THE_LEASE,
+                stage.fleet.conninfo,
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    assert "refused\n" == asked.stdout
+
+
+def test_two_slices_of_an_organization_take_turns(stage: Stage) -> None:
+    """The second waits for the wallet, wherever the first is: else its entry is cut from a carry that changes below it."""
+    organization, odd = stage.fleet.organization("100.00"), stage.fleet.plan("6.20")
+    for _ in range(4):
+        stage.fleet.instance(organization, odd)
+    for after in statements(stage):
+        stage.fleet.hours(1)
+        first: list[int] = []
+        seen: list[int] = []
+
+        def watch(after: int = after, first: list[int] = first, seen: list[int] = seen) -> None:
+            first.append(threading.get_ident())
+            if threading.get_ident() == first[0]:
+                seen.append(1)
+                if len(seen) == after:
+                    eventually(lambda: stage.somebody_waits() or committed(stage) or len(first) == len(seen))
+
+        stage.meanwhile(watch, batch_size=2)
+    stage.judge()
+
+
+def committed(stage: Stage) -> bool:
+    """Whether the run that is open has a batch behind it."""
+    return bool(stage.fleet.rows("select from billing_runs where outcome is null and batches > 0"))
+
+
+def test_a_lease_that_is_taken_over_after_any_statement_charges_nothing_more(stage: Stage) -> None:
+    """Either the takeover waits for the batch, or the batch is refused; the run that was closed gets nothing more."""
+    stage.crowd()
+    for after in statements(stage):
+        stage.fleet.hours(1)
+        taken: list[Any] = []
+
+        def take(taken: list[Any] = taken) -> None:
+            taken.extend(take_over(stage))
+
+        stage.run(after, take)
+        if taken:
+            run, charges = taken
+            assert (after, charges) == (after, charges_of(stage, run))
+        stage.fleet.conn.execute("update billing_leases set expires_at = '-infinity'")
+    stage.judge()
+
+
+def take_over(stage: Stage) -> Iterator[Any]:
+    """Take the lease as if it had expired, and close the run; yield the run and its charges unless a batch is waited for."""
+    try:
+        with psycopg.Connection.connect(stage.fleet.conninfo, autocommit=True) as thief, thief.transaction():
+            thief.execute("set local lock_timeout = '50ms'")
+            thief.execute(
+                "update billing_leases set holder = 'thief', fencing_token = fencing_token + 1,"
+                " nonce = gen_random_uuid(), expires_at = clock_timestamp() + interval '1 minute'"
+            )
+            run = thief.execute(
+                "update billing_runs set outcome = 'interrupted', finished_at = started_at"
+                " where outcome is null returning id"
+            ).fetchone()
+    except psycopg.errors.LockNotAvailable:
+        return
+    assert run is not None
+    yield run[0]
+    yield charges_of(stage, run[0])
+
+
+def charges_of(stage: Stage, run: int) -> int:
+    return int(stage.fleet.rows("select count(*) from vps_billing_cycles where run_id = %s", run)[0][0])
+
+
+@pytest.mark.parametrize("where", ["before", "during", "after"])
+def test_any_commit_may_be_cut(stage: Stage, where: Where) -> None:
+    """An answer that is lost is no answer: the second attempt starts from the rows, and posts nothing of the first."""
+    stage.crowd()
+    owing = stage.fleet.rows("select organization_id from wallets where past_due_since is not null")[0][0]
+    server = stage.fleet.conn.info
+    with CommitProxy(server.host, server.port) as proxy:
+        conninfo = proxy.conninfo(stage.fleet.conninfo)
+        for batch_size in (1, 1000):
+            for skip in range(8):
+                stage.fleet.hours(1)
+                if skip % 4 == 3:
+                    stage.fleet.top_up(owing, "0.50")
+                before = proxy.fired
+                proxy.arm(where, interesting=of_a_worker, skip=skip)
+                stage.run(conninfo=conninfo, batch_size=batch_size)
+                proxy.disarm()
+                stage.fleet.bill()
+                if proxy.fired == before:
+                    break
+    stage.judge()
+
+
+def test_a_process_may_die_after_any_statement(stage: Stage) -> None:
+    """Whole batch or none, whatever the number of its transactions."""
+    stage.crowd()
+
+    def die() -> None:
+        raise Killed
+
+    for after in statements(stage):
+        stage.fleet.hours(1)
+        stage.run(after, die)
+    stage.judge()
+
+
+def test_money_may_move_after_any_statement(stage: Stage) -> None:
+    """A top-up is never overwritten, and what a manual debit took away first is past due, not a balance below zero."""
+    _, small = stage.crowd()
+    for after in statements(stage):
+        richer, poorer = stage.fleet.organization("0.06"), stage.fleet.organization("0.06")
+        subjects = [stage.fleet.instance(organization, small) for organization in (richer, poorer)]
+        stage.fleet.hours(6)
+
+        def move(richer: UUID = richer, poorer: UUID = poorer) -> None:
+            stage.beside(move_money(richer, "5.00"))
+            stage.beside(move_money(poorer, "-0.05"))
+
+        stage.run(after, move)
+        for subject in subjects:
+            stage.fleet.delete(subject)
+    stage.judge()
+
+
+def test_an_instance_may_change_after_any_statement(stage: Stage) -> None:
+    """Instances are not locked: a stretch that ends between charge and advance is charged once, at what it was."""
+    instances, small = stage.crowd()
+    organization = stage.fleet.rows("select organization_id from vps_instances where id = %s", instances[0])[
+        0
+    ][0]
+    dear = stage.fleet.plan("9.10")
+    for after in statements(stage):
+        stopped, resized, deleted = (stage.fleet.instance(organization, small) for _ in range(3))
+        stage.fleet.hours(1)
+        stage.fleet.bill()
+
+        def change(stopped: UUID = stopped, resized: UUID = resized, deleted: UUID = deleted) -> None:
+            stage.later()
+            stage.beside(set_to("status", "stopped", stopped))
+            stage.beside(set_to("plan_id", dear, resized))
+            stage.beside(lambda host: host.execute("delete from vps_instances where id = %s", (deleted,)))
+
+        stage.fleet.hours(1.25)
+        stage.run(after, change)
+        stage.fleet.delete(resized)
+    stage.judge()
