@@ -56,6 +56,7 @@ def test_a_whole_installation_is_found_whole(command: Command, database: str, tm
         "clock": "OK",
         "pooler": "OK",
         "heartbeat": "WARN",
+        "built-in billing": "OK",
         "other billers": "OK",
         "instances": "WARN",
     }
@@ -113,6 +114,31 @@ def test_a_read_only_default_is_found(command: Command, database: str, server: s
         )
     code, findings = examined(command, database)
     assert (code, findings["recovery"]["level"]) == (1, "FAIL")
+
+
+def test_it_says_which_built_in_billing_takes_over(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Ours, nobody's, the host's own, or both; the last setting is named, and what to set instead."""
+
+    def found(switch: str) -> tuple[str, str, bool]:
+        _, findings = examined(command, database, BUILT_IN_BILLING=switch)
+        finding = findings["built-in billing"]
+        return finding["level"], finding["message"].split(":")[0], "BUILT_IN_BILLING=" in finding["hint"]
+
+    silent = "when the daemon is silent"
+    assert ("OK", f"ours takes over {silent} (BUILT_IN_BILLING=auto)", True) == found("auto")
+    assert ("WARN", f"nobody takes over {silent}", True) == found("off")
+    conn.execute(
+        """
+        with owner as (insert into users (email, password_hash, name) values ('a@b.example', 'x', 'A') returning id),
+        org as (insert into organizations (name, slug, owner_id) select 'A', 'a', id from owner returning id)
+        insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status)
+        select id, -1, 'wallet_debit', 'internal', 'completed' from org
+        """
+    )
+    assert ("OK", "the host's own takes over, ours stays off", True) == found("auto")
+    assert ("WARN", "ours and the host's may both take over", True) == found("on")
 
 
 def test_daemons_are_counted_by_their_heartbeats(

@@ -28,7 +28,10 @@ def test_the_plan_then_the_work_then_nothing_to_do(command: Any) -> None:
     done: Result = command()
     assert (done.exit_code, done.stdout.startswith("Applied ")) == (0, True)
     assert "013_adopt_containerstacks.sql, step 1 of" in done.stderr
-    assert command().stdout == "Nothing to do: every migration has been applied.\n"
+    again = command().stdout
+    assert again.startswith("Nothing to do: every migration has been applied.\n")
+    assert "ours takes over when the daemon is silent (BUILT_IN_BILLING=auto)." in " ".join(again.split())
+    assert all(len(line) <= 80 for line in again.splitlines())
     assert command("--dry-run").stdout == "Nothing to do: every migration has been applied.\n"
 
 
@@ -38,7 +41,7 @@ def test_every_form_has_its_json(command: Any) -> None:
     assert set(pending[0]) == {"version", "name", "steps", "effects"}
     report = json.loads(command("--json").stdout)
     assert [one["version"] for one in report["applied"]] == [one["version"] for one in pending]
-    assert report["findings"] == []
+    assert (report["findings"], report["builtInBilling"]["who"]) == ([], "ours")
     known = json.loads(command("--status", "--json").stdout)["migrations"]
     assert {one["state"] for one in known} == {"applied"}
     assert set(known[0]) == {"version", "name", "state", "appliedAt", "durationMs"}
@@ -56,6 +59,25 @@ def test_a_migration_that_changed_is_shown_and_ends_78(command: Any, empty_datab
     assert refused.exit_code == 78
     assert "was changed after it was applied" in refused.stderr
     assert "hint: Restore the file" in refused.stderr
+
+
+def test_it_says_which_built_in_billing_the_site_is_left_with(
+    command: Any, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that debits by itself keeps its own; who switches ours on beside it is told to stop the other."""
+    command()
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            """
+            with owner as (insert into users (email, password_hash, name) values ('a@b.example', 'x', 'A') returning id),
+            org as (insert into organizations (name, slug, owner_id) select 'A', 'a', id from owner returning id)
+            insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status)
+            select id, -1, 'wallet_debit', 'internal', 'completed' from org
+            """
+        )
+    assert "the host's own takes over, ours stays off" in " ".join(command().stdout.split())
+    monkeypatch.setenv("BUILT_IN_BILLING", "on")
+    assert json.loads(command("--json").stdout)["builtInBilling"]["who"] == "both"
 
 
 def test_plan_and_status_exclude_each_other(command: Any) -> None:

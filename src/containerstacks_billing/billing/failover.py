@@ -104,6 +104,50 @@ def host_bills(reading: Reading) -> bool:
     return reading.host_debit_at is not None and reading.now - reading.host_debit_at < HOST_IS_RECENT
 
 
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Which built-in billing takes over when the daemon falls silent: `who` is ours, host, both or nobody.
+
+    `advice` says what to set, and `is_sound` is False where somebody should.
+    """
+
+    who: Literal["ours", "host", "both", "nobody"]
+    sentence: str
+    advice: str
+    is_sound: bool = True
+
+
+def fallback(reading: Reading, switch: Literal["auto", "on", "off"] = "auto") -> Fallback:
+    """Say which built-in billing it is, the application side's or the host's own, and what to set for another."""
+    seen = f"the host application debited a wallet by itself within {HOST_IS_RECENT.days} days"
+    unseen = f"the host application has debited no wallet by itself for {HOST_IS_RECENT.days} days"
+    if not host_bills(reading):
+        if switch == "off":
+            return Fallback(
+                "nobody",
+                f"nobody takes over when the daemon is silent: {unseen}, and BUILT_IN_BILLING=off",
+                "Set BUILT_IN_BILLING=auto for `serve`, or make sure that the host's scheduler runs.",
+                is_sound=False,
+            )
+        return Fallback(
+            "ours",
+            f"ours takes over when the daemon is silent (BUILT_IN_BILLING={switch})",
+            "It lives in `serve`. Where the host's own scheduler is to take over: BUILT_IN_BILLING=off.",
+        )
+    if switch == "on":
+        return Fallback(
+            "both",
+            f"ours and the host's may both take over: {seen}, and BUILT_IN_BILLING=on",
+            "Stop the host's scheduler, or set BUILT_IN_BILLING=auto and leave it to the host.",
+            is_sound=False,
+        )
+    return Fallback(
+        "host",
+        f"the host's own takes over, ours stays off: {seen} (BUILT_IN_BILLING={switch})",
+        "To use ours, which a lease guards, stop the host's scheduler and set BUILT_IN_BILLING=on.",
+    )
+
+
 def _due_in(reading: Reading) -> timedelta:
     """How long until the next built-in run; zero or less when it is due.
 

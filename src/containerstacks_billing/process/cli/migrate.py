@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         MigrationStatus,
         PlannedMigration,
     )
+    from containerstacks_billing.billing.failover import Fallback
+    from containerstacks_billing.billing.settings import Settings
 
 _EXAMPLES = """
 \b
@@ -58,7 +60,15 @@ def migrate(
         report = migrations.migrate(
             conninfo, settings, progress=lambda sentence: remarks.print(render.printable(sentence))
         )
-        _show_report(report, as_json=json)
+        _show_report(report, _fallback(conninfo, settings), as_json=json)
+
+
+def _fallback(conninfo: str, settings: Settings) -> Fallback:
+    """Find out which built-in billing this database is left with: ours, or the host's own."""
+    from containerstacks_billing.billing.failover import HeartbeatClamp, fallback
+    from containerstacks_billing.postgres.failover import read_failover
+
+    return fallback(read_failover(conninfo, HeartbeatClamp()), settings.built_in_billing)
 
 
 def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
@@ -107,12 +117,14 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         console.print("Nothing to do: every migration has been applied.")
 
 
-def _show_report(report: MigrationReport, *, as_json: bool) -> None:
+def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) -> None:
     from containerstacks_billing.process.cli import render
 
     if as_json:
         applied = [_as_document(one) for one in report.applied]
-        render.emit_json({"applied": applied, "findings": [_finding(one) for one in report.findings]})
+        shown = {"who": built_in.who, "sentence": built_in.sentence, "advice": built_in.advice}
+        findings = [_finding(one) for one in report.findings]
+        render.emit_json({"applied": applied, "findings": findings, "builtInBilling": shown})
         return
     console = render.stdout()
     if report.applied:
@@ -124,6 +136,7 @@ def _show_report(report: MigrationReport, *, as_json: bool) -> None:
         if finding.command:
             # Not broken into lines: it is there to be copied.
             console.print(f"  {render.printable(finding.command)}", soft_wrap=True)
+    console.print(f"\nBuilt-in billing: {built_in.sentence}.\n{built_in.advice}")
 
 
 def _as_document(one: MigrationStatus) -> dict[str, object]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from containerstacks_billing.billing.failover import HeartbeatClamp, fallback
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination, migrate
 from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
+from containerstacks_billing.postgres.health import read_reading
 from containerstacks_billing.postgres.rights import only_reads
-from containerstacks_billing.process.findings import Finding, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
 from containerstacks_billing.process.target import Target
 
 OLDEST_SERVER = 150_000
@@ -164,6 +166,15 @@ def other_billers(subject: Subject) -> Iterator[Finding]:
         yield ok("other billers", "no wallet debit of the last day is anybody else's")
 
 
+def built_in_billing(subject: Subject) -> Iterator[Finding]:
+    """Say which built-in billing takes over when the daemon is silent, and what to set for another."""
+    with translated():
+        reading = read_reading(subject.connection, HeartbeatClamp())
+    found = fallback(reading, subject.settings.built_in_billing)
+    level = Level.OK if found.is_sound else Level.WARN
+    yield Finding("built-in billing", level, found.sentence, found.advice)
+
+
 def instances(subject: Subject) -> Iterator[Finding]:
     """See that there is something to bill."""
     billable, every = examination.billable_instances(subject.connection, subject.settings.billable_statuses)
@@ -186,4 +197,9 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 )
 
 # These read tables of billing and would only repeat that one is missing.
-TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (heartbeat, other_billers, instances)
+TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    heartbeat,
+    built_in_billing,
+    other_billers,
+    instances,
+)
