@@ -15,6 +15,7 @@ from tests.fleet import Fleet, clock, instant
 from containerstacks_billing.billing.errors import WorkFailed
 from containerstacks_billing.billing.prices import Plan, Price
 from containerstacks_billing.postgres import prices
+from containerstacks_billing.postgres.verify import verify
 
 
 @pytest.fixture
@@ -451,3 +452,41 @@ def test_plans_of_one_name_with_different_backup_prices_are_ambiguous(upgraded: 
     upgraded.bill()
 
     assert {web: "ambiguous plan"} == upgraded.quarantine()
+
+
+def test_a_price_of_a_time_that_was_taken_back_stays_away(fleet: Fleet) -> None:
+    """The clock was ahead when a price changed, and nothing was billed then: the price set after it was set right stays."""
+    plan = fleet.plan("7.30")
+    fleet.instance(fleet.organization(), plan)
+    fleet.at("2026-03-01 20:00")
+    fleet.reprice(plan, "14.60")
+    fleet.at("2026-03-01 02:00")
+    fleet.reprice(plan, "21.90")
+    fleet.at("2026-03-01 22:00")
+    fleet.bill()
+
+    assert [("always", "01 02:00", "7.3", ""), ("01 02:00", "always", "21.9", "")] == versions(fleet, plan)
+
+
+def test_a_price_set_after_the_clock_went_back_leaves_charged_hours_alone(
+    fleet: Fleet, database: str
+) -> None:
+    """Hours that were billed keep the price they were billed at; the new one begins where billing had come to."""
+    plan = fleet.plan("7.30")
+    fleet.instance(fleet.organization(), plan)
+    fleet.at("2026-03-01 03:00")
+    fleet.reprice(plan, "14.60")
+    fleet.at("2026-03-01 06:00")
+    fleet.bill()
+    fleet.at("2026-03-01 02:00")
+    fleet.reprice(plan, "21.90")
+    fleet.at("2026-03-01 08:00")
+    fleet.bill()
+
+    assert [
+        ("always", "01 03:00", "7.3", ""),
+        ("01 03:00", "01 06:00", "14.6", ""),
+        ("01 06:00", "always", "21.9", ""),
+    ] == versions(fleet, plan)
+    found = verify(database)
+    assert found.ok, found.discrepancies

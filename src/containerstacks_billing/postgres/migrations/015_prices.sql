@@ -39,6 +39,26 @@ as $$
         and price.base_price + coalesce(price.markup_price, 0) >= 0
 $$;
 
+-- The instant from which a price that is set at some instant can hold. The time of prices never goes back: where the clock was
+-- set back, hours up to the latest instant that was ever billed may be charged already at what was in force then. And what
+-- was recorded for later than that, and not announced, is of a time that was taken back; the host's word of now is newer, so
+-- it is forgotten, or it would come into force a second time against that word.
+create or replace function billing_begin_of_price(plan uuid, at timestamptz) returns timestamptz
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    begins timestamptz := greatest(at, (select max(as_of) from billing_runs where batches > 0));
+begin
+    delete from plan_price_versions v where v.plan_id = plan and v.valid_from > begins and not v.announced;
+    if found then
+        update plan_price_versions v set valid_to = follows.valid_from
+        from (select id, coalesce(lead(valid_from) over (order by valid_from), 'infinity') as valid_from
+              from plan_price_versions where plan_id = plan) follows
+        where follows.id = v.id and v.valid_to <> follows.valid_from;
+    end if;
+    return begins;
+end $$;
+
 -- Record the price of one plan as of an instant, unless it is the one already in force then.
 create or replace function billing_record_price(plan vps_plans, at timestamptz) returns void
     language plpgsql security definer set search_path = public, pg_temp
@@ -48,6 +68,7 @@ declare
     host    jsonb := to_jsonb(plan);
     current plan_price_versions;
 begin
+    at := billing_begin_of_price(plan.id, at);
     select * into current from plan_price_versions v
     where v.plan_id = plan.id and v.valid_from <= at and at < v.valid_to
     for update;
