@@ -39,7 +39,7 @@ def compress_product() -> None:
     connection.IDLE_IN_TRANSACTION_TIMEOUT = _BOUNDS["idle_in_transaction_session_timeout"]
     for name, bound in _BOUNDS.items():
         charging._PIN_PLANNER = re.sub(rf"('{name}', )'\d+m?s'", rf"\1'{bound}'", charging._PIN_PLANNER)
-    worker.LONGEST_PAUSE_SECONDS = 0.4
+    worker.LONGEST_PAUSE_SECONDS = 0.1
     cycle.LEASE_WAIT_SECONDS = 0.8
 
 

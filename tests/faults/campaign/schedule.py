@@ -87,6 +87,6 @@ def _draw(chance: Random, at: float, kind: str) -> Fault:
         kind=kind,
         whom=chance.randrange(1_000_000),
         seconds=round(chance.choice((0.15, 0.5, 1.2, 2.0)) * chance.uniform(0.5, 1.5), 3),
-        count=chance.choice((1, 1, 2, 4)),
+        count=chance.choice((1, 2, 4, 8)) if kind.startswith("cut") else chance.choice((1, 1, 2, 3)),
         strength=round(chance.random(), 4),
     )
