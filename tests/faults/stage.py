@@ -17,6 +17,7 @@ from containerstacks_billing.billing.run import Progress, RunResult
 from containerstacks_billing.postgres.migrate import migrate
 from containerstacks_billing.postgres.verify import verify
 from containerstacks_billing.process.bill import bill
+from containerstacks_billing.process.drill import oracle
 
 ORGANIZATIONS = 8
 INSTANCES = 3  # of each
@@ -30,6 +31,7 @@ class Stage:
         self.pair = pair
         self.conn = psycopg.connect(pair.primary.conninfo(), autocommit=True)
         self.fleet = Fleet(self.conn)
+        oracle.install(self.conn)
         plan = self.fleet.plan("7.30")
         self.organizations = [self.fleet.organization("1000.00") for _ in range(ORGANIZATIONS)]
         for organization in self.organizations:
@@ -72,6 +74,7 @@ class Stage:
         assert due == self.charged()
         found = verify(self.pair.primary.conninfo())
         assert found.ok, found.discrepancies
+        assert () == oracle.judge(self.conn).lines
         spent = {self.fleet.balance(organization) for organization in self.organizations}
         assert {(Decimal("1000.00") - INSTANCES * hours * Decimal("0.01"), Decimal(0))} == spent
 
