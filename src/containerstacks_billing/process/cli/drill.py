@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from containerstacks_billing.process.drill.performance import Report
 
-_MOST_FINDINGS = 20
+_MOST_FINDINGS = 8
 _EXAMPLES = """
 \b
 Examples:
@@ -123,16 +123,17 @@ def _outcome(report: Report) -> list[tuple[str, str]]:
 
 
 def _complain(console: Console, report: Report) -> None:
-    from containerstacks_billing.process.cli.render import printable
+    from containerstacks_billing.process.cli import render
 
     console.print("FAIL", style="red", end="")
     console.print(f"  {len(report.findings)} findings, after: {report.found_after}")
-    for finding in report.findings[:_MOST_FINDINGS]:
-        console.print(f"  - {printable(finding)}", soft_wrap=True)
+    console.print(render.facts(("", finding) for finding in report.findings[:_MOST_FINDINGS]))
     if len(report.findings) > _MOST_FINDINGS:
-        console.print(f"  … and {len(report.findings) - _MOST_FINDINGS} more, in --json")
-    console.print("\nDo not bill with this installation. Keep this report, the SHA-256 above all, and")
-    console.print(f"the output of: containerstacks-billing drill --seed {report.seed} --json")
+        console.print(f"              and {len(report.findings) - _MOST_FINDINGS} more, in --json")
+    console.print("\nDo not bill with this installation. Keep this report and what --json writes; with")
+    console.print(
+        f"--seed {report.seed} the same faults come in the same order, if not at the same instants."
+    )
 
 
 def _document(report: Report) -> dict[str, object]:

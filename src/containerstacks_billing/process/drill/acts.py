@@ -75,10 +75,11 @@ def _kill_a_biller(drill: Drill) -> None:
 def _cut_commits(drill: Drill) -> None:
     with CommitProxy(drill.stage.host, drill.stage.port) as proxy:
         where = _CUTS[drill.tries % len(_CUTS)]
-        table = drill.dice.choice(
-            ("vps_billing_cycles", "vps_billing_cycles", "billing_runs", "billing_leases")
+        # Batches most of the time; now and then whatever else a run commits: lease, run, plan, runways.
+        what = drill.dice.choice(
+            (mentions("vps_billing_cycles"), mentions("vps_billing_cycles"), every_commit)
         )
-        proxy.arm(where, drill.dice.randint(1, 3), interesting=mentions(table), skip=drill.dice.randint(0, 5))
+        proxy.arm(where, drill.dice.randint(2, 6), interesting=what, skip=drill.dice.randint(0, 4))
         drill.finish(drill.billers.start(proxy.conninfo(drill.stage.conninfo)))
         drill.done[f"connections cut {where} a COMMIT"] += proxy.fired
     drill.billers.let_lease_lapse()

@@ -131,7 +131,7 @@ def _judge(drill: Drill, report: Report) -> None:
         *drill.complaints,
         *_unexpected_ends(drill),
         *verdict.lines,
-        *(f"verify, {one.check}: {one}" for one in books.discrepancies),
+        *(f"verify, {one}" for one in books.discrepancies),
     ]
 
 

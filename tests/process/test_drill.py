@@ -1,0 +1,214 @@
+"""`drill`: faults against the installed version, which can reach nothing but the database that it made itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from tests.fleet import Fleet
+from tests.planted.patches import copy_of_sources, does_not_apply
+from tests.process.conftest import Command
+
+from containerstacks_billing.billing.errors import ConfigurationError
+from containerstacks_billing.process.drill.installed import installed
+from containerstacks_billing.process.drill.stage import DATABASE_PREFIX, stage
+
+ROOT = Path(__file__).resolve().parents[2]
+# Where libpq would go if anybody let it.
+ELSEWHERE = {
+    "PGHOST": "127.0.0.1",
+    "PGPORT": "1",
+    "PGUSER": "nobody",
+    "PGDATABASE": "nowhere",
+    "PGSERVICE": "none",
+}
+
+
+def books(conn: psycopg.Connection[Any]) -> dict[str, object]:
+    """Return what stands in every table of a database, and how often its rows were ever written."""
+    conn.execute("select pg_stat_clear_snapshot()")
+    tables = conn.execute(
+        "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace order by 1"
+    ).fetchall()
+    found: dict[str, object] = {}
+    for (table,) in tables:
+        found[table] = conn.execute(
+            f"select count(*), md5(string_agg(t::text || xmin, '' order by t::text)) from {table} t"
+        ).fetchone()
+    return found
+
+
+@pytest.fixture
+def real(conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """A ContainerStacks database with hours due, which every setting leads to, and from which nothing may be taken."""
+    fleet = Fleet(conn)
+    organization, plan = fleet.organization("5.00"), fleet.plan("7.30")
+    fleet.instance(organization, plan)
+    fleet.hours(3)
+    for name, value in {
+        **ELSEWHERE,
+        "DATABASE_URL": fleet.conninfo,
+        "TEST_DATABASE_URL": fleet.conninfo,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return fleet
+
+
+def databases(conn: psycopg.Connection[Any]) -> set[str]:
+    return {row[0] for row in conn.execute("select datname from pg_database")}
+
+
+def test_a_stage_is_a_database_of_its_own(real: Fleet) -> None:
+    """Even on the server of TEST_DATABASE_URL, and when that names real tables, it is another database, and goes."""
+    before, known = books(real.conn), databases(real.conn)
+    with stage() as own:
+        name = str(conninfo_to_dict(own.conninfo)["dbname"])
+        assert name.startswith(DATABASE_PREFIX)
+        assert {name} == databases(real.conn) - known
+        with psycopg.connect(own.conninfo) as inside:
+            assert (0,) == inside.execute(
+                "select count(*) from pg_class where relname = 'vps_instances'"
+            ).fetchone()
+        assert own.server is None
+        with pytest.raises(ConfigurationError):
+            own.crash_server()
+
+    assert known == databases(real.conn)
+    assert before == books(real.conn)
+
+
+def test_what_a_drill_starts_sees_none_of_the_operators_settings(real: Fleet) -> None:
+    """DATABASE_URL, credentials and the variables of libpq are away until it is over; a daemon has an empty directory."""
+    with stage() as own:
+        assert not [name for name in os.environ if name.startswith("PG") or name == "DATABASE_URL"]
+        environment = own.environment()
+        assert own.conninfo == environment["DATABASE_URL"]
+        assert not [name for name in environment if name.startswith("PG") or name == "TEST_DATABASE_URL"]
+        assert [] == list(own.directory.iterdir())
+
+    assert real.conninfo == os.environ["DATABASE_URL"]
+    assert "1" == os.environ["PGPORT"]
+
+
+def test_a_drill_that_fails_leaves_nothing(real: Fleet) -> None:
+    """Whatever ends it, the database that it made is dropped."""
+    known = databases(real.conn)
+    with pytest.raises(ZeroDivisionError), stage():
+        raise ZeroDivisionError
+
+    assert known == databases(real.conn)
+
+
+def test_without_a_server_it_says_what_to_install(command: Command, tmp_path: Path) -> None:
+    """No extra, no PostgreSQL on the machine, no TEST_DATABASE_URL: the way out is named, and DATABASE_URL is none."""
+    nothing = {
+        "CONTAINERSTACKS_BILLING_POSTGRES_BIN": str(tmp_path),
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
+    }
+    done = command("drill", environment=nothing)
+
+    assert 78 == done.returncode
+    assert "pip install 'containerstacks-billing[embedded]'" in done.stderr
+    assert "TEST_DATABASE_URL" in done.stderr
+    assert 2 == command("drill", "--database-url", "postgresql://nobody@127.0.0.1:1/nowhere").returncode
+
+
+def test_the_installed_files_have_one_sum() -> None:
+    """The same files have the same sum; a checkout has no record of what was delivered."""
+    first, second = installed(), installed()
+
+    assert first == second
+    assert 64 == len(first.sha256)
+    assert first.files > 200
+
+
+def drill(
+    python: str, directory: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Drill with another interpreter or another copy of the package."""
+    kept = {name: os.environ[name] for name in os.environ if name.startswith("CONTAINERSTACKS_BILLING_")}
+    return subprocess.run(
+        [python, "-m", "containerstacks_billing", "drill", "--seconds", "10", *arguments],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "LANG": "C.UTF-8", **kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_drill_passes_beside_real_tables_and_leaves_them_alone(real: Fleet, tmp_path: Path) -> None:
+    """Every setting leads to a database with hours due: the drill charges thousands of its own, and none of those."""
+    before, known = books(real.conn), databases(real.conn)
+    (tmp_path / ".env").write_text(f"DATABASE_URL={real.conninfo}\n")
+    done = drill(
+        sys.executable,
+        tmp_path,
+        "--json",
+        TEST_DATABASE_URL=real.conninfo,
+        DATABASE_URL=real.conninfo,
+        **ELSEWHERE,
+    )
+
+    report = json.loads(done.stdout)
+    assert (0, True, []) == (done.returncode, report["passed"], report["findings"]), done.stderr
+    assert "0" == report["hoursLost"] == report["hoursTwice"]
+    assert report["hoursDue"] == report["hoursCharged"] != "0"
+    assert report["faults"]["billing processes killed with SIGKILL"] > 0
+    assert not [kind for kind in report["faults"] if "servers crashed" in kind]
+    assert known == databases(real.conn)
+    assert before == books(real.conn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", ["03_debit_in_its_own_transaction", "17_advance_without_comparison"])
+def test_a_planted_bug_fails_the_drill(bug: str, tmp_path: Path) -> None:
+    """A copy of the package that debits after its commit, or advances without looking: FAIL, with what is wrong."""
+    sources = copy_of_sources(tmp_path)
+    assert "" == does_not_apply(bug, sources)
+    done = drill(sys.executable, tmp_path, "--seed", "3", PYTHONPATH=str(sources))
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "FAIL" in done.stdout
+    assert "Do not bill with this installation." in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_a_wheel_in_a_fresh_environment_can_be_drilled(tmp_path: Path) -> None:
+    """Built, installed and drilled: its files are as delivered, and one changed byte is noticed."""
+    wheels, home = tmp_path / "wheels", tmp_path / "environment"
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    venv.create(home, with_pip=True)
+    python = str(home / "bin" / "python")
+    (wheel,) = wheels.glob("*.whl")
+    install = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    packages = next((home / "lib").glob("python3*")) / "site-packages"
+    # What it depends on is taken from where the tests run; a line of a .pth file does not read other .pth files.
+    dependencies = Path(psycopg.__file__).parent.parent
+    (packages / "dependencies.pth").write_text(f"{dependencies}\n")
+
+    done = drill(python, tmp_path)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "files, as delivered" in done.stdout
+    assert "servers crashed and started again" in done.stdout
+    assert "PASS" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    (packages / "containerstacks_billing" / "process" / "bill.py").open("a").write("# changed\n")
+    question = (
+        "from containerstacks_billing.process.drill.installed import installed; print(*installed().changed)"
+    )
+    changed = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)
+    assert "containerstacks_billing/process/bill.py" == changed.stdout.strip()
