@@ -32,6 +32,7 @@ from containerstacks_billing.postgres.daemon_status import write_beat
 from containerstacks_billing.process.built_in import BuiltInBilling
 from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.pulse import Pulse
+from containerstacks_billing.process.watchdog import look
 
 STALLED, KILLED = 3, 6
 
@@ -176,14 +177,14 @@ def test_built_in_billing_follows_to_the_new_primary(stage: Stage) -> None:
     built_in = BuiltInBilling(Settings(built_in_billing="on"), stage.pair.conninfo)
     stage.pair.follow()
     stage.pair.kill()
-    look = built_in.look()
-    assert Decision.CANNOT_TELL is look.verdict.decision
-    assert "does not bill" in look.verdict.sentence
+    seen = built_in.look()
+    assert Decision.CANNOT_TELL is seen.verdict.decision
+    assert "does not bill" in seen.verdict.sentence
     stage.pair.promote()
     stage.follow()
-    look = built_in.look()
-    assert look.result is not None, look.verdict
-    assert Outcome.COMPLETED is look.result.outcome
+    seen = built_in.look()
+    assert seen.result is not None, seen.verdict
+    assert Outcome.COMPLETED is seen.result.outcome
     stage.see_that_all_is_charged_once()
 
 
@@ -192,9 +193,9 @@ def test_a_server_in_recovery_bills_nothing_and_is_named(stage: Stage) -> None:
     alone = stage.pair.standby.conninfo()
     with pytest.raises(DatabaseUnavailable, match="read-only: a standby, in recovery"):
         stage.bill(conninfo=alone)
-    look = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
-    assert Decision.CANNOT_TELL is look.verdict.decision
-    assert "read-only" in look.verdict.sentence
+    seen = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
+    assert Decision.CANNOT_TELL is seen.verdict.decision
+    assert "read-only" in seen.verdict.sentence
     stage.pair.kill()
     with pytest.raises(DatabaseUnavailable, match="read-only standby"):
         stage.bill()
@@ -250,11 +251,16 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> N
     eventually(lambda: (STALLED + 1) * INSTANCES * 2 == stage.charged())
     eventually(lambda: waiting_commits(stage))
     assert STALLED == max(seen)
+    loops = {"billing": lambda: 400.0}
+    assert (True, "The database leaves a COMMIT without an answer, and billing waits for it") == look(
+        loops, 300
+    )
     stage.pair.resume()
     run.join(60)
 
     assert Outcome.COMPLETED is results[0].outcome
     assert ORGANIZATIONS * INSTANCES == results[0].instances_billed
+    assert not look(loops, 300)[0]
     stage.see_that_all_is_charged_once()
 
 

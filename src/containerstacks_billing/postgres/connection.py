@@ -6,7 +6,8 @@ pooler in between loses none of them.
 
 COMMIT is outside every bound: one that waits for a synchronous standby waits for as long as that takes. Somebody may
 cancel the wait; the server then calls the transaction committed and only a notice says that it may be on one server
-alone. `transaction` raises OutcomeUnknown for that.
+alone. `transaction` raises OutcomeUnknown for that. And it counts the COMMITs under way, because who waits in one is
+not stuck, and a process that is restarted there leaves its server process behind, waiting.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from containerstacks_billing.postgres.faults import is_transient, translate
 __all__ = [
     "ConfirmingConnection",
     "bounded",
+    "commits_under_way",
     "connect",
     "connection_arguments",
     "describe",
@@ -83,6 +85,14 @@ class _Reading:
 _Reading.adapters.register_loader("timestamptz", _InstantLoader)
 
 
+_committing: set[int] = set()
+
+
+def commits_under_way() -> bool:
+    """Whether a connection of this process waits for the answer to a COMMIT."""
+    return bool(_committing)
+
+
 class ConfirmingConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that does not take a COMMIT for durable whose wait for the standby was cancelled."""
 
@@ -103,8 +113,12 @@ class ConfirmingConnection(psycopg.Connection[tuple[Any, ...]]):
     ) -> Iterator[Transaction]:
         """Begin a transaction, and commit it at the end; raises OutcomeUnknown where that is not certain."""
         self._wait_cancelled.clear()
-        with super().transaction(savepoint_name, force_rollback) as transaction:
-            yield transaction
+        try:
+            with super().transaction(savepoint_name, force_rollback) as transaction:
+                yield transaction
+                _committing.add(id(self))
+        finally:
+            _committing.discard(id(self))
         if self._wait_cancelled.is_set():
             raise OutcomeUnknown(
                 "A COMMIT is not confirmed by the synchronous standby: somebody cancelled the wait for it.",

@@ -1,10 +1,15 @@
-"""Feed systemd's watchdog, for as long as heartbeat and billing loop both take their steps."""
+"""Feed systemd's watchdog, for as long as heartbeat and billing loop both take their steps.
+
+A COMMIT that waits for a synchronous standby is waited for: a restart would bring no standby back, and would leave a
+process of the server behind that waits on, one more with every restart until the server takes no connection any more.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
+from containerstacks_billing.postgres.connection import commits_under_way
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.notify import notify, watchdog_seconds
 
@@ -22,16 +27,25 @@ def feed(loops: dict[str, Callable[[], float]], longest_step_seconds: float = LO
         said: str | None = None
         hold = threading.Event()  # nobody sets it: the thread ends with the process
         while True:
-            stalled = next(
-                (name for name, late_seconds in loops.items() if late_seconds() > longest_step_seconds), None
-            )
-            if stalled is None:
+            alive, problem = look(loops, longest_step_seconds)
+            if alive:
                 notify("WATCHDOG=1")
-            elif stalled != said:
-                logs.logger().error(
-                    "The watchdog is not fed any more, so systemd will restart the daemon", stalled=stalled
-                )
-            said = stalled
+            if problem is not None and problem != said:
+                logs.logger().error(problem)
+            said = problem
             hold.wait(interval / 2)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
+
+
+def look(loops: dict[str, Callable[[], float]], longest_step_seconds: float) -> tuple[bool, str | None]:
+    """Return whether to feed, and what is wrong in a sentence."""
+    stalled = next((name for name, late in loops.items() if late() > longest_step_seconds), None)
+    if stalled is None:
+        return True, None
+    if commits_under_way():
+        return True, f"The database leaves a COMMIT without an answer, and {stalled} waits for it"
+    return (
+        False,
+        f"The watchdog is not fed any more, so systemd will restart the daemon: {stalled} takes no step",
+    )
