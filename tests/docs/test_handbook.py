@@ -33,6 +33,7 @@ NOT_RUN = {
     "sudo ln -sf /opt/containerstacks/.venv/bin/containerstacks-billing /usr/local/bin/": "done when the machine is furnished",
     "sudo useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin"
     " containerstacks-billing": "`service install --create-user` has created the user before",
+    "containerstacks-billing drill": "takes a minute and a half; it has tests of its own",
     "sudo systemctl edit containerstacks-billing.service": "opens an editor",
     "sudo systemctl status postgresql": "the server of the machine is not Debian's service",
     'sudo dmesg | grep -i "out of memory"': "a container may not read the kernel's log; and nothing was out of memory",
