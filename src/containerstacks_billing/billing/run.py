@@ -45,7 +45,7 @@ class Batch:
     """What one transaction charges: the organizations of a range, or a slice of one organization's instances.
 
     Both ends belong to the range. A slice holds only instances of one large organization, whose wallet covered all
-    of it when the run was planned.
+    of it when the run was planned. A batch is ordinary when nothing but one hour was due of any instance then.
     """
 
     number: int
@@ -54,6 +54,7 @@ class Batch:
     instances: int
     first_instance: UUID = FIRST_UUID
     last_instance: UUID = LAST_UUID
+    is_ordinary: bool = False
 
     @property
     def is_slice(self) -> bool:

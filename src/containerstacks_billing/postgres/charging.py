@@ -86,13 +86,19 @@ def pin_planner(connection: Connection) -> None:
 def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Lock, charge and advance; return what was billed, a row per organization."""
     in_debt, values["segments"], values["decisions"] = _one(connection, "lock_wallets", values)
-    written = connection.execute(query("charge"), values).rowcount
+    bills: list[tuple[Any, ...]] | None = None
+    if batch.is_ordinary and not values["segments"]:
+        bills = connection.execute(query("charge_ordinary_hour"), values).fetchall()
+        written = moved = sum(instances + not_covered for _, _, instances, _, _, not_covered in bills)
+    else:
+        written, moved = connection.execute(query("charge"), values).rowcount, 0
     if in_debt:
         values["debts"] = True
         written += connection.execute(query("grow_debts"), values).rowcount
         written += connection.execute(query("record_debts"), values).rowcount
-    _advance(connection, values, written)
-    bills = connection.execute(query("billed"), values).fetchall()
+    _advance(connection, values, written, moved)
+    if bills is None:
+        bills = connection.execute(query("billed"), values).fetchall()
     short = any(not_covered for *_, not_covered in bills)
     if short and batch.is_slice:
         raise SliceFellShort
@@ -122,9 +128,8 @@ def _post(connection: Connection, bills: list[tuple[Any, ...]], values: dict[str
     return result
 
 
-def _advance(connection: Connection, values: dict[str, Any], written: int) -> None:
-    """Move the watermarks and settle the segments; exactly what was written must move and be settled."""
-    moved = 0
+def _advance(connection: Connection, values: dict[str, Any], written: int, moved: int) -> None:
+    """Move the other watermarks and settle the segments; exactly what was written must move and be settled."""
     while moved < written:
         round_moved = connection.execute(query("advance_watermarks"), values).rowcount
         if values["debts"]:

@@ -74,8 +74,8 @@ def plan_batches(connection: Connection, run: OpenRun, batch_size: int) -> Itera
     """Yield the batches, numbered; a large organization in slices if its wallet covers everything it has due."""
     values = run_parameters(run) | {"batch_size": batch_size}
     number = 0
-    for first, last, instances in connection.execute(query("plan_batches"), values).fetchall():
-        batch = Batch(number, first, last, instances)
+    for first, last, instances, is_ordinary in connection.execute(query("plan_batches"), values).fetchall():
+        batch = Batch(number, first, last, instances, is_ordinary=is_ordinary)
         pieces = [batch]
         if first == last and instances > batch_size:
             pieces = _slices(connection, batch, values)

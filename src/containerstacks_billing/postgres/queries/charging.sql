@@ -10,17 +10,23 @@
 --            period) refuses a second copy of a charge, whoever writes it.
 --   advance  A watermark moves only from the start of what was charged to its end. If the host changed the instance in
 --            between, its row no longer stands at the start, fewer rows move than were charged, and the caller rolls
---            the whole batch back.
+--            the whole batch back. The ordinary hour goes the other way round: the watermark moves first, in the row as
+--            it stands when it is locked, and one charge is written for each row that moved, from that row.
 --   post     Ledger entry and debit are both sums over the charges that this transaction wrote, so they cannot differ
 --            from them.
 --
 -- All or nothing is the transaction's; no memory of the process takes part in it. After any error the batch is derived
 -- again from the rows.
 --
--- Money that is short: a wallet without debts that covers everything due is billed by `charge` at once, which is nearly all of
--- them. Everything else is first recorded as owed (`failed` rows: by `charge` when the wallet falls short now, by `grow_debts`
--- and `record_debts` when it owed before), and then `pay_debts` pays what the wallet can, hour by hour, over old and
--- new debts alike. So there is one place that decides who is paid first.
+-- Money that is short: a wallet without debts that covers everything due is billed at once, which is nearly all of them, by
+-- `charge_ordinary_hour` or `charge`. Everything else is first recorded as owed (`failed` rows: by the same when the wallet
+-- falls short now, by `grow_debts` and `record_debts` when it owed before), and then `pay_debts` pays what the wallet can,
+-- hour by hour, over old and new debts alike. So there is one place that decides who is paid first.
+--
+-- Why there are two ways to charge: nearly every batch of nearly every run has one hour of each instance to charge, and
+-- nothing else. Then the update that moves the watermarks is also the search for what is due, and a million instances cost
+-- 29 % less. Which batches are like that is known from the plan and asked again under the locks; where it is wrong, an
+-- instance with more due is left as it stands for the next run.
 --
 -- The range of organizations is repeated for every table: PostgreSQL does not infer it across joins.
 
@@ -185,8 +191,64 @@ from (
     for no key update
 ) wallet;
 
+-- name: charge_ordinary_hour
+-- Where nothing but one hour is due of any instance: move the watermarks of the wallets that owe nothing, and charge each
+-- row that moved. Returns the same as `billed`.
+with
+-- include: payers, plan_rates
+,
+moved as (
+    update vps_instances instance
+    set last_billed_at = coalesce(last_billed_at, instance.created_at) + interval '1 hour',
+        rated_until = coalesce(last_billed_at, instance.created_at) + interval '1 hour'
+    from plan_rate, payer
+    where instance.organization_id between %(first_organization)s and %(last_organization)s
+      and instance.id between %(first_instance)s and %(last_instance)s
+      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and coalesce(last_billed_at, instance.created_at) > %(as_of)s - interval '2 hours'
+      and coalesce(last_billed_at, instance.created_at) <= %(as_of)s - interval '1 hour'
+      and coalesce(last_billed_at, instance.created_at) >= coalesce(rated_until, last_billed_at, instance.created_at)
+      and plan_rate.name = instance.plan_id and on_sale
+      and valid_from <= coalesce(last_billed_at, instance.created_at)
+      and coalesce(last_billed_at, instance.created_at) < valid_to
+      and payer.organization_id = instance.organization_id and past_due_since is null
+      and balance between -100000000000 and 100000000000
+    returning instance.organization_id, instance.id as instance_id, last_billed_at as ends_at, plan_rate.plan_id,
+        case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate
+),
+bill as materialized (
+    select organization_id, amount, instances, one_instance, amount <= available as covered,
+        case when trunc(billing_carry + amount, 2) > 0
+             then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)) end as entry_id
+    from (
+        select organization_id, sum(hourly_rate) as amount, count(*) as instances, (array_agg(instance_id))[1] as one_instance
+        from moved group by organization_id
+    ) due
+    join payer using (organization_id)
+),
+written as (
+    insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
+        total_amount, status, payment_transaction_id, run_id, plan_id, past_due_since, created_at, updated_at)
+    select
+        billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, timestamp_hash_extended(ends_at at time zone 'UTC', 0))),
+        organization_id, instance_id, ends_at - interval '1 hour', ends_at, hourly_rate, hourly_rate,
+        case when covered then 'billed' else 'failed' end,
+        case when covered then entry_id end,
+        %(run_id)s, plan_id,
+        case when covered then null else %(as_of)s end,
+        %(as_of)s, %(as_of)s
+    from moved join bill using (organization_id)
+)
+select organization_id,
+    case when covered then amount else 0 end as amount,
+    case when covered then instances else 0 end as instances,
+    case when covered then instances else 0 end::numeric as hours,
+    one_instance,
+    case when covered then 0 else instances end as not_covered
+from bill;
+
 -- name: charge
--- Charge what is due to the wallets that owe nothing: billed where the wallet covers all of it, owed where it does not.
+-- Charge whatever is due to the wallets that owe nothing: billed where the wallet covers all of it, owed where it does not.
 insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
     total_amount, status, payment_transaction_id, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
 with

@@ -35,10 +35,13 @@ returning id;
 
 -- name: plan_batches
 -- Cut the organizations with anything due, or anything wrong, into ranges of about the same number of instances. An
--- organization larger than a batch stands alone. What is found here only says where to look: each batch derives what is
--- due again, from locked rows.
+-- organization larger than a batch stands alone. A batch is ordinary when one hour is due of each instance and nothing else.
+-- What is found here only says where to look: each batch derives what is due again, from locked rows.
 with due as (
-    select organization_id, count(*) as instances
+    select organization_id, count(*) as instances,
+        bool_and((coalesce(last_billed_at, created_at) > %(as_of)s - interval '2 hours'
+            and coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour'
+            and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is true) as is_ordinary
     from vps_instances
     where (%(every_status)s or status = any (%(billable_statuses)s))
       and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
@@ -47,29 +50,29 @@ with due as (
       and organization_id between %(first_organization)s and %(last_organization)s
     group by organization_id
     union all
-    select organization_id, count(*)
+    select organization_id, count(*), false
     from billing_usage_segments
     where outcome is null and closed_at <= %(as_of)s
       and organization_id between %(first_organization)s and %(last_organization)s
     group by organization_id
     union all
-    select organization_id, 0
+    select organization_id, 0, true
     from wallets
     where past_due_since is not null and balance >= billing_carry
       and organization_id between %(first_organization)s and %(last_organization)s
 ),
 organization as (
-    select organization_id, sum(instances) as instances from due group by organization_id
+    select organization_id, sum(instances) as instances, bool_and(is_ordinary) as is_ordinary from due group by organization_id
 ),
 placed as (
-    select organization_id, instances,
+    select organization_id, instances, is_ordinary,
         div(sum(instances) over (order by organization_id) - instances, %(batch_size)s) as place,
         case when instances > %(batch_size)s then organization_id end as alone
     from organization
 )
 select (array_agg(organization_id order by organization_id))[1] as first_organization,
     (array_agg(organization_id order by organization_id desc))[1] as last_organization,
-    sum(instances)::bigint as instances
+    sum(instances)::bigint as instances, bool_and(is_ordinary) as is_ordinary
 from placed
 group by place, alone
 order by 1;
