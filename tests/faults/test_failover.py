@@ -79,7 +79,8 @@ def test_what_a_promotion_takes_away_is_charged_once_more(stage: Stage) -> None:
             assert STALLED * INSTANCES * 2 == stage.charged()
 
     result = stage.bill(fail)
-    assert Outcome.COMPLETED is result.outcome
+    assert Outcome.FAILED is result.outcome
+    assert "the server lost 3 batches that it had committed" in str(result.error_message)
     assert (ORGANIZATIONS - KILLED + STALLED) == len(stage.charged_organizations())
 
     again = stage.bill()

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost
+from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost, WorkFailed
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.run import (
     FIRST_UUID,
@@ -118,12 +118,19 @@ def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch]) ->
     )
 
 
-def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_message: str | None) -> RunResult:
-    """Set aside what the run left out, and end its row."""
+def close_run(
+    connection: Connection, run: OpenRun, outcome: Outcome, error_message: str | None, confirmed: int = 0
+) -> RunResult:
+    """Set aside what the run left out, and end its row; `confirmed` is how many batches the server said to have."""
     values = run_parameters(run)
     with bounded(connection, CLOSING_TIMEOUT):
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease before the run was closed")
+        # It may know of more, whose answers were lost; fewer means that commits were lost.
+        lost = confirmed - _batches_known(connection, values)
+        if lost > 0:
+            loss = _loss(lost)
+            outcome, error_message = Outcome.FAILED, f"{error_message}; {loss}" if error_message else loss
         if outcome is Outcome.HELD:
             connection.execute(query("announce_hold"), values | {"error_message": error_message})
         elif not _row(connection, "nothing_left_out", values)[0]:
@@ -133,6 +140,23 @@ def close_run(connection: Connection, run: OpenRun, outcome: Outcome, error_mess
             connection, "close_run", values | {"outcome": outcome.value, "error_message": error_message}
         )
     return RunResult(row[0], Outcome(row[1]), *row[2:])
+
+
+def _batches_known(connection: Connection, values: dict[str, Any]) -> int:
+    row = connection.execute(query("batches_of_run"), values).fetchone()
+    if row is None:
+        raise WorkFailed(
+            "the server has forgotten this run, as after a failover to a replica that lagged;"
+            " the next run charges what is due"
+        )
+    return int(row[0])
+
+
+def _loss(batches: int) -> str:
+    return (
+        f"the server lost {batches} {'batch' if batches == 1 else 'batches'} that it had committed, as after a failover"
+        " to a replica that lagged; the next run charges them"
+    )
 
 
 def debited_by_run(connection: Connection, run_id: int) -> Decimal:

@@ -106,12 +106,13 @@ def bill(order: Order) -> RunResult:
             run, batches, objection = _open(connection, order, lease)
             if objection:
                 return runs.close_run(connection, run, Outcome.HELD, objection)
-            outcome, problem = charge_batches(order, run, batches, lost)
+            confirmed = _Confirmed()
+            outcome, problem = charge_batches(order, run, batches, lost, charge=confirmed.charge)
             unseen = _look_ahead(order, run)
             problem = problem or unseen
             # The connection that opened the run has been idle since; the server may have been restarted meanwhile.
             with connect(order.conninfo, purpose="billing") as closing:
-                return runs.close_run(closing, run, outcome, problem)
+                return runs.close_run(closing, run, outcome, problem, confirmed.batches)
 
 
 def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, list[Batch], str | None]:
@@ -185,6 +186,20 @@ def _look_ahead(order: Order, run: OpenRun) -> str | None:
         reason = translate(error, order.conninfo) if isinstance(error, psycopg.Error) else error
         return f"everything was charged, but the runways are not up to date: {reason}"
     return None
+
+
+class _Confirmed:
+    """Charges, and counts the batches whose COMMIT was answered: the server must know of as many in the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.batches = 0
+
+    def charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+        result = charge_batch(connection, run, batch)
+        with self._lock:
+            self.batches += 1
+        return result
 
 
 class _Tally:

@@ -115,6 +115,10 @@ select instances_billed = instances_planned and not exists (select from billing_
                     where past_due_since is not null and run_id = %(run_id)s and status = 'billed')
 from billing_runs where id = %(run_id)s;
 
+-- name: batches_of_run
+-- How many batches the server knows of; fewer than it has confirmed after a failover to a replica that lagged.
+select batches from billing_runs where id = %(run_id)s;
+
 -- name: close_run
 -- End a run: its outcome, and how many instances it leaves past due, quarantined and held.
 with
