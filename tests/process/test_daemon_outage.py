@@ -208,9 +208,9 @@ def _passed(server: Server, fleet: Fleet, hour: int) -> bool:
 
 
 def resident_kilobytes(pid: int) -> int:
-    """The memory of a process that is resident now."""
+    """The memory of a process that is resident now; one that has ended has none."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+    return int(next((line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")), 0))
 
 
 def soak(conn: psycopg.Connection[Any], start: Start, cycles: int) -> tuple[int, int]:

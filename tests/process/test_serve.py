@@ -84,7 +84,10 @@ def test_a_process_takes_over_and_hands_back_every_time(fleet: Fleet, served: Se
         assert turn == len(runs(fleet))
         fleet.at(timedelta(seconds=1))
         host_clock_follows(fleet)
-        eventually(fleet, lambda turn=turn: ["completed"] * (turn + 1) == runs(fleet))  # type: ignore[misc]
+        try:
+            eventually(fleet, lambda turn=turn: ["completed"] * (turn + 1) == runs(fleet))  # type: ignore[misc]
+        except AssertionError as late:
+            raise AssertionError(f"in turn {turn}\n{process.log()[-3000:]}") from late
         heartbeat(fleet)
         process.looks("daemon-active")
     assert ["completed"] * times == runs(fleet)
