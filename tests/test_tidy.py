@@ -29,6 +29,7 @@ def tree(tmp_path: Path) -> Path:
     for room in ("billing", "process", "postgres/queries", "postgres/migrations"):
         (tmp_path / "src" / "containerstacks_billing" / room).mkdir(parents=True)
     (tmp_path / "tests" / "reference").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     return tmp_path
 
@@ -51,6 +52,7 @@ OFFENCES = [
     ("../../tests/test_a.py", "import time\ntime.sleep(1)\n", "a test that sleeps"),
     ("../../tests/test_a.py", "def test_a(): ...\n", "has no sentence"),
     ("../../tests/reference/a.py", "from containerstacks_billing import billing\n", "may not import"),
+    ("../../model/a.pml", "/* fence in charging.sql */\n", "no fence in charging.sql"),
     ("../../requirements.lock", "--find-links wheels\n", "download"),
     ("../../notes.md", f"see {Path.home()}/.notes\n", "path of one machine"),
 ]

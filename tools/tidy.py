@@ -1,8 +1,8 @@
 """Check what no other tool checks: taste that nothing enforces decays.
 
 Each check reads the tree and yields one line per finding, `path:line: what is wrong`. The glossary's words, the length
-of modules, the names and the use of SQL statements, the one clock, tests that do not sleep, and files that would carry
-the address of a machine into the repository.
+of modules, the names and the use of SQL statements, the places that the model names, the one clock, tests that do not
+sleep, and files that would carry the address of a machine into the repository.
 """
 
 from __future__ import annotations
@@ -139,6 +139,21 @@ def independent_reference(root: Path) -> Iterator[str]:
                     yield f"{path.relative_to(root)}:{node.lineno}: the reference model may not import {name}"
 
 
+def places_in_the_model(root: Path) -> Iterator[str]:
+    """A comment of the model like `fence in charging.sql` names a statement or a function that is there."""
+    sources = {path.name: path for path in (root / PACKAGE).rglob("*") if path.suffix in (".py", ".sql")}
+    for path in sorted((root / "model").glob("*.pml")):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for names, file in re.findall(r"((?:\w+(?:, | and ))*\w+) in (\w+\.(?:sql|py))", line):
+                text = sources[file].read_text() if file in sources else ""
+                for name in re.split(r", | and ", names):
+                    here = (
+                        rf"^(-- (name|part): {name}|{name} =)$|^{name} = |\bdef {name}\(|\bfunction {name}\("
+                    )
+                    if not re.search(here, text, re.MULTILINE):
+                        yield f"{path.relative_to(root)}:{number}: there is no {name} in {file}"
+
+
 def tests_that_say_nothing(root: Path) -> Iterator[str]:
     """The docstring of a test is a sentence: what holds, and why it matters."""
     for path in sorted((root / "tests").rglob("test_*.py")):
@@ -173,6 +188,7 @@ CHECKS = (
     migration_names,
     tests_that_sleep,
     independent_reference,
+    places_in_the_model,
     tests_that_say_nothing,
     addresses,
 )
