@@ -258,3 +258,20 @@ def test_verify_agrees(books: Books, database: str) -> None:
     found = verify(database)
 
     assert found.ok, found.discrepancies
+
+
+def test_what_ended_in_a_time_that_was_taken_back_is_due_when_it_comes(conn: psycopg.Connection[Any]) -> None:
+    """Stopped while the clock was ahead: at rest, where the clock has come at most, the hours until then are charged."""
+    books = Books(conn)
+    clock.start_clock(conn, instant("2026-03-01 00:00"))
+    clock.set_clock(conn, instant("2026-03-01 09:30"))
+    books.fleet.set(books.web, status="stopped")
+    clock.set_clock(conn, instant("2026-03-01 02:00"))
+    assert instant("2026-03-01 09:30") == clock.highest(conn)
+    clock.set_clock(conn, clock.highest(conn))
+    now = clock.read_clock(conn)
+    books.fleet.bill(as_of=now, host_clock=now)
+    verdict = oracle.judge(conn)
+
+    assert () == verdict.lines
+    assert Decimal("27.5") == verdict.charged

@@ -46,9 +46,11 @@ class Nursery:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(_ANSWER_SECONDS)
         self._reader.join()
+        self._process.stdout.close()
 
     def spawn(self, what: str, **order: Any) -> int:
         """Fork a biller and return its process id."""

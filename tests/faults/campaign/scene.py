@@ -167,9 +167,9 @@ def _end_billers(stage: Stage) -> None:
 
 
 def _rest(stage: Stage) -> None:
-    """Stop the clock and bill until nothing is due."""
+    """Stop the clock where it has come at most, so that nothing waits for a time taken back, and bill until nothing is due."""
     with psycopg.connect(stage.conninfo, autocommit=True) as conn:
-        clock.set_clock(conn, speed=0)
+        clock.set_clock(conn, at=clock.highest(conn), speed=0)
         crowd.confirm_prices(conn)
         for _ in range(_LAST_RUNS):
             sabotage.release_holds(stage)

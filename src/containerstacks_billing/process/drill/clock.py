@@ -31,6 +31,11 @@ def read_clock(conn: Connection) -> datetime:
     return _instant(conn, "select billing_clock()")
 
 
+def highest(conn: Connection) -> datetime:
+    """Return how far the clock has come at most; what was closed in a time that was taken back is due from there on."""
+    return _instant(conn, "select greatest(billing_clock(), (select max(before) from oracle.steps))")
+
+
 def _instant(conn: Connection, statement: LiteralString, *values: object) -> datetime:
     row: tuple[datetime] | None = conn.execute(statement, values).fetchone()
     if row is None:

@@ -5,8 +5,9 @@ when a plan cost how much, what went into a wallet. From that it works out, hour
 lays the charges, the ledger and the wallets beside it. It imports the standard library and the driver, calls nothing
 of the product, and believes no watermark, no segment, no recorded price and no run.
 
-Ask it at rest, after a run that had nothing left to do. Two things it takes as the design says them: an hour that was
-charged stays charged when the clock is set back, and hours that an operator waived are not lost.
+Ask it at rest, after a run that had nothing left to do, with a clock that has come as far as it ever was (a stretch
+that was closed in a time that was taken back is due only then). Two things it takes as the design says them: an hour
+that was charged stays charged when the clock is set back, and hours that an operator waived are not lost.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """What the journal says: when each instance was what, and what each plan cost when. Instants are whole microseconds.
 
 The clock may be set. It then goes through *passes*, one between two settings, and an instant can lie in several of
-them. A price is in force at an instant if it was in force there in one of the passes. An instance's own time never
-goes back: a change begins no earlier than the one before it, nor than the end of what was charged by then, as far as
-the clock had really come.
+them. A price is in force at an instant if it was in force there in one of the passes. Where a time comes again, hours
+of it that nobody charged the first time may also have any price that was set before they were charged.
+
+An instance's own time never goes back: a change begins no earlier than the one before it, nor than the end of what was
+charged by then, as far as the clock had really come.
 """
 
 from __future__ import annotations
@@ -177,6 +179,8 @@ class History:
 
     def _monthly(self, plan: str, at: int) -> Iterator[Decimal]:
         versions = self.prices.get(self._names.get(plan, UUID(int=0)), [])
+        # Set in a time that comes again, a price holds for hours that had passed already and were not charged yet.
+        yield from (v.monthly for v in versions if v.at <= at <= self._highest(v.number))
         for one in self._passes:
             if not one.begins <= at <= one.ends:
                 continue
