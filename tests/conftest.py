@@ -58,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The operator's database, and whatever else libpq would read from the environment.
     for name in [name for name in os.environ if name == "DATABASE_URL" or name.startswith("PG")]:
         del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        _stop_forgotten_servers()  # of whichever version, so before one is chosen
     version = _version(config)
     if version != "18" and _foreign_server(config) is None:
         # Every embedded server of the session is of this version, those of subprocesses too.
@@ -66,7 +68,6 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
         os.environ[BINARIES_SETTING] = str(binaries)
     if not hasattr(config, "workerinput"):
-        _stop_forgotten_servers()
         directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-"))
         config.stash[DIRECTORY] = directory
         config.stash[SESSION] = f"billing_test_{secrets.token_hex(4)}"
