@@ -31,7 +31,7 @@ def does_not_apply(name: str, sources: Path) -> str:
         text=True,
         check=False,
     )
-    return " ".join(done.stderr.split())
+    return " ".join(done.stderr.split()) if done.returncode else ""
 
 
 def write(name: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import compileall
+import re
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,10 @@ def test_a_patch_applies_and_is_explained(name: str, tmp_path: Path) -> None:
     sources = copy_of_sources(tmp_path)
 
     assert "" == does_not_apply(name, sources), "./dev planted --help says how to renew it"
-    assert compileall.compile_dir(sources, quiet=1)
-    opening = PATCHES[name].read_text().split("diff --git")[0]
+    text = PATCHES[name].read_text()
+    for path in re.findall(r"^\+\+\+ b/(\S+\.py)$", text, re.MULTILINE):
+        compile((tmp_path / path).read_text(), path, "exec")
+    opening = text.split("diff --git")[0]
     assert "Written by" in opening
     assert "Revealed by" in opening
 
