@@ -9,12 +9,12 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
 from containerstacks_billing.process.drill.billers import Billers
-from containerstacks_billing.process.drill.proxy import CommitProxy, Where, every_commit, mentions
+from containerstacks_billing.process.drill.proxy import CommitProxy, Where, every_commit
 from containerstacks_billing.process.drill.stage import Stage
 
 _SECONDS_PER_RUN = 90.0
@@ -23,7 +23,10 @@ _CUTS: tuple[Where, ...] = ("before", "during", "after")
 
 @dataclass
 class Drill:
-    """What the acts share: the stage, the billers, the dice, and what was done and went wrong so far."""
+    """What the acts share: the stage, the billers, the dice, and what was done and went wrong so far.
+
+    `usual_seconds` is how long a run takes here when nobody disturbs it.
+    """
 
     stage: Stage
     billers: Billers
@@ -31,6 +34,7 @@ class Drill:
     done: Counter[str] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
     tries: int = 0
+    usual_seconds: float = 1.0
 
     def finish(self, process: BaseProcess) -> None:
         """Wait until a biller has ended by itself."""
@@ -63,8 +67,7 @@ def play(drill: Drill, act: Act, seconds: float) -> None:
 
 def _kill_a_biller(drill: Drill) -> None:
     biller = drill.billers.start()
-    # Most of the time goes to where most of a run is; the first part of it also hits lease, plan and brake.
-    drill.billers.pause(drill.dice.uniform(0.0, 0.7))
+    drill.billers.pause(drill.dice.uniform(0.0, drill.usual_seconds))
     if biller.is_alive():
         biller.kill()
         drill.done["billing processes killed with SIGKILL"] += 1
@@ -72,14 +75,17 @@ def _kill_a_biller(drill: Drill) -> None:
     drill.billers.let_lease_lapse()
 
 
+def charges(statements: Sequence[str]) -> bool:
+    """Whether a transaction is that of a batch."""
+    return any(statement.lstrip().startswith("insert into vps_billing_cycles") for statement in statements)
+
+
 def _cut_commits(drill: Drill) -> None:
     with CommitProxy(drill.stage.host, drill.stage.port) as proxy:
         where = _CUTS[drill.tries % len(_CUTS)]
         # Batches most of the time; now and then whatever else a run commits: lease, run, plan, runways.
-        what = drill.dice.choice(
-            (mentions("vps_billing_cycles"), mentions("vps_billing_cycles"), every_commit)
-        )
-        proxy.arm(where, drill.dice.randint(2, 6), interesting=what, skip=drill.dice.randint(0, 4))
+        what = drill.dice.choice((charges, charges, charges, every_commit))
+        proxy.arm(where, drill.dice.randint(2, 6), interesting=what, skip=drill.dice.randint(0, 6))
         drill.finish(drill.billers.start(proxy.conninfo(drill.stage.conninfo)))
         drill.done[f"connections cut {where} a COMMIT"] += proxy.fired
     drill.billers.let_lease_lapse()
@@ -88,7 +94,7 @@ def _cut_commits(drill: Drill) -> None:
 def _two_at_once(drill: Drill) -> None:
     """Let a second biller take the lease over from one that is alive and goes on."""
     pair = [drill.billers.start(), drill.billers.start(trigger="drill-rival")]
-    drill.billers.pause(drill.dice.uniform(0.1, 0.5))
+    drill.billers.pause(drill.dice.uniform(0.1, drill.usual_seconds))
     drill.billers.let_lease_lapse()
     for one in pair:
         drill.finish(one)
@@ -99,7 +105,7 @@ def _stop_past_the_lease(drill: Drill) -> None:
     """Freeze a biller where it stands, let another bill, and wake the first when its lease is long gone."""
     frozen = drill.billers.start(trigger="drill-frozen")
     drill.billers.until(lambda: drill.billers.count("outcome is null and trigger = 'drill-frozen'"), 10)
-    drill.billers.pause(drill.dice.uniform(0.0, 0.2))
+    drill.billers.pause(drill.dice.uniform(0.0, drill.usual_seconds / 2))
     if frozen.pid is None or not frozen.is_alive():
         return drill.finish(frozen)
     os.kill(frozen.pid, signal.SIGSTOP)
@@ -115,7 +121,7 @@ def _stop_past_the_lease(drill: Drill) -> None:
 
 def _crash_the_server(drill: Drill) -> None:
     biller = drill.billers.start()
-    drill.billers.pause(drill.dice.uniform(0.1, 0.6))
+    drill.billers.pause(drill.dice.uniform(0.1, drill.usual_seconds))
     drill.stage.crash_server()
     drill.done["servers crashed and started again"] += 1
     drill.finish(biller)
@@ -127,7 +133,7 @@ def _restart_the_daemon(drill: Drill) -> None:
     with drill.billers.daemon() as daemon:
         if not _bills(drill, daemon, "outcome is null or batches > 0"):
             return
-        drill.billers.pause(drill.dice.uniform(0.0, 0.15))
+        drill.billers.pause(drill.dice.uniform(0.0, drill.usual_seconds / 2))
         daemon.kill()
         daemon.wait()
         drill.done["daemons killed with SIGKILL, and started again"] += 1
