@@ -266,8 +266,8 @@ def test_an_organization_that_is_deleted_leaves_its_segments(fleet: Fleet) -> No
 def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     """100,000 instances in one UPDATE, with our triggers and without, in turns, beside the host's trigger for updated_at.
 
-    Three to four times, measured on a busy machine: most of it is writing 100,000 segments. What is asked for every row shows
-    here as ten times.
+    Three and a third times in CPU seconds: half of it is writing 100,000 segments. What is asked for every row shows here as
+    ten times, and so does a plan that was made for the single instance that the session changed before.
     """
     organization, plan = fleet.organization("10.00"), fleet.plan("7.30")
     fleet.conn.execute(
@@ -282,6 +282,8 @@ def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
         " select %s, %s, 'p-' || n, 'vps-' || n, 'running', now() - interval '1 hour' from generate_series(1, 100000) n",
         (organization, plan),
     )
+    fleet.conn.execute("set statement_timeout = '60s'")
+    fleet.conn.execute("update vps_instances set status = 'stopped' where label = 'vps-1'")
     seconds: dict[str, list[float]] = {"enable": [], "disable": []}
     for turn in range(5):
         for verb in ("enable", "disable"):
@@ -294,5 +296,5 @@ def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     ratio = median(seconds["enable"]) / median(seconds["disable"])
     print(f"with triggers {median(seconds['enable']):.2f} s, {ratio:.1f} times the same without")
 
-    assert 500_000 == fleet.rows("select count(*) as n from billing_usage_segments")[0].n
-    assert ratio < 6, seconds
+    assert 500_001 == fleet.rows("select count(*) as n from billing_usage_segments")[0].n
+    assert ratio < 5, seconds
