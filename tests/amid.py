@@ -22,6 +22,7 @@ from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun
 from containerstacks_billing.postgres.charging import charge_batch
 from containerstacks_billing.postgres.connection import Connection
 from containerstacks_billing.process import bill
+from containerstacks_billing.process.worker import Charge
 
 if TYPE_CHECKING:
     from tests.histories import History
@@ -50,9 +51,11 @@ class Run:
         """Let the product's batches pass through here."""
         original = bill.charge_batches
 
-        def charge_batches(order: Any, run: OpenRun, batches: list[Batch], lost: Any) -> Any:
+        def charge_batches(
+            order: Any, run: OpenRun, batches: list[Batch], lost: Any, charge: Charge = charge_batch
+        ) -> Any:
             self._open(batches)
-            return original(order, run, batches, lost, charge=self._charge)
+            return original(order, run, batches, lost, charge=partial(self._charge, charge))
 
         bill.charge_batches = charge_batches
         try:
@@ -72,8 +75,8 @@ class Run:
         ]
         self.amount += model.charge(left_out, history.terms, self._as_of)
 
-    def _charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
-        charge = partial(charge_batch, connection, run, batch)
+    def _charge(self, original: Charge, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+        charge = partial(original, connection, run, batch)
         with self._lock:
             something = self._amid.pop(0) if self._amid else None
         if something is None:

@@ -288,6 +288,28 @@ def test_a_dry_run_brings_the_changes_of_its_run(fleet: Fleet) -> None:
     )  # fmt: skip
 
 
+def test_a_new_billable_statuses_holds_from_its_run_on_and_is_told(fleet: Fleet, command: Command) -> None:
+    """The run that brings it says so, once; the first settings of all hold since ever and are nothing to tell."""
+    plan, organization = fleet.plan("7.30"), fleet.organization("10.00")
+    fleet.instance(organization, plan)
+    fleet.instance(organization, plan, status="stopped")
+    told = []
+    for statuses in ("running", "*", "*"):
+        fleet.hours(2)
+        environment = {"DATABASE_URL": fleet.conninfo, "BILLABLE_STATUSES": statuses, "LOG_FORMAT": "logfmt"}
+        told.append(command("run", environment=environment).stderr)
+
+    sentence = "BILLABLE_STATUSES or PARTIAL_HOUR changed; hours before this run are charged by the old ones"
+    assert [False, True, False] == [sentence in one for one in told], told
+    # Four hours of the stopped one lie before the change: they are never charged.
+    assert (
+        Decimal(8)
+        == fleet.rows(
+            "select sum(extract(epoch from billing_period_end - billing_period_start)) / 3600 as hours from vps_billing_cycles"
+        )[0].hours
+    )
+
+
 def test_a_dry_run_works_beside_a_biller(fleet: Fleet, command: Command) -> None:
     """It takes no lease: while another process bills, it says what is due, in words and as a document."""
     three_organizations(fleet)

@@ -73,7 +73,10 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run whose row stands in the tables: the number it has, the instant it bills, the terms it bills by."""
+    """A run whose row stands in the tables: the number it has, the instant it bills, the terms it bills by.
+
+    `begins_policy` where BILLABLE_STATUSES or PARTIAL_HOUR are others than at the last run: they hold from `as_of` on.
+    """
 
     run_id: int
     as_of: datetime
@@ -81,6 +84,7 @@ class OpenRun:
     fencing_token: int
     nonce: UUID
     organization: UUID | None = None
+    begins_policy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

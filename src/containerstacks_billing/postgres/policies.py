@@ -12,7 +12,7 @@ from containerstacks_billing.postgres.queries import query
 
 
 def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime) -> bool:
-    """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when there was one.
+    """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when it divides time there.
 
     Open stretches of instances whose billability changes are closed at that instant, so what they used before is
     charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
@@ -53,7 +53,9 @@ def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple
     changed = (set(statuses), partial_hour) != (set(terms.billable_statuses), terms.partial_hour)
     if changed and not settled:
         return False, False  # the change that was begun is finished first, then this one is made
-    if changed and not connection.execute(query("rewrite_first_policy"), values).fetchone():
+    if changed and connection.execute(query("rewrite_first_policy"), values).fetchone():
+        return False, settled  # nothing was ever metered or billed, so it holds since ever
+    if changed:
         if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
             raise WorkFailed(
                 f"BILLABLE_STATUSES or PARTIAL_HOUR cannot change at {as_of}: the last change is of {valid_from}"

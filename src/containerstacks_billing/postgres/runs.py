@@ -44,7 +44,7 @@ def open_run(
     organization: UUID | None = None,
 ) -> OpenRun:
     """Write the run's row, under the lease, after closing what a dead holder left open."""
-    agree_on_policy(connection, terms, as_of)
+    divides = agree_on_policy(connection, terms, as_of)
     fence = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
     with connection.transaction():
         transaction_bounds(connection)
@@ -67,7 +67,7 @@ def open_run(
                 "hours_per_month": terms.hours_per_month,
             },
         )
-    return OpenRun(run_id, as_of, terms, lease.fencing_token, lease.nonce, organization)
+    return OpenRun(run_id, as_of, terms, lease.fencing_token, lease.nonce, organization, divides)
 
 
 def plan_batches(connection: Connection, run: OpenRun, batch_size: int) -> Iterator[Batch]:

@@ -36,6 +36,7 @@ from containerstacks_billing.postgres.charging import charge_batch, note_damage
 from containerstacks_billing.postgres.connection import Connection, bounded, connect, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.runways import update_runways
+from containerstacks_billing.process import logs
 from containerstacks_billing.process.worker import Charge, NoteDamage, Work, work
 
 
@@ -130,6 +131,13 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
         organization=order.organization,
     )
     order.opened(run)
+    if run.begins_policy:
+        logs.logger().warning(
+            "BILLABLE_STATUSES or PARTIAL_HOUR changed; hours before this run are charged by the old ones",
+            billable_statuses=",".join(run.terms.billable_statuses),
+            partial_hour=run.terms.partial_hour,
+            since=run.as_of.isoformat(),
+        )
     with bounded(connection):
         objection = brake(connection, run, host_clock)
     if objection:
