@@ -60,9 +60,10 @@ class Town:
         self.broken = fleet.instance(self.hurt, self.small)
         fleet.instance(self.hurt, self.small)
         self.hours = 0
+        self.statuses: tuple[str, ...] = ("running",)
 
     def hour(self, *, rough: bool) -> None:
-        """Let an hour pass in which the host is busy; a rough one has damage and refusals too."""
+        """Let an hour pass in which the host is busy; a rough one has damage, refusals and another policy too."""
         fleet = self.fleet
         self.hours += 1
         with self.conn.transaction():
@@ -83,6 +84,8 @@ class Town:
             if rough:
                 self.conn.execute("insert into town_refusals values (%s)", (self.refused,))
                 self._damage()
+                # No instance has the other status: the policy changes, and what is owed does not.
+                self.statuses = ("running", "restoring") if len(self.statuses) == 1 else ("running",)
 
     def _damage(self) -> None:
         """Restore an older row of an instance, from before its last charge: only the unique key can tell."""
@@ -105,7 +108,8 @@ class Town:
 
     def order(self, **changes: Any) -> Order:
         """Ask for a run with several batches and slices."""
-        return replace(self.fleet.order(workers=1, batch_size=8), **changes)
+        terms = replace(self.fleet.terms, billable_statuses=self.statuses)
+        return replace(self.fleet.order(workers=1, batch_size=8), terms=terms, **changes)
 
     def free_the_lease(self) -> None:
         """Let the time pass that the lease of a dead holder lasts."""
