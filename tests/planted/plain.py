@@ -28,7 +28,7 @@ def live(fleet: Fleet) -> list[str]:
     outcomes = []
     for hour in range(1, 13):
         fleet.hours(1 if hour % 3 else 2.5)
-        outcomes.append(fleet.bill(batch_size=10 if hour % 2 else 1).outcome)
+        outcomes.append(fleet.bill(batch_size=10 if hour % 2 else 3).outcome)
         match hour:
             case 2:
                 fleet.reprice(odd, "8.40")

@@ -1,0 +1,196 @@
+"""How many wrong changes of the billing core the tests notice: ./dev mutants [--sample N] [--seed S] [--only python|sql].
+
+One change at a time is made in a copy of src/, and a fixed selection of tests is the judge. A change that none of them
+notices has survived: either it changes nothing, and then equivalent.txt says why, or a test is missing. The score is the
+share of those that were noticed among those that could be. A change of SQL that is no SQL any more counts for nothing.
+
+Exit 1 when a change survives that equivalent.txt does not know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.mutants.changes import Change, python_changes, sql_changes
+from tests.planted.patches import ROOT, copy_of_sources
+
+from containerstacks_billing.postgres.embedded import EmbeddedServer
+
+_EQUIVALENT = Path(__file__).parent / "equivalent.txt"
+_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+# Without the plugins that these tests do not need a start costs a third.
+_PYTEST = (
+    *("pytest", "-p", "xdist.plugin", "-p", "anyio.pytest_plugin", "-p", "no:cacheprovider"),
+    *("-n", "0", "-q", "-x", "--tb", "short"),
+)
+_SECONDS = 600
+# Fast ones first: nearly every change falls to one of the first three.
+JUDGES_OF_SQL = (
+    "tests/process/test_bill.py",
+    "tests/postgres/test_metering.py",
+    "tests/process/test_catch_up.py",
+    "tests/process/test_worker.py",
+    "tests/process/test_release.py",
+    "tests/postgres/test_poison.py",
+    "tests/postgres/test_prices.py",
+    "tests/process/test_reference.py",
+    "tests/planted/test_schedules.py",
+)
+_JUDGES = {
+    "brake": ("test_brake.py", "../process/test_held_runs.py"),
+    "failover": ("test_failover.py", "../process/test_built_in.py"),
+    "health": ("test_standing.py", "../process/test_status_command.py", "../process/test_serve.py"),
+    "run": ("test_standing.py", "../process/test_bill.py", "../process/test_worker.py"),
+    "standing": ("test_standing.py", "../process/test_status_page.py"),
+    "prices": ("../postgres/test_prices.py", "../process/test_prices_command.py"),
+    "events": ("test_events.py", "../process/test_webhooks.py", "../process/test_runways.py"),
+}
+_NO_SQL = re.compile(
+    r"errors\.(Syntax|Undefined|Datatype|Grouping|Ambiguous|InvalidColumn|FeatureNot|Windowing|InvalidFunction)"
+    r"|syntax error at|operator does not exist|SQLSTATE 42|could not identify an? |is not what this version needs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A change and what the judge said: noticed, survived, no SQL."""
+
+    change: Change
+    outcome: str
+    seconds: float
+
+
+def judges(change: Change) -> tuple[str, ...]:
+    """Return the tests that have to notice a change."""
+    if change.path.endswith(".sql"):
+        return tuple(file for file in JUDGES_OF_SQL if (ROOT / file).exists())
+    module = Path(change.path).stem
+    files = _JUDGES.get(module, (f"test_{module}.py",))
+    return tuple(os.path.normpath(f"tests/billing/{file}") for file in files)
+
+
+def trial(change: Change, server: str) -> Trial:
+    """Make the change in a copy and ask the judge."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="containerstacks-mutant-") as place:
+        sources = copy_of_sources(Path(place))
+        change.apply(sources.parent)
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+        environment |= {
+            "PYTHONPATH": f"{sources}{os.pathsep}{ROOT}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "TEST_DATABASE_URL": server,
+        }
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", *_PYTEST, *judges(change)],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Trial(change, "noticed", time.monotonic() - began)
+    outcome = "noticed" if done.returncode else "survived"
+    if done.returncode and change.path.endswith(".sql") and _NO_SQL.search(done.stdout):
+        outcome = "no SQL"
+    return Trial(change, outcome, time.monotonic() - began)
+
+
+def equivalents() -> dict[str, str]:
+    """Read the changes that change nothing, and why."""
+    known: dict[str, str] = {}
+    for paragraph in _EQUIVALENT.read_text().split("\n\n"):
+        lines = [line for line in paragraph.splitlines() if line and not line.startswith("#")]
+        for line in lines[:-1]:
+            known[line] = lines[-1].strip()
+    return known
+
+
+def chosen_changes(sample: int | None, seed: int, only: str | None) -> list[Change]:
+    """Choose what is tried: everything, or a sample by its seed."""
+    everything: Iterable[Change] = [
+        *(python_changes(ROOT) if only != "sql" else ()),
+        *(sql_changes(ROOT) if only != "python" else ()),
+    ]
+    changes = list(everything)
+    if sample is None or sample >= len(changes):
+        return changes
+    return random.Random(seed).sample(changes, sample)
+
+
+def score(trials: list[Trial], known: dict[str, str]) -> dict[str, Any]:
+    """Count; a change that is known to change nothing is not held against the tests."""
+    document: dict[str, Any] = {}
+    for language, suffix in (("python", ".py"), ("sql", ".sql")):
+        mine = [trial for trial in trials if trial.change.path.endswith(suffix)]
+        counts = Counter(trial.outcome for trial in mine)
+        equivalent = sum(trial.outcome == "survived" and trial.change.key in known for trial in mine)
+        could_be = counts["noticed"] + counts["survived"] - equivalent
+        document[language] = {
+            "tried": len(mine),
+            "noSql": counts["no SQL"],
+            "noticed": counts["noticed"],
+            "equivalent": equivalent,
+            "survived": counts["survived"] - equivalent,
+            "score": round(100 * counts["noticed"] / could_be, 1) if could_be else None,
+        }
+    return document
+
+
+def main() -> int:
+    """Try the changes and say what survived."""
+    parser = argparse.ArgumentParser(
+        prog="./dev mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sample", type=int, help="how many changes, chosen by the seed (default: all)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=("python", "sql"))
+    parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--list", action="store_true", help="only list the changes")
+    chosen = parser.parse_args()
+    changes, known = chosen_changes(chosen.sample, chosen.seed, chosen.only), equivalents()
+    if chosen.list:
+        print("\n".join(f"{change.path}:{change.line}: {change.key}" for change in changes))
+        return 0
+    trials: list[Trial] = []
+    with tempfile.TemporaryDirectory(prefix="containerstacks-mutants-") as place:
+        server = EmbeddedServer(Path(place), settings=_SETTINGS)
+        try:
+            conninfo = server.start()
+            with ThreadPoolExecutor(chosen.at_once) as pool:
+                for tried in pool.map(lambda change: trial(change, conninfo), changes):
+                    trials.append(tried)
+                    if tried.outcome == "survived":
+                        word = "equivalent" if tried.change.key in known else "SURVIVED"
+                        print(
+                            f"{word} {tried.change.path}:{tried.change.line}: {tried.change.key}", flush=True
+                        )
+                    if len(trials) % 10 == 0:
+                        print(f"{len(trials)} of {len(changes)} tried", file=sys.stderr, flush=True)
+        finally:
+            server.stop()
+    document = score(trials, known)
+    print(json.dumps(document))
+    return 1 if any(part["survived"] for part in document.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
