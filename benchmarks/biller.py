@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from datetime import datetime
@@ -10,7 +11,8 @@ from typing import Any
 
 from containerstacks_billing.billing.run import Terms
 from containerstacks_billing.postgres.charging import charge_batch
-from containerstacks_billing.process.bill import Order, bill, charge_batches
+from containerstacks_billing.process import bill as billing
+from containerstacks_billing.process.bill import Order, bill
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
         durations.append(time.perf_counter() - begun)
         return result
 
-    charge_batches.__kwdefaults__["charge"] = timed
+    vars(billing)["charge_batch"] = timed
     moment = datetime.fromisoformat(as_of)
     order = Order(
         conninfo,
@@ -41,6 +43,7 @@ def main() -> None:
     seconds = time.perf_counter() - begun
     with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    used = os.times()
     document = {
         "outcome": result.outcome,
         "instances": result.instances_billed,
@@ -49,6 +52,7 @@ def main() -> None:
         "seconds": seconds,
         "longestBatchMs": max(durations, default=0) * 1000,
         "peakMemoryMiB": peak / 1024,
+        "ourCpu": used.user + used.system,
         "error": result.error_message,
     }
     print(json.dumps(document))

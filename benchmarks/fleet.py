@@ -8,6 +8,10 @@
 Every fleet is billed for several hours, one run each, after a first run that counts for nothing: a database that
 has never been billed is not what anybody has. Median of the runs. fsync, synchronous_commit and full_page_writes are
 on, the tables are logged, and an oracle goes over the result.
+
+The figures of CPU are seconds of one core per million instances: the server's with all its processes (top-ups
+and checkpoints included), ours with the start of Python. They still mean something on a machine that does other
+work too; the seconds of the clock do not.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from typing import Any, cast
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from benchmarks.processor import postmaster_of, server_seconds
 from containerstacks_billing.postgres.embedded import EmbeddedServer
 from containerstacks_billing.postgres.migrate import migrate
 
@@ -55,6 +60,9 @@ COLUMNS = {
     "topUpP99Ms": "p99 ms",
     "topUpMaxMs": "max ms",
     "emptyRunSeconds": "empty s",
+    "serverCpuPerMillion": "server CPU",
+    "ourCpuPerMillion": "our CPU",
+    "copyCpuRatio": "CPU x COPY",
 }
 
 
@@ -67,10 +75,16 @@ class Bench:
     wallets: int
     workers: int
     batch_size: int
+    postmaster: int | None = None
+
+    def server_seconds(self) -> float:
+        """Return what the server has used of the processor so far; nothing where it is not known."""
+        return server_seconds(self.postmaster) if self.postmaster else 0.0
 
     def bill(self, as_of: datetime) -> dict[str, Any]:
         """Bill in a process of its own."""
         arguments = [self.conninfo, as_of.isoformat(), str(self.workers), str(self.batch_size)]
+        before = self.server_seconds()
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.biller", *arguments],
             capture_output=True,
@@ -82,6 +96,7 @@ class Bench:
         result = json.loads(done.stdout)
         if result["outcome"] != "completed":
             sys.exit(f"the run ended as {result['outcome']}: {result['error']}")
+        result["serverCpu"] = self.server_seconds() - before
         return cast("dict[str, Any]", result)
 
     def bill_beside_top_ups(self, as_of: datetime) -> tuple[dict[str, Any], list[float]]:
@@ -110,7 +125,7 @@ def measure(bench: Bench, runs: int, older: int) -> dict[str, Any]:
             result, topped_up = bench.bill_beside_top_ups(START + timedelta(hours=hour))
             results.append(result)
             latencies += topped_up
-            copies.append(_copy(conn))
+            copies.append(_copy(conn, bench))
         empty = bench.bill(START + timedelta(hours=runs + 1))
         differences = _oracle(conn, runs, first_run)
     if differences:
@@ -119,7 +134,11 @@ def measure(bench: Bench, runs: int, older: int) -> dict[str, Any]:
 
 
 def _figures(
-    bench: Bench, results: list[dict[str, Any]], copies: list[float], latencies: list[float], empty: float
+    bench: Bench,
+    results: list[dict[str, Any]],
+    copies: list[tuple[float, float]],
+    latencies: list[float],
+    empty: float,
 ) -> dict[str, Any]:
     seconds = statistics.median(result["seconds"] for result in results)
     ranked = sorted(latencies) or [0.0]
@@ -127,19 +146,32 @@ def _figures(
         "instances": results[0]["instances"],
         "instancesPerSecond": round(results[0]["instances"] / seconds),
         "copyRatio": round(
-            statistics.median(run["seconds"] / copy for run, copy in zip(results, copies, strict=True)), 2
+            statistics.median(run["seconds"] / copy for run, (copy, _) in zip(results, copies, strict=True)),
+            2,
         ),
         "seconds": round(seconds, 3),
-        "copySeconds": round(statistics.median(copies), 3),
+        "copySeconds": round(statistics.median(copy for copy, _ in copies), 3),
         "peakMemoryMiB": round(max(result["peakMemoryMiB"] for result in results), 1),
         "longestBatchMs": round(max(result["longestBatchMs"] for result in results), 1),
         "topUpP50Ms": round(ranked[len(ranked) // 2], 2),
         "topUpP99Ms": round(ranked[len(ranked) * 99 // 100], 2),
         "topUpMaxMs": round(ranked[-1], 2),
         "emptyRunSeconds": round(empty, 3),
+        "serverCpuPerMillion": _per_million(results, "serverCpu"),
+        "ourCpuPerMillion": _per_million(results, "ourCpu"),
+        "copyCpuRatio": round(
+            statistics.median(
+                run["serverCpu"] / max(used, 0.01) for run, (_, used) in zip(results, copies, strict=True)
+            ),
+            2,
+        ),
         "workers": bench.workers,
         "batchSize": bench.batch_size,
     }
+
+
+def _per_million(results: list[dict[str, Any]], what: str) -> float:
+    return round(float(statistics.median(run[what] / run["instances"] for run in results)) * 1_000_000, 2)
 
 
 def measure_changed(bench: Bench, runs: int) -> dict[str, Any]:
@@ -164,7 +196,7 @@ def measure_changed(bench: Bench, runs: int) -> dict[str, Any]:
             conn.execute("vacuum analyze vps_instances")
             conn.execute("checkpoint")
             results.append(bench.bill(START + timedelta(hours=hour)))
-            copies.append(_copy(conn))
+            copies.append(_copy(conn, bench))
     return _figures(bench, results, copies, [], 0)
 
 
@@ -177,7 +209,7 @@ def measure_catch_up(bench: Bench, hours: int = 72) -> dict[str, Any]:
         conn.execute("update vps_plans set base_price = base_price + 1")
         conn.execute("checkpoint")
         result = bench.bill(START + timedelta(hours=1 + hours))
-        copy = _copy(conn)
+        copy = _copy(conn, bench)
     return _figures(bench, [result], [copy], [], 0)
 
 
@@ -221,8 +253,8 @@ def _grow_old(conn: psycopg.Connection[Any], older: int) -> None:
     conn.execute("vacuum analyze vps_billing_cycles")
 
 
-def _copy(conn: psycopg.Connection[Any]) -> float:
-    """Time a COPY of the charges of the last run into a table without indexes or constraints."""
+def _copy(conn: psycopg.Connection[Any], bench: Bench) -> tuple[float, float]:
+    """Copy the charges of the last run into a table without indexes; return seconds, and the server's of CPU."""
     conn.execute("drop table if exists bare")
     conn.execute("create table bare (like vps_billing_cycles)")
     with tempfile.TemporaryFile() as file:
@@ -232,13 +264,13 @@ def _copy(conn: psycopg.Connection[Any]) -> float:
             for block in rows:
                 file.write(block)
         file.seek(0)
-        begun = time.perf_counter()
+        before, begun = bench.server_seconds(), time.perf_counter()
         with conn.cursor().copy("copy bare from stdin") as into:
             while block := file.read(1 << 18):
                 into.write(block)
-        seconds = time.perf_counter() - begun
+        seconds, used = time.perf_counter() - begun, bench.server_seconds() - before
     conn.execute("drop table bare")
-    return seconds
+    return seconds, used
 
 
 def _oracle(conn: psycopg.Connection[Any], hours: int, first_run: int) -> list[str]:
@@ -274,7 +306,9 @@ def main() -> None:
             conninfo = make_conninfo(maintenance, dbname=name)
             migrate(conninfo)
             wallets = min(options.wallets, max(1, instances // 20))
-            bench = Bench(conninfo, instances, wallets, options.workers, options.batch_size)
+            bench = Bench(
+                conninfo, instances, wallets, options.workers, options.batch_size, postmaster_of(directory)
+            )
             if options.scenario == "changed":
                 figures.append(measure_changed(bench, options.runs))
             elif options.scenario == "catch-up":
