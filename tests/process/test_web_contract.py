@@ -28,6 +28,8 @@ few = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+# Seven paths, twice: over five thousand requests.
+thousands = settings(few, max_examples=max(EXAMPLES, 400))
 
 
 @pytest.fixture
@@ -53,22 +55,46 @@ def sent(client: TestClient, case: Case, headers: dict[str, str]) -> Any:
     )
 
 
-@schema.parametrize()
-@few
-def test_no_request_of_an_admin_makes_it_fail(case: Case, client: TestClient) -> None:
-    """Whatever is asked: no 5xx, and an answer as the document says."""
+def asked_as_an_admin(case: Case, client: TestClient) -> None:
     answer = sent(client, case, bearer(ADMIN_TOKEN))
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400:
         assert "application/problem+json" == answer.headers["content-type"]
 
 
-@schema.parametrize()
-@few
-def test_nothing_is_told_without_a_token(case: Case, client: TestClient) -> None:
-    """Every path but the probes refuses, before it looks at what is asked."""
+def asked_without_a_token(case: Case, client: TestClient) -> None:
     answer = sent(client, case, {})
     allowed = {200, 405} if case.operation.path in OPEN else {401, 405}
     assert answer.status_code in allowed
     for word in ("runId", "holder", "amount", "heartbeat", "daemon_instance"):
         assert word not in answer.text
+
+
+@schema.parametrize()
+@few
+def test_no_request_of_an_admin_makes_it_fail(case: Case, client: TestClient) -> None:
+    """Whatever is asked: no 5xx, and an answer as the document says."""
+    asked_as_an_admin(case, client)
+
+
+@schema.parametrize()
+@few
+def test_nothing_is_told_without_a_token(case: Case, client: TestClient) -> None:
+    """Every path but the probes refuses, before it looks at what is asked."""
+    asked_without_a_token(case, client)
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@thousands
+def test_no_request_among_thousands_makes_it_fail(case: Case, client: TestClient) -> None:
+    """The same, thousands of times."""
+    asked_as_an_admin(case, client)
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@thousands
+def test_nothing_is_told_to_thousands_without_a_token(case: Case, client: TestClient) -> None:
+    """The same, thousands of times."""
+    asked_without_a_token(case, client)
