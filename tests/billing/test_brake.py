@@ -70,6 +70,21 @@ def small_fleet(instances: int, rate: str) -> dict[str, Any]:
         pytest.param(reading(72, 0), reading(73, 1), id="ahead, but not since the last run"),
         pytest.param(reading(72, 0), reading(1), id="the database's clock was repaired"),
         pytest.param(reading(), reading(1.2, 1), id="some minutes between the clocks"),
+        pytest.param(reading(), reading(1.25, 1), id="exactly what clocks may differ by"),
+        pytest.param(
+            reading(0.25, 0), reading(1.5, 1), id="exactly what clocks may part by between two runs"
+        ),
+        pytest.param(
+            reading(), reading(1, rates={"small": Decimal("0.03")}), id="exactly the factor on a plan"
+        ),
+        pytest.param(
+            reading(rates={}),
+            reading(1, hourly_rate=Decimal("3.00"), rates={}),
+            id="exactly the factor on average",
+        ),
+        pytest.param(
+            reading(**small_fleet(1, "0.01")), reading(1, **small_fleet(10, "0.01")), id="exactly the fewest"
+        ),
     ],
 )
 def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
