@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from tests.fleet import Fleet
 
+from containerstacks_billing.billing.errors import LeaseLost
 from containerstacks_billing.billing.run import Outcome
 
 _REFUSALS = {
@@ -114,3 +115,16 @@ def test_several_that_are_refused_are_counted(fleet: Fleet) -> None:
 
     assert (Outcome.FAILED, 6) == (failed.outcome, failed.instances_billed)
     assert str(failed.error_message).endswith("(and 2 more)")
+
+
+def test_a_run_whose_hours_were_taken_back_charges_none_of_them(fleet: Fleet) -> None:
+    """The clock is set back under a run: its batches charge nothing, and the next run charges by the clock as it is."""
+    fleet.instance(fleet.organization(), fleet.plan("7.30"))
+    fleet.hours(10)
+    ahead = fleet.now
+    fleet.at("2026-03-01 02:00")
+
+    with pytest.raises(LeaseLost, match="charged nothing"):
+        fleet.bill(as_of=ahead, host_clock=ahead)
+    assert [] == fleet.charges()
+    assert Decimal(2) == fleet.bill().hours

@@ -504,9 +504,11 @@ where organization_id between %(first_organization)s and %(last_organization)s
     where debt.organization_id = wallets.organization_id and debt.status = 'failed' and debt.run_id is not null);
 
 -- name: record_batch
--- Add the batch to the run row, if the run is still open.
+-- Add the batch to the run row, if the run is still open, and the clock was not set back into the hours that it bills: a host
+-- that changes an instance then notes an instant from before them, its watermark stays where it is, and the advance cannot
+-- notice the change.
 update billing_runs
 set batches = batches + 1, instances_billed = instances_billed + %(batch_instances)s, hours = hours + %(batch_hours)s,
     amount = amount + %(batch_amount)s
-where id = %(run_id)s and outcome is null
+where id = %(run_id)s and outcome is null and as_of < billing_clock() + interval '1 hour'
 returning true;
