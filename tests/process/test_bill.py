@@ -183,6 +183,26 @@ def test_a_large_organization_is_charged_in_slices(fleet: Fleet) -> None:
     assert (Decimal("0.00"), Decimal(0)) == fleet.balance(poor)
 
 
+def test_a_wallet_that_was_empty_for_weeks_is_collected_at_once_and_once(fleet: Fleet) -> None:
+    """Three weeks of debts are never held; after the top-up a run of this organization alone collects them, once."""
+    poor, other, plan = fleet.organization("0.00"), fleet.organization("9.00"), fleet.plan("7.30")
+    fleet.instance(poor, plan)
+    fleet.instance(other, plan)
+    for _ in range(7):
+        fleet.hours(72)
+        run = fleet.bill()
+    assert (1, 0) == (run.past_due_instances, run.held_instances)
+    fleet.hours(3)
+    fleet.top_up(poor, "6.00")
+    alone = fleet.bill(organization=poor)
+    again = fleet.bill(organization=poor)
+    everybody = fleet.bill()
+
+    assert (Decimal("5.07"), 507, 0) == (alone.amount, alone.hours, alone.past_due_instances)
+    assert (0, Decimal("0.03")) == (again.hours, everybody.amount)
+    assert (Decimal("0.93"), Decimal(0)) == fleet.balance(poor)
+
+
 def test_debts_pass_to_the_wallet_that_replaces_a_deleted_one(fleet: Fleet) -> None:
     """An organization owes two hours, its wallet is deleted and another made: the debts are paid from that, once."""
     organization = fleet.organization("0.00")

@@ -11,7 +11,7 @@ from tests.machine import live
 
 def test_random_histories_agree_with_the_reference_model(conn: psycopg.Connection[Any]) -> None:
     """Whatever happens to a fleet, every hour, balance, carry and debt is what plain arithmetic says."""
-    lived = live(conn, histories=30, steps=30, seed=secrets.randbelow(10**6))
+    lived = live(conn, histories=20, steps=30, seed=secrets.randbelow(10**6))
 
-    assert lived.tally["machines"] >= 30
+    assert lived.tally["machines"] >= 20
     assert lived.tally["billed"] > 0
