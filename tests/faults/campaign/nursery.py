@@ -41,6 +41,8 @@ def main() -> int:
     os.set_blocking(wake_read, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A child is born with SIGTERM blocked, so that none meets it before it has learnt how to take it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.set_wakeup_fd(wake_write)
     buffer = b""
     _say({"ready": os.getpid()})
@@ -156,6 +158,7 @@ def _built_in(settings: Any) -> int:
 
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     built_in = BuiltInBilling(settings, check_seconds=0.3)
     thread = threading.Thread(target=built_in.run, args=(stopping,))
     thread.start()

@@ -1,0 +1,66 @@
+"""The fault campaign in its short form, and what it promises about itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from tests.faults.__main__ import arguments, campaign
+from tests.faults.campaign.scene import Report
+from tests.faults.campaign.schedule import KINDS, PER_ROUND, WEIGHTS, plan_round
+from tests.faults.campaign.tally import Tally
+
+
+def test_faults_are_a_function_of_the_seed() -> None:
+    """The same seed plans the same round to the last digit, another seed another one."""
+    assert plan_round(7, 20, 8) == plan_round(7, 20, 8)
+    assert plan_round(7, 20, 8) != plan_round(8, 20, 8)
+
+
+def test_every_kind_of_fault_is_planned_in_some_round() -> None:
+    """Nothing that is listed is never drawn, and a fault lies inside its round."""
+    rounds = [plan_round(seed, 20, 8) for seed in range(20)]
+    faults = [fault for one in rounds for fault in one.faults]
+
+    assert set(KINDS) == {fault.kind for fault in faults}
+    assert {*WEIGHTS, *PER_ROUND} == set(KINDS)
+    assert all(0 < fault.at < 20 for fault in faults)
+
+
+def test_a_finding_names_the_command_that_replays_it() -> None:
+    """In words and in the document; a campaign with a finding is not clean."""
+    tally = Tally(first_seed=41, round_seconds=20, rate=8)
+    tally.add(Report(41, fired=Counter({"kill run": 3})))
+    assert tally.clean
+    tally.add(Report(42, findings=["something"]))
+
+    assert not tally.clean
+    assert "./dev faults --rounds 1 --seed 42\n" in tally.text()
+    assert ["./dev faults --rounds 1 --seed 42"] == [one["replay"] for one in tally.document()["findings"]]
+
+
+def test_the_report_fits_a_terminal() -> None:
+    """At most 80 columns, whatever the numbers."""
+    tally = Tally(first_seed=1, round_seconds=20, rate=8)
+    tally.add(
+        Report(1, fired=Counter(dict.fromkeys(KINDS, 123_456)), runs=Counter({"daemon completed": 10**6}))
+    )
+
+    assert max(len(line) for line in tally.text().splitlines()) <= 80
+    assert json.loads(json.dumps(tally.document()))["faults"] == 123_456 * len(KINDS)
+
+
+@pytest.mark.parametrize("seed", [10])
+def test_nothing_is_charged_twice_or_lost_under_random_faults(seed: int) -> None:
+    """Real billers for a quarter of a minute under kills, cuts, restarts and a clock that jumps: 0/0/0, and they live on.
+
+    On a slow machine fewer faults hit something, so only a few are asked for; the long form is `./dev faults`.
+    """
+    tally = campaign(arguments(["--rounds", "1", "--seed", str(seed), "--seconds", "15", "--rate", "5"]))
+    (report,) = tally.reports
+
+    assert [] == report.findings
+    assert (0, 0, 0) == (report.twice, report.lost, report.drifts)
+    assert report.hours > 100
+    assert report.fired.total() >= 5
