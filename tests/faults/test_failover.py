@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from tests.daemons import eventually
 from tests.faults.failover import campaign
 from tests.faults.replica import scratch
@@ -88,6 +89,7 @@ def test_what_a_promotion_takes_away_is_charged_once_more(stage: Stage) -> None:
     stage.see_that_all_is_charged_once()
 
 
+@pytest.mark.slow
 def test_a_run_whose_beginning_is_lost_ends_and_leaves_all_to_the_next(stage: Stage) -> None:
     """Lease and run row never reached the replica: the holder is refused there, even under a token that is given out again."""
     stage.pair.follow()
@@ -155,6 +157,7 @@ def test_a_holder_that_slept_through_the_promotion_is_refused(stage: Stage, tmp_
     stage.see_that_all_is_charged_once()
 
 
+@pytest.mark.slow
 def test_a_primary_that_goes_on_by_itself_charges_nothing_on_the_other_side(stage: Stage) -> None:
     """Split brain: both servers take writes, and each has a biller.
 
@@ -189,6 +192,15 @@ def test_built_in_billing_follows_to_the_new_primary(stage: Stage) -> None:
     stage.see_that_all_is_charged_once()
 
 
+@pytest.mark.slow
+def test_of_several_hosts_the_one_that_accepts_writes_is_taken(stage: Stage) -> None:
+    """The standby stands first in the list, and nothing is said about what is wanted: billing asks for the primary by itself."""
+    pair = stage.pair
+    listed = make_conninfo(pair.standby.conninfo(), host=f"{pair.standby.address},{pair.primary.address}")
+    stage.bill(conninfo=listed)
+    stage.see_that_all_is_charged_once()
+
+
 def test_a_server_in_recovery_bills_nothing_and_is_named(stage: Stage) -> None:
     """A run, and built-in billing, on a standby, whether it is addressed alone or is the only host that answers."""
     alone = stage.pair.standby.conninfo()
@@ -205,6 +217,7 @@ def test_a_server_in_recovery_bills_nothing_and_is_named(stage: Stage) -> None:
 # Synchronous replication: nothing that was acknowledged is lost, and waiting is the price.
 
 
+@pytest.mark.slow
 def test_synchronous_replication_loses_nothing_that_was_acknowledged(synchronous: Stage) -> None:
     """The primary is killed after any batch: what the biller was told is on the replica."""
     stage = synchronous
@@ -265,6 +278,7 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> N
     stage.see_that_all_is_charged_once()
 
 
+@pytest.mark.slow
 def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(synchronous: Stage) -> None:
     """It is not taken for written, so nobody tells the service manager of it either."""
     stage = synchronous

@@ -124,6 +124,7 @@ def test_a_pooler_that_is_killed_in_the_middle_of_a_run(fleet: Fleet, pooler: Po
     see_that_all_is_charged_once(fleet)
 
 
+@pytest.mark.slow
 def test_a_pooler_that_is_away_is_the_database_being_away(fleet: Fleet, pooler: Pooler) -> None:
     """The run ends with a reason and half of the work; the next one does the rest."""
 
@@ -151,6 +152,7 @@ def test_built_in_billing_and_the_api(fleet: Fleet, pooler: Pooler) -> None:
             assert 200 == answer.status_code, answer.text
 
 
+@pytest.mark.slow
 def test_a_daemon_lives_through_a_pooler_that_is_restarted(
     fleet: Fleet, pooler: Pooler, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_daemon_lives_through_a_pooler_that_is_restarted(
         daemon.kill()
 
 
+@pytest.mark.slow
 def test_a_list_of_poolers_leads_to_one_that_accepts_writes(fleet: Fleet, pooler: Pooler) -> None:
     """The driver asks through the pooler too whether the server behind it is the primary."""
     several = make_conninfo(pooler.conninfo, host="127.0.0.9,127.0.0.1", target_session_attrs="read-write")
