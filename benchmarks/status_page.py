@@ -5,10 +5,10 @@
     python -m benchmarks.status_page --keep DIRECTORY    the same, but the database stays there for the next measurement
 
 The database is a throw-away one, written in a minute and a half (years.py). One in a hundred instances is set aside,
-one wallet in ten owes, every wallet has a runway. Public and admin pages, `/metrics` and the health of the daemon are asked
-one after another, at random; readings are shared for a second or two, so each question begins with a pause that makes
-them stale, and what is measured is the slow case: every request reads the tables anew. `status` is a command that lives
-for one answer: what is measured of it is connecting and reading, as it does, without the start of an interpreter.
+one wallet in ten owes, every wallet has a runway. Public and admin pages, `/metrics` and the health of the daemon are
+asked one after another, at random; readings are shared for a second or two, so each question begins with a pause that
+makes them stale, and what is measured is the slow case: every request reads the tables anew. `status` is a command that
+lives for one answer: what is measured of it is connecting and reading, as it does, without the start of an interpreter.
 """
 
 from __future__ import annotations

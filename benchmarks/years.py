@@ -1,7 +1,7 @@
 """A database as years of billing leave it: a large fleet, its charges, its runs, and what waits for somebody.
 
 Ten million charges are written in a minute and a half, because the indexes of the large tables are dropped first and
-built once at the end, as a restore does it; what stands in the tables afterwards is what one insert an hour would have left.
+built once at the end, as a restore does it; what stands in the tables afterwards is what an insert an hour would leave.
 """
 
 from __future__ import annotations
