@@ -105,7 +105,7 @@ class History:
     def plan(self, monthly: Decimal, backup: Decimal = Decimal(0)) -> str:
         """Create a plan and return the name by which instances know it."""
         plan = self.fleet.plan(str(monthly))
-        self.fleet.conn.execute("update vps_plans set backup_price_hourly = %s where id = %s", (backup, plan))
+        self._show_backup(plan, backup)
         self.fleet.conn.execute("delete from plan_price_versions where plan_id = %s", (plan,))
         self.fleet.conn.execute(
             "select billing_record_price(p, billing_clock()) from vps_plans p where id = %s", (plan,)
@@ -119,11 +119,15 @@ class History:
             self.fleet.reprice(UUID(plan), str(monthly))
             self._model(self.model.reprice, plan, self.now, monthly=monthly)
         if backup is not None:
-            self.fleet.conn.execute(
-                "update vps_plans set backup_price_hourly = %s, backup_upcharge_hourly = %s where id = %s",
-                (backup / 2, backup / 2, plan),
-            )
+            self._show_backup(UUID(plan), backup)
             self._model(self.model.reprice, plan, self.now, backup=backup)
+
+    def _show_backup(self, plan: UUID, backup: Decimal) -> None:
+        # Always in the same halves: another mix of the two columns would be recorded as a price of its own.
+        self.fleet.conn.execute(
+            "update vps_plans set backup_price_hourly = %s, backup_upcharge_hourly = %s where id = %s",
+            (backup / 2, backup / 2, plan),
+        )
 
     def organization(self, balance: Decimal) -> UUID:
         """Create an organization with a wallet."""
@@ -237,7 +241,7 @@ class History:
         )
         self.happened["price corrections"] += 1
         assert all(self.model.payer(one.organization, "USD") is None for one in short_of)
-        compare(self)
+        compare(self, after_run=False)
 
     def _added(self, plan: str, monthly: Decimal, at: int) -> dict[UUID, Decimal]:
         added: dict[UUID, Decimal] = {}
@@ -257,7 +261,7 @@ class History:
         kept = float("inf") if kept_hours is None else kept_hours
         self.happened["releases"] += 1
         operator.release(self.model, self.terms, self.now, kept, **only)
-        compare(self)
+        compare(self, after_run=False)
 
     def bill(
         self, *, organization: UUID | None = None, lag: int = 0, amid: list[Amid] | None = None, **order: Any
