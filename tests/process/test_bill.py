@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
+from tests.daemons import eventually
 from tests.fleet import Fleet
 
 from containerstacks_billing.billing.run import Outcome
@@ -232,3 +234,34 @@ def test_a_dry_run_marks_no_damage(fleet: Fleet) -> None:
 
     assert before == fleet.rows("select last_billed_at, rated_until from vps_instances")
     assert Outcome.COMPLETED == found.outcome
+
+
+@pytest.mark.parametrize(
+    ("change", "in_this_run", "in_the_next"),
+    [
+        ("label = 'renamed'", [("01 00:00", "01 01:00", "0.01", "billed")], []),
+        ("status = 'stopped'", [], [("01 00:00", "01 01:30", "0.015", "billed")]),
+        ("plan_id = 'another'", [], [("01 00:00", "01 01:30", "0.015", "billed")]),
+    ],
+)
+def test_an_hour_is_charged_to_the_row_as_it_is_when_the_run_gets_hold_of_it(
+    fleet: Fleet, change: str, in_this_run: list[Any], in_the_next: list[Any]
+) -> None:
+    """The host has changed an instance and not committed when the run comes to it: the run waits, and looks again."""
+    fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
+    fleet.hours(1.5)
+    with psycopg.connect(fleet.conninfo, autocommit=True) as host, ThreadPoolExecutor(1) as pool:
+        with host.transaction():
+            host.execute(f"update vps_instances set {change}")
+            run = pool.submit(fleet.bill)
+            eventually(
+                lambda: fleet.rows(
+                    "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+                )
+            )
+        run.result(60)
+    charged = fleet.charges()
+    fleet.bill()
+
+    assert in_this_run == charged
+    assert in_this_run + in_the_next == fleet.charges()
