@@ -91,6 +91,12 @@ _REFUSALS: tuple[tuple[str, type[BillingError], str, str], ...] = (
         "Point DATABASE_URL at the primary, or list all hosts of the cluster.",
     ),
     (
+        r"certificate verify failed|server certificate for|root certificate file",
+        ConfigurationError,
+        "does not prove who it is: {quote}",
+        "Check sslrootcert, the host name in DATABASE_URL and the dates of the server's certificate.",
+    ),
+    (
         r"certificate|SSL|TLS|sslmode",
         ConfigurationError,
         "does not offer the encryption that sslmode asks for",
@@ -214,7 +220,7 @@ def _refused(error: psycopg.Error, conninfo: str | None) -> BillingError:
     for pattern, kind, what, hint in _REFUSALS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(
-                f"{_where(conninfo)} {what}.",
+                f"{_where(conninfo)} {what.replace('{quote}', _quote(text))}.",
                 hint=hint.format(
                     database=quoted(_parameter(conninfo, "dbname", "<database>")),
                     user=quoted(_parameter(conninfo, "user", "<role>")),
