@@ -220,7 +220,8 @@ def test_a_daemon_tells_no_secret(town: Town, tmp_path: Path, situation: str, fo
         )
         try:
             daemon.says(
-                {"good": "completed", "away": "not reachable", "refused": "refused"}[situation], seconds=60
+                {"good": "completed", "away": "refuses connections", "refused": "refused"}[situation],
+                seconds=60,
             )
             titles = Path(f"/proc/{daemon.pid}/cmdline").read_text()
             if situation == "good":
