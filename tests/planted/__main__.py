@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -143,7 +142,7 @@ def let_loose(
 def started(
     place: Path, environment: dict[str, str], seconds: float, attackers: Sequence[str]
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Start attackers, each with a log file; at the end interrupt them, so that they stop their servers."""
+    """Start attackers, each with a log file; at the end they are asked to end, and the campaign stops its server."""
     running: dict[str, subprocess.Popen[bytes]] = {}
     everybody: list[subprocess.Popen[bytes]] = []
     try:
@@ -164,7 +163,7 @@ def started(
     finally:
         for process in everybody:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
         for process in everybody:
             try:
                 process.wait(60)
