@@ -14,7 +14,9 @@ from tests.fleet import Fleet, clock, instant
 
 from containerstacks_billing.billing.errors import WorkFailed
 from containerstacks_billing.billing.prices import Plan, Price
+from containerstacks_billing.billing.run import Outcome
 from containerstacks_billing.postgres import prices
+from containerstacks_billing.postgres.brake import latest_hold, release_hold
 from containerstacks_billing.postgres.verify import verify
 
 
@@ -72,6 +74,37 @@ def test_an_announced_price_is_shown_once_it_is_in_force(fleet: Fleet) -> None:
         ("01 00:00", "01 02:00", "0.02", "billed"),
         ("01 02:00", "01 03:00", "0.01", "billed"),
         ("01 03:00", "01 06:00", "0.06", "billed"),
+    ] == fleet.charges()
+
+
+def test_a_clock_that_jumps_ahead_lets_no_price_begin(fleet: Fleet) -> None:
+    """Every run sees the wrong clock and is held, the second by the first; nothing of it goes on when it is right again."""
+    fleet.instance(fleet.organization("10.00"), plan := fleet.plan("7.30"))
+    announce(fleet, plan, "14.60", "2026-03-05 00:00")
+    fleet.hours(1)
+    fleet.bill()
+    right = fleet.hours(1)
+    fleet.at("2026-03-06 00:00")
+    fleet.terms = replace(fleet.terms, partial_hour="free")
+    outcomes = [fleet.bill(host_clock=right).outcome for _ in range(2)]
+    fleet.at(right)
+    hold = latest_hold(fleet.conn)
+    assert hold is not None
+    release_hold(fleet.conn, hold, "operator", "the clock is right again")
+    outcomes.append(fleet.bill(host_clock=right).outcome)
+
+    assert [Outcome.HELD, Outcome.HELD, Outcome.COMPLETED] == outcomes
+    assert "7.30" == shown(fleet, plan)
+    assert [("always", "05 00:00", "7.3", ""), ("05 00:00", "always", "14.6", "announced")] == versions(
+        fleet, plan
+    )
+    assert [("01 02:00",)] == [
+        (clock(one.valid_from),)
+        for one in fleet.rows("select valid_from from billing_policies where partial_hour = 'free'")
+    ]
+    assert [
+        ("01 00:00", "01 01:00", "0.01", "billed"),
+        ("01 01:00", "01 02:00", "0.01", "billed"),
     ] == fleet.charges()
 
 

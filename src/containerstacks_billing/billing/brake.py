@@ -54,15 +54,17 @@ def objection(last: Reading | None, now: Reading, factor: Decimal) -> str | None
 
     `last` is the reading of the last completed run, or of the hold that an operator released since then.
     """
-    if sentence := _clock(last, now):
+    if sentence := clock_objection(last, now):
         return sentence
     if last is None:
         return None
     return _plans(last, now, factor) or _number(last, now, factor) or _average(last, now, factor)
 
 
-def _clock(last: Reading | None, now: Reading) -> str | None:
-    """A database that is ahead of this host, and got there since the last run, would charge hours that have not passed.
+def clock_objection(last: Reading | None, now: Reading) -> str | None:
+    """Return the sentence for a database that is ahead of this host, and got there since the last run.
+
+    It would charge hours that have not passed, and let prices and policies begin that are for later.
 
     Two clocks that agree now are right, whatever they said before: the last run may have been another machine's.
     """

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from containerstacks_billing.billing.brake import Reading, objection
+from containerstacks_billing.billing.brake import Reading, clock_objection, objection
 from containerstacks_billing.billing.run import OpenRun
 from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.queries import query
@@ -46,6 +46,13 @@ def brake(connection: Connection, run: OpenRun, host_clock: datetime) -> str | N
     if hold and bound:
         return f"run {hold.run_id} was held: {hold.sentence}"
     return objection(reference, now, run.terms.brake_factor)
+
+
+def is_clock_credible(connection: Connection, as_of: datetime, host_clock: datetime) -> bool:
+    """Return whether a run at this instant may let prices and policies begin; a hold vouches for no clock."""
+    hold = latest_hold(connection)
+    reference = hold.reading if hold and hold.is_released else last_reading(connection)
+    return not clock_objection(reference, Reading(as_of, host_clock, 0, 0, Decimal(0)))
 
 
 def latest_hold(connection: Connection) -> Hold | None:

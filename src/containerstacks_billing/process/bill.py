@@ -31,7 +31,7 @@ from containerstacks_billing.billing.run import (
 )
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
-from containerstacks_billing.postgres.brake import brake
+from containerstacks_billing.postgres.brake import brake, is_clock_credible
 from containerstacks_billing.postgres.charging import charge_batch, note_damage
 from containerstacks_billing.postgres.connection import Connection, bounded, connect, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
@@ -121,6 +121,7 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
     host_clock = order.host_clock or datetime.now(UTC)
     with bounded(connection):
         as_of = order.as_of or runs.database_clock(connection)
+        credible = is_clock_credible(connection, as_of, host_clock)
     run = runs.open_run(
         connection,
         lease,
@@ -129,6 +130,7 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
         as_of=as_of,
         host_clock=host_clock,
         organization=order.organization,
+        is_clock_credible=credible,
     )
     order.opened(run)
     if run.begins_policy:
