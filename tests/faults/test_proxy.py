@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -195,3 +197,10 @@ def test_a_closed_proxy_leaves_no_connection_behind(
     assert [] == numbers(kept)
     with pytest.raises(psycopg.OperationalError):
         through(brief, database)
+
+
+def test_a_server_that_is_away_costs_the_proxy_no_socket(tmp_path: Path, database: str) -> None:
+    """The client is refused, and the socket that found nobody is closed; a warning about one fails this test."""
+    with CommitProxy(str(tmp_path), 5432) as proxy, pytest.raises(psycopg.OperationalError):
+        through(proxy, database)
+    gc.collect()

@@ -307,5 +307,9 @@ def _connect(host: str, port: int) -> socket.socket:
         server.settimeout(None)
         return server
     server = socket.socket(socket.AF_UNIX)
-    server.connect(str(Path(host) / f".s.PGSQL.{port}"))
+    try:
+        server.connect(str(Path(host) / f".s.PGSQL.{port}"))
+    except OSError:
+        server.close()
+        raise
     return server
