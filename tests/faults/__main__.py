@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+from tests.faults.campaign import roles
 from tests.faults.campaign.processes import Ground, Nursery
 from tests.faults.campaign.scene import Report, live
 from tests.faults.campaign.schedule import plan_round
@@ -81,6 +82,7 @@ def _goes_on(chosen: argparse.Namespace, tally: Tally, passed: float) -> bool:
 
 def _make_template(ground: Ground) -> None:
     with psycopg.connect(ground.start(), autocommit=True) as conn:
+        roles.make_roles(conn)
         conn.execute("create database template_of_rounds template template0")
     migrate(ground.conninfo("template_of_rounds"))
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from tests.faults.__main__ import arguments, campaign
+from tests.faults.campaign import roles
 from tests.faults.campaign.scene import Report
 from tests.faults.campaign.schedule import KINDS, PER_ROUND, WEIGHTS, plan_round
 from tests.faults.campaign.tally import Tally
@@ -49,6 +54,42 @@ def test_the_report_fits_a_terminal() -> None:
 
     assert max(len(line) for line in tally.text().splitlines()) <= 80
     assert json.loads(json.dumps(tally.document()))["faults"] == 123_456 * len(KINDS)
+
+
+def test_the_billers_of_a_round_have_the_granted_rights_and_no_others(
+    conn: psycopg.Connection[Any], database: str, role: str
+) -> None:
+    """No table, not even a temporary one; no column of the host that billing only reads; nothing of the oracle's."""
+    conn.execute("create schema oracle create table prices (id integer)")
+    roles.admit_billing(conn, role)
+    with psycopg.connect(make_conninfo(database, user=role, password=role), autocommit=True) as biller:
+        assert biller.execute("select count(*) from vps_instances").fetchone() == (0,)
+        for forbidden in (
+            "create table mine (id integer)",
+            "create temporary table mine (id integer)",
+            "create schema mine",
+            "alter table wallets add column mine integer",
+            "update vps_plans set base_price = 0",
+            "update organizations set name = 'mine'",
+            "update payment_transactions set amount = 0",
+            "update users set email = 'mine'",
+            "select from oracle.prices",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                biller.execute(forbidden)
+
+
+def test_a_missing_right_is_found_in_what_a_biller_said(tmp_path: Path) -> None:
+    """In the words of the server and of the product; a fault is no missing right, and a biller may have said nothing."""
+    said = [
+        'reason="The database role may not do this: permission denied for table wallets."',
+        "RightsMissing: The role billing lacks rights on billing_events.",
+        'event="Rights are missing that billing can do without"',
+    ]
+    log = tmp_path / "daemon.log"
+    log.write_text("\n".join([said[0], 'reason="the database went away"', *said[1:]]))
+
+    assert said == roles.refusals([log, tmp_path / "run.log"])
 
 
 @pytest.mark.parametrize("seed", [10])

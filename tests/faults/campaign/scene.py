@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 import psycopg
-from tests.faults.campaign import crowd, sabotage
+from tests.faults.campaign import crowd, roles, sabotage
 from tests.faults.campaign.processes import Ground, Nursery
 from tests.faults.campaign.schedule import Round
 from tests.faults.campaign.stage import BEGIN, Biller, Scissors, Stage
@@ -67,7 +67,7 @@ def live(ground: Ground, nursery: Nursery, directory: Path, database: str, plan:
         host_clock = _let_time_pass(conninfo, plan)
         stage = Stage(ground, nursery, directory, conninfo, plan, scissors, host_clock)
         stack.callback(_clear, stage)
-        people = crowd.Crowd(conninfo, plan.seed)
+        people = crowd.Crowd(roles.connect_as(roles.HOST, conninfo), plan.seed)
         people.start()
         try:
             _suffer(stage, report)
@@ -82,7 +82,7 @@ def live(ground: Ground, nursery: Nursery, directory: Path, database: str, plan:
             _rest(stage)
         _judge(stage, report)
         report.crowd, report.crowd_errors, report.starts = people.done, people.errors, stage.starts
-        report.findings += stage.findings
+        report.findings += stage.findings + _refusals(stage, people)
     report.seconds = time.monotonic() - began
     return report
 
@@ -91,6 +91,8 @@ def _settle(conninfo: str, plan: Round) -> None:
     """Make the fleet and let a first run agree on the policy, so that it holds since ever."""
     with psycopg.connect(conninfo, autocommit=True) as conn:
         oracle.install(conn, partial_hour=plan.partial_hour)
+        roles.admit_billing(conn)
+        roles.admit_host(conn)
         clock.start_clock(conn, BEGIN)
         _bill(conninfo, plan, conn)
         crowd.settle(conn, plan.organizations, plan.instances, Random(plan.seed))
@@ -181,7 +183,7 @@ def _rest(stage: Stage) -> None:
 
 def _bill(conninfo: str, plan: Round, conn: psycopg.Connection[tuple[object, ...]]) -> str | None:
     """Bill now; None when nothing was left to do."""
-    now = clock.read_clock(conn)
+    now, conninfo = clock.read_clock(conn), roles.connect_as(roles.BILLING, conninfo)
     terms = Terms(partial_hour=plan.partial_hour)
     try:
         result = bill(Order(conninfo, terms, "test", "last-run", as_of=now, host_clock=now, wait_seconds=10))
@@ -209,6 +211,14 @@ def _judge(stage: Stage, report: Report) -> None:
             "select trigger || ' ' || coalesce(outcome, 'open'), count(*) from billing_runs group by 1"
         )
         report.runs.update(dict(rows.fetchall()))
+
+
+def _refusals(stage: Stage, people: crowd.Crowd) -> list[str]:
+    """Whoever lacked a right, and was not just disturbed by a fault."""
+    lines = roles.refusals(stage.log(kind) for kind in stage.scissors)
+    if refused := people.errors["InsufficientPrivilege"]:
+        lines.append(f"the crowd lacked a right {refused} times")
+    return [f"rights: {line}" for line in lines]
 
 
 def _clear(stage: Stage) -> None:

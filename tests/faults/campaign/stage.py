@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+from tests.faults.campaign import roles
 from tests.faults.campaign.nursery import CONTRADICTION, UNFORESEEN
 from tests.faults.campaign.processes import Ground, Nursery
 from tests.faults.campaign.schedule import Round
@@ -93,9 +94,11 @@ class Stage:
     # Processes.
 
     def start(self, kind: str, **order: Any) -> Biller:
-        """Start a biller, which finds the database behind the proxy of its kind."""
+        """Start a biller, a role of least privilege that finds the database behind the proxy of its kind."""
         settings = {
-            "DATABASE_URL": self.scissors[kind].proxy.conninfo(self.conninfo),
+            "DATABASE_URL": self.scissors[kind].proxy.conninfo(
+                roles.connect_as(roles.BILLING, self.conninfo)
+            ),
             "HEARTBEAT_SECONDS": "600",
             "BILLING_BATCH_SIZE": str(self.plan.batch_size),
             "BILLING_WORKERS": str(self.plan.workers),

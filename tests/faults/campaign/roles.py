@@ -1,0 +1,76 @@
+"""Who connects to the database of a round as whom.
+
+The product is a role that has what the verb `grants` prints and nothing else, the crowd a role that an application would
+have: its own tables, and none of ours. Only operator and oracle are the owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from containerstacks_billing.postgres.rights import billing_grants
+
+BILLING = "billing_of_rounds"
+HOST = "host_of_rounds"
+_PASSWORD = "known to everybody on this loopback"
+_HOST_TABLES = (
+    "users",
+    "organizations",
+    "wallets",
+    "vps_plans",
+    "vps_instances",
+    "payment_transactions",
+)
+# How the server and the product word a missing right.
+_WORDS = ("permission denied", "must be owner", "ights are missing", "lacks rights")
+_LINES_SHOWN = 12
+
+
+def make_roles(conn: psycopg.Connection[Any]) -> None:
+    """Make both on a new server; they have no rights yet."""
+    for name in (BILLING, HOST):
+        conn.execute(
+            sql.SQL("create role {} login password {}").format(sql.Identifier(name), sql.Literal(_PASSWORD))
+        )
+
+
+def connect_as(role: str, conninfo: str) -> str:
+    """Return the owner's connection string as that of one of the roles."""
+    return make_conninfo(conninfo, user=role, password=_PASSWORD)
+
+
+def admit_billing(conn: psycopg.Connection[Any], role: str = BILLING) -> None:
+    """Give the product's role what `grants` prints, and take away what everybody has beside it."""
+    database = sql.Identifier(conn.info.dbname)
+    conn.execute(sql.SQL("revoke all on database {} from public").format(database))
+    conn.execute("revoke all on schema public from public")
+    for statement in billing_grants(conn.info.dbname, role):
+        conn.execute(statement.encode())
+
+
+def admit_host(conn: psycopg.Connection[Any], role: str = HOST) -> None:
+    """Let the application write its own tables, and note in the journal of the oracle when a price was known."""
+    who = sql.Identifier(role)
+    conn.execute(sql.SQL("grant connect on database {} to {}").format(sql.Identifier(conn.info.dbname), who))
+    conn.execute(sql.SQL("grant usage on schema public, oracle to {}").format(who))
+    tables = sql.SQL(", ").join(sql.Identifier(table) for table in _HOST_TABLES)
+    conn.execute(sql.SQL("grant select, insert, update, delete on {} to {}").format(tables, who))
+    conn.execute(sql.SQL("grant select, update on oracle.prices to {}").format(who))
+
+
+def refusals(logs: Iterable[Path]) -> list[str]:
+    """Return the first lines in which a biller says that it lacked a right."""
+    lines = [
+        line
+        for log in logs
+        if log.exists()
+        for line in log.read_text(errors="replace").splitlines()
+        if any(word in line for word in _WORDS)
+    ]
+    return lines[:_LINES_SHOWN]
