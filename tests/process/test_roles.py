@@ -13,8 +13,11 @@ from psycopg.conninfo import make_conninfo
 from tests.daemons import Start
 from tests.fleet import Fleet
 
+from containerstacks_billing.billing.errors import RightsMissing
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.postgres.rights import BILLING_RIGHTS
 from containerstacks_billing.process.bill import bill
+from containerstacks_billing.process.readiness import see_that_it_can_bill
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -86,6 +89,38 @@ def test_the_rights_of_a_daemon_allow_no_more(
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(forbidden)
+
+
+def test_a_daemon_is_ready_without_a_right_only_when_it_bills_without_it(
+    command: Command, fleet: Fleet, database: str, role: str
+) -> None:
+    """Every right is missed alone; then all that it claims to do without at once, amid debts, recovery and quarantine."""
+    url = granted(command, fleet, database, role)
+    dispensable: list[tuple[str, str]] = []
+    for table, right in ((table, right) for table, rights in BILLING_RIGHTS.items() for right in rights):
+        fleet.conn.execute(f"revoke {right} on {table} from {role}".encode())
+        try:
+            see_that_it_can_bill(url)
+            dispensable.append((table, right))
+        except RightsMissing:
+            pass
+        fleet.conn.execute(f"grant {right} on {table} to {role}".encode())
+    for table, right in dispensable:
+        fleet.conn.execute(f"revoke {right} on {table} from {role}".encode())
+    plan = fleet.plan("7.30")
+    poor, rich = fleet.organization("0.01"), fleet.organization("10.00")
+    fleet.instance(poor, plan)
+    unknown = fleet.instance(rich, "no-such-plan")
+    fleet.hours(2)
+    first = bill(replace(fleet.order(), conninfo=url))
+    fleet.top_up(poor, "5.00")
+    fleet.set(unknown, plan_id=str(plan))
+    fleet.hours(1)
+    second = bill(replace(fleet.order(), conninfo=url))
+
+    assert {"billing_runs", "billing_events", "billing_tokens"} <= {table for table, _ in dispensable}
+    assert [(Outcome.COMPLETED, None)] * 2 == [(run.outcome, run.error_message) for run in (first, second)]
+    assert [1, 0] == [run.past_due_instances for run in (first, second)]
 
 
 def test_a_reader_sees_everything_and_changes_nothing(

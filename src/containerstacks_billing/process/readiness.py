@@ -14,8 +14,15 @@ from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.process import logs
 
-# Without these the books are right all the same: what is missing is a status, an event or the removal of old rows.
-_DISPENSABLE_TABLES = {"billing_daemon_status", "billing_events", "billing_runways", "billing_tokens"}
+# Without these the books are right all the same: what is missing is a status, a webhook or the removal of old rows.
+# Who goes past due is announced in the transaction of the charge, so to write events and runways is no such right.
+_DISPENSABLE = {
+    "billing_daemon_status": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "billing_tokens": {"SELECT", "INSERT", "UPDATE"},
+    "billing_events": {"UPDATE", "DELETE"},
+    "billing_runways": {"DELETE"},
+    "billing_runs": {"DELETE"},
+}
 
 
 def see_that_it_can_bill(conninfo: str) -> None:
@@ -32,11 +39,7 @@ def see_that_it_can_bill(conninfo: str) -> None:
 def _see_that_it_may_bill(connection: Connection) -> None:
     role = connection.info.user
     missing, grants = missing_rights(connection), missing_grants(connection, role)
-    needed = [
-        table
-        for table, rights in missing.items()
-        if table not in _DISPENSABLE_TABLES and rights != ("DELETE",)
-    ]
+    needed = [table for table, rights in missing.items() if set(rights) - _DISPENSABLE.get(table, set())]
     if needed:
         raise RightsMissing(f"The role {role} lacks rights on {', '.join(needed)}.", "\n".join(grants))
     if grants:
