@@ -33,8 +33,8 @@ def test_every_commit_of_a_run_may_be_cut(database: str) -> None:
 
 @pytest.mark.slow
 def test_every_commit_of_a_run_may_be_cut_often(database: str) -> None:
-    """Ten times each way, at occurrences and in states that the seed draws."""
-    report = cut(database, "--each", "10", "--seed", "100")
+    """Three times each way, at occurrences and in states that the seed draws."""
+    report = cut(database, "--each", "3", "--seed", "100")
 
     assert [] == report["findings"]
-    assert min(report["ways"].values()) > 100
+    assert min(report["ways"].values()) > 30

@@ -39,9 +39,7 @@ def test_some_orders_charge_every_hour_once(database: str) -> None:
 @pytest.mark.slow
 def test_every_order_of_two_billers_and_of_a_takeover_charges_every_hour_once(database: str) -> None:
     """All schedules: the rows alone keep two billers apart, and a biller whose lease is gone charges nothing."""
-    scenes = [
-        f"{scene}, {wallet}" for scene in ("two billers", "takeover") for wallet in ("rich", "past due")
-    ]
+    scenes = ["two billers, rich", "two billers, past due", "takeover, rich"]
     report = explored(database, *(word for scene in scenes for word in ("--scene", scene)))
 
     assert [] == report["findings"]

@@ -39,8 +39,8 @@ def test_a_run_killed_at_every_statement_loses_nothing(database: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_killed_at_every_moment_of_every_statement_loses_nothing(database: str) -> None:
-    """Before, during and after each statement, three times."""
-    report = killed(database, "--each", "3", "--seed", "100")
+    """Before, during and after each statement."""
+    report = killed(database, "--each", "1", "--seed", "100")
 
     assert [] == report["findings"]
-    assert report["kills"] > 600
+    assert report["kills"] > 200
