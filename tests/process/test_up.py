@@ -79,6 +79,7 @@ def test_up_runs_daemon_and_status_page_until_it_is_stopped(tmp_path: Path) -> N
         port = free.getsockname()[1]
     state = tmp_path / "state"
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONTAINERSTACKS_BILLING_STATE": str(state)}
+    clean["http_proxy"] = "http://127.0.0.1:9"  # nothing listens there, and we ask nothing through it
     with subprocess.Popen(
         [sys.executable, "-m", "containerstacks_billing", "up", "--port", str(port)],
         cwd=tmp_path, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -6,11 +6,11 @@ of its own: Ctrl-C reaches the parent alone, which then asks both to stop, the d
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def together(directory: Path, environment: Mapping[str, str], port: int) -> Iter
         children = [
             stack.enter_context(_running(verb, directory, environment)) for verb in ("serve", "daemon")
         ]
-        _wait_until_ready(children, f"http://127.0.0.1:{port}/healthz")
+        _wait_until_ready(children, port)
         yield children
 
 
@@ -88,17 +88,28 @@ def _running(verb: str, directory: Path, environment: Mapping[str, str]) -> Iter
             process.wait()
 
 
-def _wait_until_ready(children: list[Child], url: str) -> None:
+def _wait_until_ready(children: list[Child], port: int) -> None:
     waiting = threading.Event()
     for _ in range(int(READY_SECONDS / _LOOK_SECONDS)):
         for child in children:
             if problem := child.problem():
                 raise WorkFailed(problem, f"its log is {child.log}")
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310  (a constant scheme, our own address)
-                return
-        except OSError:
-            waiting.wait(_LOOK_SECONDS)
+        if _answers(port):
+            return
+        waiting.wait(_LOOK_SECONDS)
     raise WorkFailed(
-        f"nothing answered at {url} within {READY_SECONDS} s", f"the logs are in {children[0].log.parent}"
+        f"nothing answered at http://127.0.0.1:{port}/healthz within {READY_SECONDS} s",
+        f"the logs are in {children[0].log.parent}",
     )
+
+
+def _answers(port: int) -> bool:
+    """Whether the application side is there; asked directly, whatever proxy the environment names."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
