@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from typing import LiteralString
 
 from containerstacks_billing.process.drill.billers import Billers
 from containerstacks_billing.process.drill.proxy import CommitProxy, Where, every_commit
@@ -155,12 +156,12 @@ def _restart_the_daemon(drill: Drill) -> None:
             drill.complaints.append("the daemon did not complete the run in which it was told to stop")
 
 
-def _bills(drill: Drill, daemon: subprocess.Popen[bytes], condition: str) -> bool:
+def _bills(drill: Drill, daemon: subprocess.Popen[bytes], condition: LiteralString) -> bool:
     """Wait until a daemon that was just started bills; False, with a complaint, when it never does."""
     since = drill.billers.last_run()
 
     def billing() -> bool:
-        return daemon.poll() is not None or drill.billers.count(f"id > {since} and ({condition})") > 0
+        return daemon.poll() is not None or drill.billers.count(condition, after=since) > 0
 
     if drill.billers.until(billing, _SECONDS_PER_RUN) and daemon.poll() is None:
         return True

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 
 import psycopg
+from psycopg import sql
 
 from containerstacks_billing.process.drill.stage import Stage
 
@@ -146,15 +147,16 @@ class Billers:
                 "update billing_leases set expires_at = clock_timestamp() where expires_at > clock_timestamp()"
             )
 
-    def count(self, condition: str) -> int:
-        """Count the runs that fulfil a condition."""
-        return self._number(f"select count(*) from billing_runs where {condition}")  # noqa: S608
+    def count(self, condition: LiteralString, *, after: int = 0) -> int:
+        """Count the runs that fulfil a condition, those with a greater number than `after`."""
+        statement = sql.SQL("select count(*) from billing_runs where id > {} and ({})")
+        return self._number(statement.format(after, sql.SQL(condition)))
 
     def last_run(self) -> int:
         """Return the number of the newest run."""
-        return self._number("select coalesce(max(id), 0) from billing_runs")
+        return self._number(sql.SQL("select coalesce(max(id), 0) from billing_runs"))
 
-    def _number(self, statement: str) -> int:
+    def _number(self, statement: sql.SQL | sql.Composed) -> int:
         with psycopg.connect(self._stage.conninfo, autocommit=True, connect_timeout=5) as conn:
             row = conn.execute(statement).fetchone()
         return int(row[0]) if row else 0

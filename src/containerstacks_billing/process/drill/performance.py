@@ -110,7 +110,7 @@ def _judge(drill: Drill, report: Report) -> None:
         began = time.monotonic()
         drill.finish(drill.billers.start(trigger="drill-rest"))
         drill.usual_seconds = min(max(time.monotonic() - began, 0.3), 5.0)
-        if not drill.billers.count(f"id > {before} and trigger = 'drill-rest' and outcome = 'completed'"):
+        if not drill.billers.count("trigger = 'drill-rest' and outcome = 'completed'", after=before):
             drill.complaints.append("the run after the faults did not complete")
         verdict = oracle.judge(conn)
         books = verify(conninfo)
