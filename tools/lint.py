@@ -11,6 +11,7 @@ BIN = Path(sys.executable).parent
 CHECKS = {
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "--output-format=concise"],
     "format": [str(BIN / "ruff"), "format", "--check", "--quiet"],
+    "security": [str(BIN / "bandit"), "-q", "-c", "pyproject.toml", "-r", "src", "tools"],
     "types": [str(BIN / "mypy"), "--strict"],
     "imports": [str(BIN / "lint-imports"), "--no-cache"],
     "tidy": [sys.executable, "tools/tidy.py"],
