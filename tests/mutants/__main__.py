@@ -53,10 +53,15 @@ JUDGES_OF_SQL = (
 _JUDGES = {
     "brake": ("test_brake.py", "../process/test_held_runs.py"),
     "failover": ("test_failover.py", "../process/test_built_in.py"),
-    "health": ("test_standing.py", "../process/test_status_command.py", "../process/test_serve.py"),
-    "run": ("test_standing.py", "../process/test_bill.py", "../process/test_worker.py"),
+    "health": (
+        "test_health.py",
+        "test_standing.py",
+        "../process/test_status_command.py",
+        "../process/test_serve.py",
+    ),
+    "run": ("test_run.py", "../process/test_bill.py", "../process/test_worker.py"),
     "standing": ("test_standing.py", "../process/test_status_page.py"),
-    "prices": ("../postgres/test_prices.py", "../process/test_prices_command.py"),
+    "prices": ("test_prices.py", "../postgres/test_prices.py", "../process/test_prices_command.py"),
     "events": ("test_events.py", "../process/test_webhooks.py", "../process/test_runways.py"),
 }
 _NO_SQL = re.compile(
@@ -176,9 +181,32 @@ def score(trials: list[Trial], known: dict[str, str]) -> dict[str, Any]:
 
 
 def tell(tried: Trial, known: dict[str, str]) -> None:
-    """Name a change that survived."""
+    """Name a change if it survived."""
+    if tried.outcome != "survived":
+        return
     word = "equivalent" if tried.change.key in known else "SURVIVED"
     print(f"{word} {tried.change.path}:{tried.change.line}: {tried.change.key}", flush=True)
+
+
+def thoroughly(changes: list[Change], at_once: int, known: dict[str, str]) -> list[Trial]:
+    """Ask the tests with a database, on a server of their own."""
+    if not changes:
+        return []
+    print(f"{len(changes)} to try with a database", file=sys.stderr, flush=True)
+    trials: list[Trial] = []
+    with tempfile.TemporaryDirectory(prefix="containerstacks-mutants-") as place:
+        server = EmbeddedServer(Path(place), settings=_SETTINGS)
+        try:
+            conninfo = server.start()
+            with ThreadPoolExecutor(at_once) as pool:
+                for tried in pool.map(lambda change: trial(change, conninfo), changes):
+                    trials.append(tried)
+                    tell(tried, known)
+                    if len(trials) % 10 == 0:
+                        print(f"{len(trials)} tried", file=sys.stderr, flush=True)
+        finally:
+            server.stop()
+    return trials
 
 
 def main() -> int:
@@ -199,29 +227,12 @@ def main() -> int:
         print("\n".join(f"{change.path}:{change.line}: {change.key}" for change in changes))
         return 0
     trials = quickly(changes)
-    noticed = {tried.change for tried in trials}
-    changes = [change for change in changes if change not in noticed]
-    print(
-        f"{len(trials)} noticed without a database; {len(changes)} to try with one",
-        file=sys.stderr,
-        flush=True,
-    )
-    with tempfile.TemporaryDirectory(prefix="containerstacks-mutants-") as place:
-        server = EmbeddedServer(Path(place), settings=_SETTINGS)
-        try:
-            conninfo = server.start() if changes else ""
-            with ThreadPoolExecutor(chosen.at_once) as pool:
-                for tried in pool.map(lambda change: trial(change, conninfo), changes):
-                    trials.append(tried)
-                    if tried.outcome == "survived":
-                        word = "equivalent" if tried.change.key in known else "SURVIVED"
-                        print(
-                            f"{word} {tried.change.path}:{tried.change.line}: {tried.change.key}", flush=True
-                        )
-                    if len(trials) % 10 == 0:
-                        print(f"{len(trials)} tried", file=sys.stderr, flush=True)
-        finally:
-            server.stop()
+    if not chosen.quick:
+        trials = [tried for tried in trials if tried.outcome == "noticed"]
+    for tried in trials:
+        tell(tried, known)
+    asked = {tried.change for tried in trials}
+    trials += thoroughly([change for change in changes if change not in asked], chosen.at_once, known)
     document = score(trials, known)
     print(json.dumps(document))
     return 1 if any(part["survived"] for part in document.values()) else 0
