@@ -85,6 +85,10 @@ def small_fleet(instances: int, rate: str) -> dict[str, Any]:
         pytest.param(
             reading(**small_fleet(1, "0.01")), reading(1, **small_fleet(10, "0.01")), id="exactly the fewest"
         ),
+        pytest.param(None, reading(0.25, 0), id="a first run, exactly what clocks may differ by"),
+        pytest.param(
+            reading(**small_fleet(9, "0.01")), reading(1, **small_fleet(27, "1")), id="nine have no average"
+        ),
     ],
 )
 def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
@@ -99,6 +103,28 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
             None,
             reading(2, 1),
             "the database's clock says 2026-03-01 14:00:00 UTC and this host's 2026-03-01 13:00:00 UTC, 1 h 0 min behind",
+        ),
+        (
+            None,
+            reading(965 / 3600, 0),
+            "the database's clock says 2026-03-01 12:16:05 UTC and this host's 2026-03-01 12:00:00 UTC, 16 min 5 s behind",
+        ),
+        (
+            None,
+            reading(901 / 3600, 0),
+            "the database's clock says 2026-03-01 12:15:01 UTC and this host's 2026-03-01 12:00:00 UTC, 15 min 1 s behind",
+        ),
+        (
+            reading(),
+            reading(24, 0),
+            "since the last run the database's clock moved by 1 d 0 h and this host's by 0 min 0 s:"
+            " the database says 2026-03-02 12:00:00 UTC",
+        ),
+        (
+            reading(),
+            reading(1, -2),
+            "since the last run the database's clock moved by 1 h 0 min and this host's by -2 h 0 min:"
+            " the database says 2026-03-01 13:00:00 UTC",
         ),
         (
             reading(),
@@ -123,6 +149,27 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
             " plan c costs 1 per hour, 0.01 at the last run; and 2 plans more",
         ),
         (
+            reading(rates={name: Decimal("0.01") for name in "abc"}),
+            reading(1, rates={name: Decimal(1) for name in "abc"}),
+            "plan a costs 1 per hour, 0.01 at the last run; plan b costs 1 per hour, 0.01 at the last run;"
+            " plan c costs 1 per hour, 0.01 at the last run",
+        ),
+        (
+            reading(**small_fleet(1, "0.01")),
+            reading(1, **small_fleet(11, "0.01")),
+            "11 instances are billable, 1 were at the last run",
+        ),
+        (
+            reading(),
+            reading(1, instances=301, billable_statuses=("*",)),
+            "301 instances are billable, 100 were at the last run",
+        ),
+        (
+            reading(billable_statuses=("stopped", "running")),
+            reading(1, instances=301, billable_statuses=("running", "stopped")),
+            "301 instances are billable, 100 were at the last run",
+        ),
+        (
             reading(),
             reading(1, **small_fleet(301, "0.01")),
             "301 instances are billable, 100 were at the last run",
@@ -137,8 +184,18 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
             reading(1, **small_fleet(100, "0.031")),
             "an instance costs 0.031000 per hour on average, 0.010000 at the last run",
         ),
+        (
+            reading(**small_fleet(10, "0.01")),
+            reading(1, **small_fleet(10, "0.031")),
+            "an instance costs 0.031000 per hour on average, 0.010000 at the last run",
+        ),
     ],
 )
 def test_what_is_held_and_what_is_said(last: Reading | None, now: Reading, sentence: str) -> None:
     """The sentence holds the two figures, so that whoever reads it at night can decide."""
     assert sentence == objection(last, now, FACTOR)
+
+
+def test_a_fleet_without_a_price_costs_nothing_on_average() -> None:
+    """There is nothing to divide by."""
+    assert Decimal(0) == reading(rated_instances=0, hourly_rate=Decimal(0)).rate_per_instance

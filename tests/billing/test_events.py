@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -37,6 +38,15 @@ def test_the_body_is_the_event_and_nothing_else() -> None:
         '"walletId":"00000000-0000-0000-0000-000000000003","runId":4,"data":{"pastDue":"0.03"}}'
     )
     assert expected == body(EVENT).decode()
+    assert 1 == EVENT.attempt
+    assert expected == body(replace(EVENT, attempt=2)).decode()
+
+
+def test_a_body_is_plain_utf_8() -> None:
+    """A name arrives as it is written; the signature is of these bytes."""
+    assert '"data":{"organization":"Zürich"}}'.encode() in body(
+        replace(EVENT, payload={"organization": "Zürich"})
+    )
 
 
 def test_the_signature_is_of_time_and_body() -> None:
@@ -53,7 +63,10 @@ def test_the_signature_is_of_time_and_body() -> None:
     ("status", "meaning"),
     [
         (200, Answer.DELIVERED),
+        (199, Answer.TRY_AGAIN),
         (204, Answer.DELIVERED),
+        (299, Answer.DELIVERED),
+        (300, Answer.TRY_AGAIN),
         (301, Answer.TRY_AGAIN),
         (400, Answer.TRY_AGAIN),
         (410, Answer.GONE),

@@ -13,6 +13,7 @@ from containerstacks_billing.billing.failover import (
     HeartbeatClamp,
     Reading,
     decide,
+    fallback,
     heartbeat_is_fresh,
     pause_seconds,
 )
@@ -53,6 +54,16 @@ def test_an_active_daemon_is_told_in_the_words_that_operators_search_for() -> No
 def test_without_any_daemon_built_in_billing_bills() -> None:
     """No row in the status table is a daemon that is not there."""
     assert decision() is Decision.BILL
+    assert not heartbeat_is_fresh(Reading(NOW), NINETY)
+
+
+def test_the_sentence_tells_a_silent_daemon_from_one_that_never_was() -> None:
+    """Whoever reads it looks for the service that fell silent, or for one that was never installed."""
+    assert (
+        "No billing daemon has ever reported, built-in billing bills" == decide(Reading(NOW), NINETY).sentence
+    )
+    silent = decide(Reading(NOW, NOW - NINETY), NINETY)
+    assert "The billing daemon is silent, built-in billing bills" == silent.sentence
 
 
 @pytest.mark.parametrize(
@@ -101,6 +112,32 @@ def test_auto_leaves_billing_to_a_host_that_still_debits_by_itself(
     assert expected == decision(switch, host_debit_at=debit)
 
 
+def test_a_host_counts_as_billing_for_a_week_after_its_last_debit() -> None:
+    """Seven days, and not a microsecond longer."""
+    week = timedelta(days=7)
+    assert Decision.BILL == decision(host_debit_at=NOW - week)
+    assert Decision.HOST_BILLS == decision(host_debit_at=NOW - week + timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize(
+    ("switch", "host_debits", "who", "is_sound"),
+    [
+        ("auto", False, "ours", True),
+        ("on", False, "ours", True),
+        ("off", False, "nobody", False),
+        ("auto", True, "host", True),
+        ("on", True, "both", False),
+        ("off", True, "host", True),
+    ],
+)
+def test_one_built_in_billing_takes_over_or_somebody_is_told(
+    switch: Any, host_debits: bool, who: str, is_sound: bool
+) -> None:
+    """None at all and two at once are both wrong, and said to be."""
+    said = fallback(Reading(NOW, host_debit_at=NOW if host_debits else None), switch)
+    assert (who, is_sound) == (said.who, said.is_sound)
+
+
 def test_waiting_ends_when_the_decision_can_change_and_after_a_minute_at_most() -> None:
     """It takes over within a minute and never spins."""
     soon = decide(Reading(NOW, NOW - NINETY + timedelta(seconds=20)), NINETY)
@@ -119,3 +156,12 @@ def test_a_heartbeat_from_the_future_is_one_of_when_it_was_first_seen() -> None:
     assert later == clamp.clamp(later, None, "2030-01-01")
     assert None is clamp.clamp(later, None, None)
     assert NOW == clamp.clamp(later, NOW, None)
+
+
+def test_of_two_heartbeats_the_newer_counts() -> None:
+    """One daemon's wrong clock makes another's heartbeat neither newer nor older."""
+    clamp = HeartbeatClamp()
+    later = NOW + timedelta(hours=2)
+
+    assert NOW == clamp.clamp(NOW, NOW - timedelta(hours=1), "infinity")
+    assert later == clamp.clamp(later, later, "infinity")

@@ -27,6 +27,7 @@ def test_a_run_longer_than_the_interval_leaves_out_the_ticks_it_covered() -> Non
     agenda = Agenda.beginning(0, 60)
 
     assert (2, 180) == (agenda.schedule.skipped(agenda.due, 150), agenda.ran(150).at)
+    assert [0, 1] == [agenda.schedule.skipped(60, moment) for moment in (110, 150)]
 
 
 def test_a_failure_leaves_its_tick_due_and_never_waits_beyond_the_next() -> None:
@@ -47,6 +48,16 @@ def test_a_new_interval_counts_from_the_last_tick() -> None:
     assert agenda.every(60, 70) is agenda
 
 
+def test_a_new_interval_postpones_nothing_that_is_due() -> None:
+    """A tick that is due now stays due now; a repetition comes when it would have, or at the new tick before it."""
+    assert 60 == Agenda.beginning(0, 60).ran(10).every(30, 60).at
+
+    failed = Agenda.beginning(0, 60).failed(10, 30)
+    assert [(30, True), (40, True)] == [
+        (agenda.at, agenda.retrying) for agenda in (failed.every(30, 20), failed.every(240, 20))
+    ]
+
+
 @given(st.floats(0, 1e9), st.sampled_from([60.0, 300.0, 3600.0, 86400.0]), st.floats(0, 1e7))
 def test_the_next_tick_is_later_and_at_most_one_interval_away(
     start: float, interval: float, passed: float
@@ -63,6 +74,12 @@ def test_pauses_double_within_bounds_and_differ() -> None:
     assert [1, 2, 4, 8, 10, 10] == [pause_seconds(n, 10, 1) for n in range(1, 7)]
     assert [0.5, 1, 2] == [pause_seconds(n, 10, 0) for n in range(1, 4)]
     assert 60 == pause_seconds(10_000, 60, 1)
+
+
+def test_a_trouble_is_repeated_after_minutes_that_double_up_to_an_hour() -> None:
+    """What was never said is said again as what was said once."""
+    assert [60, 60, 120, 240, 480, 960, 1920, 3600, 3600] == [silence_seconds(said) for said in range(9)]
+    assert 3600 == silence_seconds(10_000)
 
 
 @pytest.mark.parametrize("hours", [1, 24, 168])

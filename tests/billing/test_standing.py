@@ -10,7 +10,7 @@ import pytest
 
 from containerstacks_billing.billing.failover import Reading
 from containerstacks_billing.billing.health import Biller, DaemonRow, Health, Lease
-from containerstacks_billing.billing.standing import Tone, judge, next_run, successor
+from containerstacks_billing.billing.standing import Tone, is_running, judge, next_run, successor
 from containerstacks_billing.billing.status import RunRecord
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
@@ -87,6 +87,63 @@ def test_the_headline_says_who_bills_and_the_notices_what_is_the_matter(
     assert notices == [notice.title for notice in said.notices]
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        replace(health(None), last_finished=None),
+        Health(Reading(NOW), last_finished=run()),
+        Health(Reading(NOW), in_progress=run(None)),
+    ],
+    ids=["a daemon reported", "a run ended", "a run began"],
+)
+def test_billing_that_ever_began_is_not_waiting_for_its_first_run(seen: Health) -> None:
+    """Each trace of it is enough to call silence an alarm."""
+    said = judge(seen, NINETY)
+    assert (Tone.BAD, "Nobody is billing") == (said.tone, said.headline)
+
+
+def test_a_host_that_bills_by_itself_is_said_before_the_first_run() -> None:
+    """Right after the installation it is the host that bills, and nobody should think that nothing happens."""
+    said = judge(Health(Reading(NOW, host_debit_at=NOW)), NINETY)
+    assert (Tone.WARNING, "The host application bills by itself") == (said.tone, said.headline)
+    assert () == said.notices
+
+
+def with_error(seen: Health) -> Health:
+    assert seen.daemon is not None
+    return replace(seen, daemon=replace(seen.daemon, status="error"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "notices"),
+    [
+        (with_error(health()), ["The daemon reports an error"]),
+        (with_error(health(last_finished=None)), ["The daemon reports an error"]),
+        (with_error(health(last_finished=run("interrupted"))), ["The daemon reports an error"]),
+        (with_error(health(last_finished=run("failed"))), ["The last run failed"]),
+        (with_error(health(last_finished=run("held"))), ["The last run was held"]),
+        (health(last_finished=None), []),
+        (Health(Reading(NOW), last_finished=run()), ["The daemon hasn’t run in 90+ minutes"]),
+        (
+            health(last_finished=run("held"), in_progress=run(None)),
+            ["The last run was held", "A run was left open"],
+        ),
+    ],
+    ids=["error", "error first", "error later", "failed", "held", "no run yet", "no daemon", "worst first"],
+)
+def test_one_trouble_is_one_notice_and_the_worst_is_the_first(seen: Health, notices: list[str]) -> None:
+    """A daemon that reports an error because its run was held or failed says nothing twice."""
+    assert notices == [notice.title for notice in judge(seen, NINETY).notices]
+
+
+def test_a_run_is_under_way_while_it_is_open_and_somebody_holds_the_lease() -> None:
+    """A lease alone is a biller that waits; an open run alone is one whose process ended."""
+    held = Lease("h", 20.0)
+    assert is_running(health(in_progress=run(None), lease=held))
+    assert not is_running(health(lease=held))
+    assert not is_running(health(in_progress=run(None)))
+
+
 def test_built_in_billing_that_has_taken_over_is_a_warning_and_no_alarm() -> None:
     """No hour is lost, so nobody has to be woken."""
     seen = health(100 * MINUTE, 110 * MINUTE)
@@ -110,6 +167,25 @@ def test_the_next_run_is_the_billers() -> None:
     assert NOW + 40 * MINUTE == next_run(nonsense, Biller.DAEMON, hour)
     assert NOW + 51 * MINUTE == next_run(taken, Biller.BUILT_IN, hour)
     assert next_run(announced, Biller.NOBODY, hour) is None
+    assert next_run(taken, Biller.NOBODY, hour) is None
+    assert next_run(seen, Biller.BUILT_IN, hour) is None
+    assert next_run(replace(seen, daemon=None), Biller.DAEMON, hour) is None
+
+
+def test_the_next_run_is_what_a_living_daemon_announced() -> None:
+    """Told with its zone it is believed, without one it might be any hour; a daemon that stopped comes no more."""
+    hour = timedelta(hours=1)
+    row = health().daemon
+    assert row is not None
+    known = Reading(NOW, NOW, last_run_at=NOW - 9 * MINUTE)
+
+    def told(**facts: object) -> datetime | None:
+        return next_run(Health(known, replace(row, **facts)), Biller.DAEMON, hour)  # type: ignore[arg-type]
+
+    assert NOW + 5 * MINUTE == told(next_run_at="2026-03-01T12:25:00+00:00")
+    assert NOW + 40 * MINUTE == told(next_run_at="2026-03-01T12:25:00")
+    assert told(next_run_at="2026-03-01T12:25:00+00:00", status="stopped") is None
+    assert told(last_run_at=None) is None
 
 
 def test_who_takes_over_depends_on_the_setting_and_the_host() -> None:
