@@ -28,7 +28,7 @@ from containerstacks_billing.billing.run import Terms
 from containerstacks_billing.postgres import leases, runs
 from containerstacks_billing.postgres.charging import charge_batch
 from containerstacks_billing.postgres.connection import connect
-from containerstacks_billing.process.drill.proxy import CommitProxy, Where
+from containerstacks_billing.process.drill.proxy import CommitProxy, Where, mentions
 
 _OF_A_WORKER = re.compile(
     r"insert into (vps_billing_cycles|payment_transactions)|update (vps_instances|wallets|billing_usage_segments)\b"
@@ -256,6 +256,20 @@ def take_over(stage: Stage) -> Iterator[Any]:
 
 def charges_of(stage: Stage, run: int) -> int:
     return int(stage.fleet.rows("select count(*) from vps_billing_cycles where run_id = %s", run)[0][0])
+
+
+def test_an_answer_that_is_lost_below_a_cent_is_carried_once(stage: Stage) -> None:
+    """No entry is posted whose key could refuse a second one: the attempt's number alone tells its charges from the first's."""
+    cheap = stage.fleet.organization("1.00")
+    stage.fleet.instance(cheap, stage.fleet.plan("0.73"))
+    server = stage.fleet.conn.info
+    with CommitProxy(server.host, server.port) as proxy:
+        for hours in (2, 1, 3):
+            stage.fleet.hours(hours)
+            proxy.arm("after", interesting=mentions("insert into vps_billing_cycles"))
+            stage.run(conninfo=proxy.conninfo(stage.fleet.conninfo))
+    assert 3 == proxy.fired
+    stage.judge()
 
 
 @pytest.mark.parametrize("where", ["before", "during", "after"])
