@@ -7,8 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
-
 
 def cut(database: str, *arguments: str) -> dict[str, Any]:
     """Cut in a process of its own, whose pauses are none."""
@@ -29,12 +27,3 @@ def test_every_commit_of_a_run_may_be_cut(database: str) -> None:
         "cutsOfCommit"
     ].keys()
     assert report["hoursCharged"] > 500
-
-
-@pytest.mark.slow
-def test_every_commit_of_a_run_may_be_cut_often(database: str) -> None:
-    """Three times each way, at occurrences and in states that the seed draws."""
-    report = cut(database, "--each", "3", "--seed", "100")
-
-    assert [] == report["findings"]
-    assert min(report["ways"].values()) > 30
