@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,19 @@ def real(conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> Flee
     return fleet
 
 
+@pytest.fixture(autouse=True)
+def one_drill_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Test processes share a server: what another one drills at the same time is no leftover of this drill."""
+    with (tmp_path_factory.getbasetemp().parent / "drill.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def databases(conn: psycopg.Connection[Any]) -> set[str]:
-    return {row[0] for row in conn.execute("select datname from pg_database")}
+    """Name the databases of the server but for those that other test processes make and drop meanwhile."""
+    return {
+        row[0] for row in conn.execute("select datname from pg_database where datname !~ '^billing_test_'")
+    }
 
 
 def test_a_stage_is_a_database_of_its_own(real: Fleet) -> None:
