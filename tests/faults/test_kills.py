@@ -9,8 +9,6 @@ import sys
 from importlib.resources import files
 from typing import Any
 
-import pytest
-
 
 def killed(database: str, *arguments: str) -> dict[str, Any]:
     """Kill in a process of its own: one that forks must have no other threads."""
@@ -35,12 +33,3 @@ def test_a_run_killed_at_every_statement_loses_nothing(database: str) -> None:
     assert statements_of_a_batch() <= report["killsOfStatement"].keys()
     assert report["kills"] > 60
     assert report["hoursCharged"] > 1000
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_every_moment_of_every_statement_loses_nothing(database: str) -> None:
-    """Before, during and after each statement."""
-    report = killed(database, "--each", "1", "--seed", "100")
-
-    assert [] == report["findings"]
-    assert report["kills"] > 200
