@@ -17,7 +17,8 @@ PACKAGE = "src/containerstacks_billing"
 MEANING = ("money", "brake", "run", "failover", "schedule", "standing", "health", "prices", "events")
 # Of the migrations only the functions that rate, meter and name.
 FUNCTIONS = {
-    "015_prices.sql": ("billing_usable_price", "billing_record_price"),
+    "015_prices.sql": ("billing_usable_price",),
+    "026_prices_and_clocks.sql": ("billing_begin_of_price", "billing_record_price"),
     "016_metering.sql": (
         "billing_judge_segment",
         "billing_stretch_end",
