@@ -26,9 +26,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 
+import psycopg
 from tests.campaign import throw_away_database
-from tests.faults.kills import Tally, copied
+from tests.faults.kills import Tally
 from tests.faults.town import Town
+from tests.faults.victims import copied
 
 from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable, OutcomeUnknown
 from containerstacks_billing.billing.run import Outcome
@@ -122,7 +124,7 @@ class Cutting:
 def live(template: str, tally: Tally, seed: int, each: int, until: float) -> list[Cut]:
     """Let one town live through its cuts; return all that there are."""
     dice = random.Random(seed)
-    with copied(template) as conn:
+    with copied(template) as copy, psycopg.connect(copy, autocommit=True) as conn:
         cutting = Cutting(Town(conn, seed))
         with cutting.proxy:
             calm = cutting.trace(rough=False) + Counter({RENEWAL: 1})

@@ -27,8 +27,8 @@ from uuid import UUID
 
 import psycopg
 from tests.campaign import throw_away_database
-from tests.faults.kills import copied
 from tests.faults.scheduler import Act, Schedule, Scheduler
+from tests.faults.victims import copied
 from tests.fleet import Fleet
 
 from containerstacks_billing.billing.run import Batch, OpenRun, Outcome
@@ -215,7 +215,7 @@ def explore(template: str, scenes: list[str], *, limit: int, seed: int, minutes:
     for scene in scenes:
         waiting: list[list[str]] = [[]]
         while waiting and report.schedules[scene] < limit and time.monotonic() < until:
-            with copied(template) as conn:
+            with copied(template) as copy, psycopg.connect(copy, autocommit=True) as conn:
                 ground, whose = Ground(conn), dict[str, Schedule]()
                 for _ in range(SCHEDULES_OF_A_DATABASE):
                     if not waiting or report.schedules[scene] >= limit:

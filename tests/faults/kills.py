@@ -23,18 +23,16 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import psycopg
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.campaign import throw_away_database
 from tests.faults.steps import Moment, watched
 from tests.faults.town import Town
+from tests.faults.victims import copied, dies
 
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.postgres import leases, runs
@@ -69,20 +67,6 @@ class Tally:
         return self.kills[one] + self.missed[one] / 10
 
 
-@contextmanager
-def copied(template: str) -> Iterator[psycopg.Connection]:  # type: ignore[type-arg]
-    """Connect to a copy of a database, which is dropped afterwards."""
-    name = f"{conninfo_to_dict(template)['dbname']}_{secrets.token_hex(3)}"
-    with psycopg.connect(make_conninfo(template, dbname="postgres"), autocommit=True) as admin:
-        source = sql.Identifier(str(conninfo_to_dict(template)["dbname"]))
-        admin.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), source))
-        try:
-            with psycopg.connect(make_conninfo(template, dbname=name), autocommit=True) as conn:
-                yield conn
-        finally:
-            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-
-
 def placed(name: str) -> str:
     """Say of an exchange of this thread whether it belongs to a batch or to the run around the batches."""
     return f"{'batch' if threading.current_thread().name.startswith('billing-worker') else 'run'}: {name}"
@@ -108,22 +92,7 @@ def kill(town: Town, boundary: Boundary, occurrence: int) -> bool:
     """Fork a run and let it die at this occurrence of the boundary; False when it ended before it came there."""
     town.free_the_lease()
     doomed = _batches(town) if boundary[0].startswith("batch") else lambda: bill(town.order())
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            return True
-        if status:
-            raise AssertionError(f"a run that was to be killed at {boundary} ended with status {status}")
-        return False
-    try:
-        _die_at(boundary, occurrence, doomed)
-        os._exit(0)
-    except BillingError:
-        os._exit(0)
-    except BaseException:  # noqa: BLE001  (nothing of the parent may run on in this process)
-        traceback.print_exc()
-        os._exit(1)
+    return dies(lambda: _die_at(boundary, occurrence, doomed), f"a run at {boundary}", (BillingError,))
 
 
 def _batches(town: Town) -> Callable[[], object]:
@@ -166,7 +135,7 @@ def boundaries_of(seen: Counter[str]) -> list[Boundary]:
 def live(template: str, tally: Tally, seed: int, each: int, share: int, until: float) -> list[Boundary]:
     """Let one town live through its kills; return the boundaries that were traced."""
     dice = random.Random(seed)
-    with copied(template) as conn:
+    with copied(template) as copy, psycopg.connect(copy, autocommit=True) as conn:
         town = Town(conn, seed)
         calm = trace(town, rough=False) + Counter({RENEWAL: 1})
         seen = trace(town, rough=True) | calm

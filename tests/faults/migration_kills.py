@@ -14,23 +14,22 @@ import argparse
 import json
 import os
 import re
-import secrets
 import signal
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from tests.campaign import throw_away_database
 from tests.faults.steps import Moment, watched
+from tests.faults.victims import copied, dies
 from tests.postgres.test_migrate import SCHEMA
 
 from containerstacks_billing.postgres import migrate as module
@@ -48,19 +47,6 @@ class Exchange(NamedTuple):
     file: str
     name: str
     occurrence: int
-
-
-@contextmanager
-def copied(template: str) -> Iterator[str]:
-    """Yield the conninfo of a copy of a database, which is dropped afterwards."""
-    source = str(conninfo_to_dict(template)["dbname"])
-    name = f"{source[:40]}_{secrets.token_hex(4)}"
-    with psycopg.connect(make_conninfo(template, dbname="postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {} template {}").format(*map(sql.Identifier, (name, source))))
-        try:
-            yield make_conninfo(template, dbname=name)
-        finally:
-            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 class Contents:
@@ -137,34 +123,24 @@ def trace(conninfo: str) -> list[Exchange]:
     return watch.order
 
 
-def doomed(conninfo: str, dies: Callable[[Exchange | None, Moment | None, str], bool]) -> bool:
-    """Fork a process that migrates and kills itself once `dies` says so; False when it came to its end before."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            return True
-        if status:
-            raise AssertionError(f"a migration that was to be killed ended with {status}")
-        return False
-    try:
-        watch = Watch()
+def doomed(conninfo: str, ends: Callable[[Exchange | None, Moment | None, str], bool]) -> bool:
+    """Fork a process that migrates and kills itself once `ends` says so; False when it came to its end before."""
+    watch = Watch()
 
-        def tell(name: str, moment: Moment) -> None:
-            if dies(watch.note(name, moment), moment, watch.file):
-                os.kill(os.getpid(), signal.SIGKILL)
+    def tell(name: str, moment: Moment) -> None:
+        if ends(watch.note(name, moment), moment, watch.file):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        def progress(sentence: str) -> None:
-            watch.progress(sentence)
-            if dies(None, None, watch.file):
-                os.kill(os.getpid(), signal.SIGKILL)
+    def progress(sentence: str) -> None:
+        watch.progress(sentence)
+        if ends(None, None, watch.file):
+            os.kill(os.getpid(), signal.SIGKILL)
 
+    def work() -> None:
         with watched(tell):
             migrate(conninfo, progress=progress)
-        os._exit(0)
-    except BaseException:  # noqa: BLE001  (nothing of the parent may run on in this process)
-        traceback.print_exc()
-        os._exit(1)
+
+    return dies(work, "a migration")
 
 
 def kill(conninfo: str, exchange: Exchange, moment: Moment) -> bool:
