@@ -207,6 +207,7 @@ def measure_catch_up(bench: Bench, hours: int = 72) -> dict[str, Any]:
         bench.bill(START + timedelta(hours=1))
         _set_clock(conn, START + timedelta(hours=hours // 2))
         conn.execute("update vps_plans set base_price = base_price + 1")
+        _set_clock(conn, START + timedelta(hours=1 + hours))
         conn.execute("checkpoint")
         result = bench.bill(START + timedelta(hours=1 + hours))
         copy = _copy(conn, bench)
