@@ -69,7 +69,7 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
             raise LeaseLost("another biller took over the lease; this batch charged nothing")
         result = take_steps(connection, batch, values)
         if connection.execute(query("record_batch"), values).fetchone() is None:
-            raise LeaseLost("the run was closed by another biller, or the clock went back; this batch charged nothing")
+            raise LeaseLost("the run was closed, or the clock went back; this batch charged nothing")
     return result
 
 
