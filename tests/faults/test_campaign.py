@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from tests.faults.__main__ import arguments, campaign
-from tests.faults.campaign import roles
+from tests.faults.campaign import roles, sabotage
 from tests.faults.campaign.scene import Report
-from tests.faults.campaign.schedule import KINDS, PER_ROUND, WEIGHTS, plan_round
+from tests.faults.campaign.schedule import KINDS, PER_ROUND, WEIGHTS, Fault, plan_round
+from tests.faults.campaign.stage import Stage
 from tests.faults.campaign.tally import Tally
 
 
@@ -77,6 +79,18 @@ def test_the_billers_of_a_round_have_the_granted_rights_and_no_others(
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 biller.execute(forbidden)
+
+
+def test_a_lock_that_was_not_obtained_leaves_no_session_behind(
+    conn: psycopg.Connection[Any], database: str
+) -> None:
+    """Somebody else holds the table: the fault hits nothing, and its connection is closed."""
+    stage = SimpleNamespace(conninfo=database, after=None)
+    fault = Fault(at=0.0, kind="lock tables", whom=1, seconds=0.1, count=1, strength=0.5)
+    with conn.transaction():
+        conn.execute("lock table vps_billing_cycles")
+
+        assert not sabotage.do(cast("Stage", stage), fault)
 
 
 def test_a_missing_right_is_found_in_what_a_biller_said(tmp_path: Path) -> None:

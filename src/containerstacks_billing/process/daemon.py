@@ -141,6 +141,7 @@ class Daemon:
             changed = changed.at_once(now)
         if changed is not agenda:
             self._tell_pulse(changed)
+            self._heartbeat.soon()
         return changed
 
     def _planned(self, agenda: Agenda, attempt: Attempt) -> Agenda:

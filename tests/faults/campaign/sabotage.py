@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import LiteralString
 
@@ -101,14 +102,16 @@ def _upon_backends(stage: Stage, fault: Fault, act: LiteralString) -> bool:
 
 def _lock(stage: Stage, fault: Fault) -> bool:
     """Hold locks that a batch needs, often for longer than it waits for them."""
-    try:
-        conn = psycopg.connect(stage.conninfo, application_name="locker", autocommit=True)
-        conn.execute("set lock_timeout = '300ms'")
-        conn.execute("begin")
-        conn.execute(_LOCKS[fault.kind], {"whom": fault.whom} if fault.kind != "lock tables" else None)
-    except psycopg.Error:
-        return False
-    stage.after(fault.seconds, conn.close)
+    with ExitStack() as held:
+        try:
+            conn = psycopg.connect(stage.conninfo, application_name="locker", autocommit=True)
+            held.callback(conn.close)
+            conn.execute("set lock_timeout = '300ms'")
+            conn.execute("begin")
+            conn.execute(_LOCKS[fault.kind], {"whom": fault.whom} if fault.kind != "lock tables" else None)
+        except psycopg.Error:
+            return False
+        stage.after(fault.seconds, held.pop_all().close)
     return True
 
 
