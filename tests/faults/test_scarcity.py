@@ -24,7 +24,6 @@ from tests.fleet import Fleet
 from containerstacks_billing.billing.errors import DatabaseUnavailable
 from containerstacks_billing.billing.run import Outcome, RunResult
 from containerstacks_billing.postgres import charging
-from containerstacks_billing.postgres.rights import billing_grants
 from containerstacks_billing.postgres.verify import verify
 from containerstacks_billing.process.bill import bill
 from containerstacks_billing.process.drill import oracle
@@ -73,8 +72,7 @@ def books(conn: Connection) -> Books:
 @pytest.fixture
 def daemons_role(server: str, database: str, role: str, conn: Connection) -> str:
     """How the daemon's role of least privilege connects to a database with books in it."""
-    for statement in billing_grants(conn.info.dbname, role):
-        conn.execute(statement.encode())
+    conn.execute("select billing_admit(%s)", (role,))
     return make_conninfo(database, user=role, password=role)
 
 

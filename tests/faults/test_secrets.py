@@ -26,8 +26,6 @@ from psycopg import sql
 from tests import daemons, served
 from tests.fleet import Fleet
 
-from containerstacks_billing.postgres.rights import billing_grants
-
 ODD = "p@ss/w#r:d%zz"
 CANARIES = {
     "password": "canary-password-4711",
@@ -118,8 +116,7 @@ def town(conn: psycopg.Connection[Any]) -> Iterator[Town]:
     name = f"billing_test_{secrets.token_hex(6)}"
     role = sql.Identifier(name)
     conn.execute(sql.SQL("create role {} login password {}").format(role, sql.Literal(PASSWORD)))
-    for statement in billing_grants(conn.info.dbname, name):
-        conn.execute(statement.encode())
+    conn.execute("select billing_admit(%s)", (name,))
     conn.execute("grant select on test_clock to public")
     host, port = quote(conn.info.host, safe=""), conn.info.port
     url = "postgresql://{}:{}@/{}?host={}&port={}&sslmode=disable"

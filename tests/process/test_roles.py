@@ -71,6 +71,14 @@ def test_the_rights_of_a_daemon_are_enough_for_all_it_does(
     assert not daemon.lines("level=warning")
 
 
+@pytest.mark.parametrize("name", ["public", "none", " ", "pg_monitor"])
+def test_no_statement_is_written_for_everybody(command: Command, name: str) -> None:
+    """PostgreSQL takes "public" for everybody, even in quotes: the ledger would be open to every role of the server."""
+    refused = command("grants", "--role", name)
+    assert (78, "") == (refused.returncode, refused.stdout)
+    assert "no name of a role" in refused.stderr
+
+
 def test_the_rights_of_a_daemon_allow_no_more(
     command: Command, fleet: Fleet, database: str, role: str
 ) -> None:

@@ -1,7 +1,8 @@
 """The rights that billing needs, table by table, and the GRANT statements that give them.
 
-Kept in one place so that an error message, `doctor` and the documents name the same rights. Nothing here
-allows DDL: only `migrate` changes the schema, as the owner of the tables.
+Kept in one place so that an error message, `doctor` and the documents name the same rights. In the database
+`billing_admit()` (migration 028) gives the same to whom psql is enough. Nothing here allows DDL: only `migrate` changes
+the schema, as the owner of the tables.
 """
 
 from __future__ import annotations
@@ -51,6 +52,16 @@ def quoted(identifier: str) -> str:
     if identifier in BILLING_RIGHTS or identifier in BILLING_SEQUENCES or re.fullmatch(r"<\w+>", identifier):
         return identifier
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def is_a_role(name: str) -> bool:
+    """Whether a role can have this name; to PostgreSQL `public` is everybody, even in quotes."""
+    return (
+        bool(name.strip())
+        and "\0" not in name
+        and name not in {"public", "none"}
+        and not name.startswith("pg_")
+    )
 
 
 def grant(table: str, rights: tuple[str, ...], role: str) -> str:

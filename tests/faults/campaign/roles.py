@@ -1,7 +1,7 @@
 """Who connects to the database of a round as whom.
 
-The product is a role that has what the verb `grants` prints and nothing else, the crowd a role that an application would
-have: its own tables, and none of ours. Only operator and oracle are the owner.
+The product is a role that has what `billing_admit()` of its migrations gives and nothing else, the crowd a role that an
+application would have: its own tables, and none of ours. Only operator and oracle are the owner.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-
-from containerstacks_billing.postgres.rights import billing_grants
 
 BILLING = "billing_of_rounds"
 HOST = "host_of_rounds"
@@ -46,12 +44,11 @@ def connect_as(role: str, conninfo: str) -> str:
 
 
 def admit_billing(conn: psycopg.Connection[Any], role: str = BILLING) -> None:
-    """Give the product's role what `grants` prints, and take away what everybody has beside it."""
+    """Give the product's role what its migrations offer, and take away what everybody has beside it."""
     database = sql.Identifier(conn.info.dbname)
     conn.execute(sql.SQL("revoke all on database {} from public").format(database))
     conn.execute("revoke all on schema public from public")
-    for statement in billing_grants(conn.info.dbname, role):
-        conn.execute(statement.encode())
+    conn.execute("select billing_admit(%s)", (role,))
 
 
 def admit_host(conn: psycopg.Connection[Any], role: str = HOST) -> None:

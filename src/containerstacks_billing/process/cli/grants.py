@@ -30,19 +30,27 @@ def grants(
     """Write the GRANT statements for a role of least privilege.
 
     Changes nothing: run the statements as the owner of the tables. The role can neither change the
-    schema nor delete a charge or a ledger entry.
+    schema nor delete a charge or a ledger entry. In a migrated database billing_admit(NAME) does the
+    same from psql, and makes the role.
     """
     from containerstacks_billing.billing.errors import ConfigurationError
     from containerstacks_billing.postgres.conninfo import read
-    from containerstacks_billing.postgres.rights import billing_grants, quoted, reading_grants
+    from containerstacks_billing.postgres.rights import (
+        billing_grants,
+        is_a_role,
+        quoted,
+        reading_grants,
+    )
 
     settings = configured(ctx).settings
     database = "containerstacks"
     if settings.database_url is not None:
         database = read(settings.database_url.get_secret_value()).parameters.get("dbname") or database
     name = role or ("billing_reader" if read_only else "billing")
-    if not name.strip() or "\0" in name:
-        raise ConfigurationError("A role has a name.", hint="Name it with --role.")
+    if not is_a_role(name):
+        raise ConfigurationError(
+            f"{name!r} is no name of a role; public would be everybody.", hint="Name a role with --role."
+        )
     print(f"-- As a superuser, once: CREATE ROLE {quoted(name)} LOGIN;  and then in psql: \\password {name}")
     print("-- As the owner of the tables, again after every upgrade:")
     for statement in (reading_grants if read_only else billing_grants)(database, name):

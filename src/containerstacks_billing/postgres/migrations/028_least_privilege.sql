@@ -1,0 +1,109 @@
+-- A role of least privilege, offered and not made: roles belong to the whole server, so a migration that made one unasked would
+-- reach beyond its database. Whoever owns the tables says
+--
+--     select billing_admit('billing');                        the daemon, built-in billing and `run`
+--     select billing_admit('monitoring', reading => true);    status, runs, verify and doctor
+--
+-- and again after an upgrade. It gives what billing needs and takes nothing away, because an application that bills by itself
+-- is a role with rights of its own.
+
+-- What billing needs, object by object; a row lock needs UPDATE. The list is that of rights.py, which a test compares: a
+-- migration that makes a table replaces this function. Rights are those of whole tables, so new columns are included.
+create or replace function billing_rights(reading boolean default false) returns table (object name, rights text[])
+    language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select object, case when reading then array['SELECT'] else rights end
+    from (values
+        ('organizations'::name,         array['SELECT']),
+        ('wallets',                     array['SELECT', 'UPDATE']),
+        ('vps_plans',                   array['SELECT']),
+        ('vps_instances',               array['SELECT', 'UPDATE']),
+        ('payment_transactions',        array['SELECT', 'INSERT']),
+        ('vps_billing_cycles',          array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_daemon_status',       array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_policies',            array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_leases',              array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_runs',                array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('plan_price_versions',         array['SELECT']),
+        ('billing_usage_segments',      array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_metering_failures',   array['SELECT']),
+        ('billing_quarantine',          array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_set_aside_counts',    array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_decisions',           array['SELECT', 'INSERT']),
+        ('billing_price_corrections',   array['SELECT']),
+        ('billing_adjustments',         array['SELECT']),
+        ('billing_tokens',              array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_events',              array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_runways',             array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('schema_migrations',           array['SELECT']),
+        ('billing_daemon_status_id_seq', array['USAGE'])
+    ) as needed (object, rights)
+    where not reading or rights <> array['USAGE']
+$$;
+comment on function billing_rights(boolean) is 'The rights that a role needs to bill or, reading, to look; billing_admit() gives them';
+
+-- Gives a role these rights and returns the statements that it ran. A role that does not exist is made, if the caller may, and
+-- cannot log in until somebody lets it. It runs with the rights of the caller, and nobody may call it but its owner: to
+-- anybody else it is worth nothing. A server grants less than it was asked for with a mere warning, so what
+-- the role has is looked at in the end; either it has everything, or nothing was done.
+create or replace function billing_admit(admitted name, reading boolean default false) returns setof text
+    language plpgsql set search_path = public, pg_temp
+as $$
+declare
+    -- The record of migrations has a name of its own where schema_migrations is another tool's.
+    record_table constant name := coalesce((select relname from pg_class where oid = to_regclass('public.containerstacks_billing_migrations')),
+        'schema_migrations');
+    statement text;
+    problem   text;
+begin
+    -- Quoted or not, PostgreSQL takes the first for everybody and the second for nobody.
+    if admitted is null or admitted in ('', 'public', 'none') or admitted like 'pg\_%' then
+        raise exception 'the name % is none that a role may have', coalesce(quote_literal(admitted), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if not exists (select from pg_roles where rolname = admitted) then
+        begin
+            execute format('create role %I nologin', admitted);
+            raise notice 'The role % is new and cannot log in yet: alter role % login', quote_ident(admitted), quote_ident(admitted);
+        exception when duplicate_object or unique_violation then
+            null; -- somebody else was faster
+        end;
+    end if;
+    for statement in
+        select format(asked, admitted) from (values
+            (1, format('grant connect on database %I to ', current_database()) || '%I'),
+            (2, 'grant usage on schema public to %I')) as entrance (place, asked)
+        union all
+        select format('grant %s on %s %I to %I', lower(array_to_string(rights, ', ')),
+            case when array['USAGE'] = rights then 'sequence' else 'table' end,
+            case object when 'schema_migrations' then record_table else object end, admitted)
+        from billing_rights(reading)
+    loop
+        execute statement;
+        return next statement;
+    end loop;
+
+    select string_agg(missing, ', ') into problem
+    from (
+        select 'CONNECT on the database' where not has_database_privilege(admitted, current_database(), 'connect')
+        union all
+        select 'USAGE on the schema public' where not has_schema_privilege(admitted, 'public', 'usage')
+        union all
+        select wanted || ' on ' || object from billing_rights(reading), unnest(rights) wanted
+        where not case when wanted = 'USAGE' then has_sequence_privilege(admitted, object::text, wanted)
+            else has_table_privilege(admitted, case object when 'schema_migrations' then record_table else object end::text, wanted) end
+    ) as lacking (missing);
+    if problem is not null then
+        raise exception 'the role % would still lack %', quote_ident(admitted), problem
+            using errcode = 'insufficient_privilege', hint = 'Call billing_admit() as the owner of the database and of its tables.';
+    end if;
+
+    select string_agg(distinct object, ', ') into problem
+    from billing_rights(reading), unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) other
+    where rights <> array['USAGE'] and other <> all (rights) and has_table_privilege(admitted, to_regclass(object::text), other);
+    if problem is not null then
+        raise warning 'The role % may do more than it needs, by other grants or memberships: to %', quote_ident(admitted), problem;
+    end if;
+end $$;
+comment on function billing_admit(name, boolean) is 'Gives a role the rights to bill or, reading, to look, and no others; for the owner of the tables';
+revoke execute on function billing_admit(name, boolean) from public;
