@@ -41,8 +41,8 @@ def make_fleet(conn: psycopg.Connection[Any]) -> None:
 class Crowd:
     """A thread of changes; `counts` says how many of each kind were committed."""
 
-    def __init__(self, conninfo: str, seed: int) -> None:
-        self._conninfo = conninfo
+    def __init__(self, conninfo: str, seed: int, pause_seconds: float = _PAUSE_SECONDS) -> None:
+        self._conninfo, self._pause_seconds = conninfo, pause_seconds
         self._random = random.Random(seed)  # noqa: S311  (choices, not secrets)
         self._between = threading.Lock()
         self._stopping = threading.Event()
@@ -76,7 +76,7 @@ class Crowd:
 
     def _run(self) -> None:
         weights = [weight for weight, _, _ in self._doings]
-        while not self._stopping.wait(_PAUSE_SECONDS * self._random.random()):
+        while not self._stopping.wait(self._pause_seconds * self._random.random()):
             _, name, do = self._random.choices(self._doings, weights)[0]
             with self._between:
                 try:
