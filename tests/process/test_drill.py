@@ -15,13 +15,18 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from rich.console import Console
 from tests.fleet import Fleet
 from tests.planted.patches import copy_of_sources, does_not_apply
 from tests.process.conftest import Command
 
 from containerstacks_billing.billing.errors import ConfigurationError
+from containerstacks_billing.postgres.migrate import migrate
+from containerstacks_billing.process.cli.drill import _count
 from containerstacks_billing.process.drill.installed import installed
+from containerstacks_billing.process.drill.role import admit_biller
 from containerstacks_billing.process.drill.stage import DATABASE_PREFIX, stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +126,53 @@ def test_a_drill_that_fails_leaves_nothing(real: Fleet) -> None:
     assert known == databases(real.conn)
 
 
+def test_billers_of_a_drill_have_the_granted_rights_and_no_others(real: Fleet) -> None:
+    """A role of the drill's own, which goes with its database; one that may make none is told of in the report."""
+    roles = real.rows("select rolname from pg_roles order by 1")
+    with stage() as bare:
+        assert bare.owner_bills is not None
+        migrate(bare.conninfo)
+        own = admit_biller(bare)
+        assert own.owner_bills is None
+        assert own.billing in own.environment().values()
+        with psycopg.connect(own.billing, autocommit=True) as biller:
+            assert biller.execute("select count(*) from vps_instances").fetchone() == (0,)
+            for forbidden in (
+                "delete from payment_transactions",
+                "update vps_plans set base_price = 0",
+                "create temporary table mine (id integer)",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    biller.execute(forbidden)
+    assert roles == real.rows("select rolname from pg_roles order by 1")
+
+
+def test_a_role_that_may_make_no_other_drills_as_the_owner(
+    role: str, real: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEST_DATABASE_URL may be a role that may make databases and nothing else: the drill goes on, and says so."""
+    real.conn.execute(sql.SQL("alter role {} createdb").format(sql.Identifier(role)))
+    humble = make_conninfo(real.conninfo, user=role, password=role)
+    monkeypatch.setenv("TEST_DATABASE_URL", humble)
+    known = databases(real.conn)
+    with stage() as bare:
+        migrate(bare.conninfo)
+        own = admit_biller(bare)
+        assert own.billing == own.conninfo
+        assert "may make no other" in str(own.owner_bills)
+    assert known == databases(real.conn)
+
+
+def test_one_of_something_is_not_called_many(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every count that a drill can print reads well when it is 1."""
+    counts = {"servers crashed and started again": 1, "billers stopped past their lease, and woken": 1}
+    _count(Console(width=80), "What was done", {**counts, "billing processes killed with SIGKILL": 2})
+    told = capsys.readouterr().out
+    assert "1  server crashed and started again" in told
+    assert "1  biller stopped past its lease, and woken" in told
+    assert "2  billing processes killed with SIGKILL" in told
+
+
 def test_without_a_server_it_says_what_to_install(command: Command, tmp_path: Path) -> None:
     """No extra, no PostgreSQL on the machine, no TEST_DATABASE_URL: the way out is named, and DATABASE_URL is none."""
     nothing = {
@@ -178,6 +230,7 @@ def test_a_drill_passes_beside_real_tables_and_leaves_them_alone(real: Fleet, tm
     assert (0, True, []) == (done.returncode, report["passed"], report["findings"]), done.stderr
     assert 0 == Decimal(report["hoursLost"]) == Decimal(report["hoursTwice"])
     assert 0 < Decimal(report["hoursDue"]) == Decimal(report["hoursCharged"])
+    assert report["leastPrivilege"], report["ownerBillsBecause"]
     assert report["faults"]["billing processes killed with SIGKILL"] > 0
     assert not [kind for kind in report["faults"] if "servers crashed" in kind]
     assert known == databases(real.conn)
@@ -217,7 +270,8 @@ def test_a_wheel_in_a_fresh_environment_can_be_drilled(tmp_path: Path) -> None:
     done = drill(python, tmp_path)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "files, as delivered" in done.stdout
-    assert "servers crashed and started again" in done.stdout
+    assert "crashed and started again" in done.stdout
+    assert "a role with what billing_admit() gives" in done.stdout
     assert "PASS" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     touched = packages / "containerstacks_billing" / "process" / "bill.py"

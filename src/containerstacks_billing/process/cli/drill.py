@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from containerstacks_billing.process.drill.performance import Report
 
 _MOST_FINDINGS = 8
+# What is counted stands in the plural; this is how its words are when there is one of it.
+_ONE = {
+    **{f"{word}s": word for word in ("daemon", "connection", "lease", "biller", "server", "top-up", "debit")},
+    **{f"{word}s": word for word in ("resize", "move", "instance", "change", "stop", "start")},
+    "processes": "process",
+    "their": "its",
+}
 _EXAMPLES = """
 \b
 Examples:
@@ -84,6 +91,7 @@ def _show(console: Console, report: Report) -> None:
                 ("Version", f"{installed.version}: {installed.files} files, {kept[installed.as_delivered]}"),
                 ("SHA-256", installed.sha256),
                 ("Database", f"PostgreSQL {report.server}, {server}, made for this drill and gone"),
+                ("Billing as", _billing_as(report)),
                 ("Seed", f"{report.seed}, {report.seconds:.0f} s"),
             ]
         )
@@ -102,10 +110,20 @@ def _show(console: Console, report: Report) -> None:
     _complain(console, report)
 
 
+def _billing_as(report: Report) -> str:
+    if report.owner_bills is None:
+        return "a role with what billing_admit() gives, and nothing else"
+    return f"the owner of its tables: {report.owner_bills}"
+
+
 def _count(console: Console, title: str, counts: dict[str, int]) -> None:
     console.print(f"\n{title}")
     for name, number in counts.items():
-        console.print(f"{number:>9,}  {name}")
+        console.print(f"{number:>9,}  {_of_one(name) if number == 1 else name}")
+
+
+def _of_one(name: str) -> str:
+    return " ".join(_ONE.get(word, word) for word in name.split(" "))
 
 
 def _outcome(report: Report) -> list[tuple[str, str]]:
@@ -147,6 +165,8 @@ def _document(report: Report) -> dict[str, object]:
         "changedFiles": installed.changed or [],
         "serverVersion": report.server,
         "embedded": report.embedded,
+        "leastPrivilege": report.owner_bills is None,
+        "ownerBillsBecause": report.owner_bills,
         "seed": report.seed,
         "seconds": round(report.seconds, 1),
         "acts": report.acts,

@@ -87,7 +87,7 @@ def _cut_commits(drill: Drill) -> None:
         # Batches most of the time; now and then whatever else a run commits: lease, run, plan, runways.
         what = drill.dice.choice((charges, charges, charges, every_commit))
         proxy.arm(where, drill.dice.randint(2, 6), interesting=what, skip=drill.dice.randint(0, 6))
-        drill.finish(drill.billers.start(proxy.conninfo(drill.stage.conninfo)))
+        drill.finish(drill.billers.start(proxy.conninfo(drill.stage.billing)))
         drill.done[f"connections cut {where} a COMMIT"] += proxy.fired
     drill.billers.let_lease_lapse()
 

@@ -1,8 +1,9 @@
 """The billers of a drill: processes of the installed version that bill, and can be killed, stopped and cut off.
 
 Billing processes are forked from one that has everything loaded, so a dozen of them can die in the time in which one
-would start; they call `bill`, as every command does. The daemon is the command itself. A process that was killed holds
-its lease for half a minute: the drill lets the lease lapse at once, as if that time had passed.
+would start; they call `bill`, as every command does, as a role of least privilege (role.py). The daemon is the command
+itself. A process that was killed holds its lease for half a minute: the drill lets the lease lapse at once, as if that
+time had passed.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Billers:
         """Start a process that bills once, perhaps through a detour."""
         process = self._context.Process(
             target=_bill,
-            args=(conninfo or self._stage.conninfo, trigger, wait_seconds, str(self._log)),
+            args=(conninfo or self._stage.billing, trigger, wait_seconds, str(self._log)),
             daemon=True,
         )
         process.start()

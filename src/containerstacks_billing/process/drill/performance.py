@@ -7,6 +7,7 @@ explain. So a finding is known by the act that brought it.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from containerstacks_billing.process.drill.billers import EXPECTED, Billers
 from containerstacks_billing.process.drill.clock import set_clock, start_clock
 from containerstacks_billing.process.drill.crowd import Crowd, make_fleet
 from containerstacks_billing.process.drill.installed import Installed, installed
+from containerstacks_billing.process.drill.role import admit_biller
 from containerstacks_billing.process.drill.stage import stage
 
 # An hour in two seconds. The clock begins long ago, for a database that is ahead of its host is held by the brake.
@@ -42,6 +44,7 @@ class Report:
     server: str
     embedded: bool
     seed: int
+    owner_bills: str | None = None
     seconds: float = 0.0
     acts: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
@@ -71,9 +74,14 @@ def perform(seed: int, seconds: float, tell: Callable[[str], None]) -> Report:
     """
     began = time.monotonic()
     tell("Setting the stage: a database of its own, a fleet, an oracle")
-    with stage() as set_up, Billers(set_up) as billers:
-        report = Report(installed(), set_up.server_version, set_up.server is not None, seed)
+    with contextlib.ExitStack() as stack:
+        set_up = stack.enter_context(stage())
         migrate(set_up.conninfo)
+        set_up = admit_biller(set_up)
+        billers = stack.enter_context(Billers(set_up))
+        report = Report(
+            installed(), set_up.server_version, set_up.server is not None, seed, set_up.owner_bills
+        )
         with psycopg.connect(set_up.conninfo, autocommit=True) as conn:
             oracle.install(conn)
             start_clock(conn, datetime.now(UTC) - _BEGINS)

@@ -2,10 +2,10 @@
 
 **Real tables are out of reach.** Every connection string that a drill hands on is made here, from one server and one
 name: the name of a database that `create database` has just made, which fails where one of that name exists. The
-server is an embedded one in a new private directory, or that of TEST_DATABASE_URL, on which only `create database` and
-`drop database` are ever said, both for that name. DATABASE_URL, credential files and the PG* variables of libpq are
-taken away for as long as the drill lasts. Billing processes are handed a connection string and read no settings; the
-daemon gets an environment of its own, and an empty directory to work in, so it finds no `.env`.
+server is an embedded one in a new private directory, or that of TEST_DATABASE_URL, on which only a database and a role
+of that name are ever made and dropped. DATABASE_URL, credential files and the PG* variables of libpq are taken away
+for as long as the drill lasts. Billing processes are handed a connection string and read no settings; the daemon gets
+an environment of its own, and an empty directory to work in, so it finds no `.env`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ _SERVER_SETTINGS = {
 class Stage:
     """The database of one drill, the server if it is the drill's own, and an empty directory for what it starts.
 
-    `host` is an address, or the directory of a Unix socket.
+    `host` is an address, or the directory of a Unix socket. `conninfo` is that of the owner, `billing` that of billers,
+    and `owner_bills` why the two are the same, where they are.
     """
 
     conninfo: str
@@ -59,6 +60,8 @@ class Stage:
     port: int
     server: EmbeddedServer | None
     directory: Path
+    billing: str
+    owner_bills: str | None = "no role has been made yet"
 
     def environment(self, conninfo: str | None = None) -> dict[str, str]:
         """Return the whole environment of a process that bills here, perhaps through a detour."""
@@ -66,7 +69,7 @@ class Stage:
 
         kept = {name: os.environ[name] for name in _LEFT_TO_CHILDREN if name in os.environ}
         ours = Path(containerstacks_billing.__file__).parent.parent
-        return {**kept, "PYTHONPATH": str(ours), "DATABASE_URL": conninfo or self.conninfo}
+        return {**kept, "PYTHONPATH": str(ours), "DATABASE_URL": conninfo or self.billing}
 
     def crash_server(self) -> None:
         """End the server without a checkpoint, as a crash does, and start it again; only an own one can be."""
@@ -91,12 +94,15 @@ def stage() -> Iterator[Stage]:
             name = f"{DATABASE_PREFIX}{secrets.token_hex(6)}"
             with _database(maintenance, name) as (version, host, port):
                 conninfo = make_conninfo(maintenance, dbname=name)
-                yield Stage(conninfo, version, host, port, server, Path(directory))
+                yield Stage(conninfo, version, host, port, server, Path(directory), billing=conninfo)
 
 
 @contextmanager
 def _database(maintenance: str, name: str) -> Iterator[tuple[str, str, int]]:
-    """Make a database of this name for the length of the block; yields version, host and port of the server."""
+    """Make a database of this name for the length of the block; yields version, host and port of the server.
+
+    With it goes the role of the same name, if one was made.
+    """
     with translated(maintenance), connect(maintenance, purpose="maintenance") as connection:
         info = connection.info
         server = (str(info.parameter_status("server_version")).split(" ")[0], info.host, info.port)
@@ -111,6 +117,8 @@ def _database(maintenance: str, name: str) -> Iterator[tuple[str, str, int]]:
         ):
             drop = sql.SQL("drop database if exists {} with (force)")
             connection.execute(drop.format(sql.Identifier(name)))
+            if connection.execute("select from pg_roles where rolname = %s", (name,)).fetchone() is not None:
+                connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 @contextmanager
