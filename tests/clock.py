@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from tests.daemons import compress
 from tests.fleet import Fleet
 
 from containerstacks_billing.billing.settings import Settings, settings_from
@@ -29,6 +30,24 @@ def heartbeat(
 def host_clock_follows(fleet: Fleet) -> None:
     """Let this host's clock have moved as far as the fleet's since each run: the brake compares the two."""
     fleet.conn.execute("update billing_runs set host_clock = now() - (%s - as_of)", (fleet.now,))
+
+
+def pass_time(fleet: Fleet, time: timedelta) -> None:
+    """Let time pass by both clocks at once: a process that looks between the two sees a clock that jumped, and holds its run."""
+    with fleet.conn.transaction():
+        fleet.at(time)
+        host_clock_follows(fleet)
+
+
+def let_the_clock_run(fleet: Fleet) -> None:
+    """Let the fleet's clock run as fast as a real one, from where it stands."""
+    compress(fleet.conn, 1, fleet.now)
+
+
+def stop_the_clock(fleet: Fleet) -> None:
+    """Let a clock that runs stand still, so that it obeys again."""
+    fleet.conn.execute("update test_clock set at = at + (clock_timestamp() - since) * speed, speed = 0")
+    fleet.now = fleet.rows("select at from test_clock")[0].at
 
 
 def hourly_fleet(fleet: Fleet) -> None:

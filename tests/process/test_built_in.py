@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from tests.clock import heartbeat, host_clock_follows, hourly_fleet, settings_of
+from tests.clock import heartbeat, hourly_fleet, pass_time, settings_of
 from tests.fleet import Fleet
 
 from containerstacks_billing.billing.failover import ACTIVE_SENTENCE, Decision
@@ -87,8 +87,7 @@ def test_it_takes_over_at_ninety_minutes_every_time(fleet: Fleet, times: int) ->
         heartbeat(fleet)
         fleet.at(NINETY - SECOND)
         before = billing.look()
-        fleet.at(SECOND)
-        host_clock_follows(fleet)
+        pass_time(fleet, SECOND)
         after = billing.look()
         outcomes.append((before.verdict.decision, after.verdict.decision, after.result is not None))
 

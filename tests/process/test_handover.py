@@ -17,7 +17,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.clock import host_clock_follows
+from tests.clock import pass_time
 from tests.daemons import Start, eventually
 from tests.fleet import Fleet
 from tests.process.conftest import Command
@@ -102,8 +102,7 @@ def test_built_in_billing_completes_the_run_of_a_daemon(
         side.looks("daemon-active")
         strike(fleet, daemon.pid, way)
     eventually(lambda: lease_ran_out(fleet), 60)
-    fleet.at(timedelta(minutes=90))
-    host_clock_follows(fleet)
+    pass_time(fleet, timedelta(minutes=90))
     eventually(lambda: outcomes(fleet) == [("daemon", "interrupted"), ("built-in", "completed")], 60)
     every_hour_once(fleet, command, 3)
 

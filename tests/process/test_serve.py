@@ -12,10 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.clock import heartbeat, host_clock_follows, hourly_fleet
+from tests.clock import heartbeat, hourly_fleet, let_the_clock_run, pass_time, stop_the_clock
 from tests.fleet import Fleet
 from tests.process.conftest import Command
 from tests.served import Serve, Served
+
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+NINETY = 90 * MINUTE
 
 
 @pytest.fixture
@@ -30,6 +33,16 @@ def runs(fleet: Fleet) -> list[str]:
         row.outcome
         for row in fleet.rows("select outcome from billing_runs where trigger = 'built-in' order by id")
     ]
+
+
+def newest_run(fleet: Fleet) -> Any:
+    return fleet.rows("select * from billing_runs order by id desc limit 1")[0]
+
+
+def hours_charged(fleet: Fleet) -> Decimal:
+    return fleet.rows(  # type: ignore[no-any-return]
+        "select sum(extract(epoch from billing_period_end - billing_period_start)) / 3600 as hours from vps_billing_cycles"
+    )[0].hours
 
 
 def eventually(fleet: Fleet, holds: Callable[[], bool]) -> None:
@@ -48,25 +61,23 @@ def looked(fleet: Fleet, *replicas: Served, decision: str) -> None:
 
 def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, served: Serve) -> None:
     """At 89:59 nothing; at 90:00 one run, whoever makes it; a heartbeat returns and ends it; SIGTERM ends them with 0."""
-    heartbeat(fleet, timedelta(minutes=89, seconds=59))
+    heartbeat(fleet, NINETY - SECOND)
     replicas = [served(), served()]
     looked(fleet, *replicas, decision="daemon-active")
     assert [] == runs(fleet)
 
-    fleet.at(timedelta(seconds=1))
+    fleet.at(SECOND)
     eventually(fleet, lambda: runs(fleet) == ["completed"])
     looked(fleet, *replicas, decision="not-due")
     # What is shown is a second old at most.
     eventually(fleet, lambda: ["built-in"] * 2 == [one.daemon()["biller"] for one in replicas])
 
-    fleet.hours(1)
-    host_clock_follows(fleet)
+    pass_time(fleet, HOUR)
     eventually(fleet, lambda: runs(fleet) == ["completed"] * 2)
     looked(fleet, *replicas, decision="not-due")
 
     heartbeat(fleet)
-    fleet.hours(1)
-    host_clock_follows(fleet)
+    pass_time(fleet, HOUR)
     looked(fleet, *replicas, decision="daemon-active")
     assert ["completed"] * 2 == runs(fleet)
     assert [0, 0] == [one.end(signal.SIGTERM) for one in replicas]
@@ -75,27 +86,28 @@ def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, served: Serve) 
 
 @pytest.mark.parametrize("times", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_process_takes_over_and_hands_back_every_time(fleet: Fleet, served: Serve, times: int) -> None:
-    """At 89:59 it looks and does nothing, a second later it has billed; a heartbeat returns, and it leaves the next hour alone."""
+    """At 89:59 it looks and does nothing; the clock runs, and between 90:00 and 91:00 it bills; a heartbeat ends it."""
     heartbeat(fleet)
     process = served()
+    silences = []
     for turn in range(times):
-        fleet.at(timedelta(minutes=89, seconds=59))
+        last_heartbeat = fleet.now
+        pass_time(fleet, NINETY - SECOND)
         process.looks("daemon-active")
         assert turn == len(runs(fleet))
-        fleet.at(timedelta(seconds=1))
-        host_clock_follows(fleet)
+        let_the_clock_run(fleet)
         try:
             eventually(fleet, lambda turn=turn: ["completed"] * (turn + 1) == runs(fleet))  # type: ignore[misc]
         except AssertionError as late:
             raise AssertionError(f"in turn {turn}\n{process.log()[-3000:]}") from late
+        silences.append(newest_run(fleet).started_at - last_heartbeat)
+        stop_the_clock(fleet)
         heartbeat(fleet)
         process.looks("daemon-active")
     assert ["completed"] * times == runs(fleet)
-    hours = fleet.rows(
-        "select sum(quantity) as n from (select extract(epoch from billing_period_end - billing_period_start)"
-        " / 3600 as quantity from vps_billing_cycles) charge"
-    )[0].n
-    assert 2 + times * 3 // 2 == hours
+    assert [] == [silence for silence in silences if not NINETY <= silence < NINETY + MINUTE]
+    begun = fleet.rows("select min(created_at) as at from vps_instances")[0].at
+    assert (newest_run(fleet).as_of - begun) // HOUR == hours_charged(fleet)
 
 
 def test_a_replica_killed_in_the_middle_of_a_run_is_replaced(
