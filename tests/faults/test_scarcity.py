@@ -239,7 +239,7 @@ def test_the_disk_is_full(server: str, template: str, pytestconfig: pytest.Confi
             books = Books(conn)
             ballast = disk / "ballast"
             with ballast.open("wb") as file:
-                _fill(file)
+                fill(file)
             with pytest.raises(DatabaseUnavailable, match="No space left"):
                 books.bill(workers=1)
             assert books.untouched()
@@ -248,7 +248,7 @@ def test_the_disk_is_full(server: str, template: str, pytestconfig: pytest.Confi
             books.see_that_all_is_charged_once()
 
 
-def _fill(file: Any) -> None:
+def fill(file: Any) -> None:
     """Write until there is no room for a page."""
     for size in (1 << 20, 1 << 12):
         try:
