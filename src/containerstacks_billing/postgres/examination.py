@@ -34,12 +34,13 @@ class Server:
 
 @dataclass(frozen=True)
 class Daemon:
-    """A daemon that reported: who, in which status, how long ago in seconds."""
+    """A daemon that reported: who, in which status, how long ago in seconds, and which interval it goes by."""
 
     instance_id: str
     status: str
     error_message: str | None
     age_seconds: float | None
+    interval_minutes: str | None
 
 
 def _rows(

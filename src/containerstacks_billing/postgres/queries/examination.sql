@@ -46,10 +46,11 @@ order by name
 
 
 -- name: examine_daemons
--- The daemons that reported, the liveliest first.
+-- The daemons that reported, the liveliest first, and every how many minutes each said that it bills.
 with
 -- include: heard_of
-select daemon_instance_id, status, error_message, extract(epoch from billing_clock() - heartbeat_at)::float8 as age_seconds
+select daemon_instance_id, status, error_message, extract(epoch from billing_clock() - heartbeat_at)::float8 as age_seconds,
+    left(metadata ->> 'interval_minutes', 10) as interval_minutes
 from heard_of order by heartbeat_at desc nulls last, id desc limit 20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from containerstacks_billing.billing.failover import HeartbeatClamp, fallback
 from containerstacks_billing.billing.settings import Settings
@@ -12,6 +13,7 @@ from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
 from containerstacks_billing.postgres.health import read_reading
 from containerstacks_billing.postgres.rights import only_reads
+from containerstacks_billing.postgres.status import read_status
 from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
 from containerstacks_billing.process.target import Target
 
@@ -147,8 +149,54 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
     for daemon in daemons[:1]:
         if daemon.error_message:
             yield warn("last error", daemon.error_message[:300], "See `containerstacks-billing runs`.")
+    for daemon in beating[:1]:
+        yield from _interval(daemon, subject.settings.billing_interval_minutes)
 
 
+def _interval(daemon: examination.Daemon, minutes: int) -> Iterator[Finding]:
+    """See that the daemon goes by the interval that is configured here."""
+    if daemon.interval_minutes not in {None, str(minutes)}:
+        yield warn(
+            "interval",
+            f"The daemon bills every {daemon.interval_minutes} minutes, here BILLING_INTERVAL_MINUTES is {minutes}.",
+            "Let it read its configuration again: systemctl reload containerstacks-billing.service",
+        )
+
+
+def last_run(subject: Subject) -> Iterator[Finding]:
+    """See that the last run completed, and not too long ago; and that nothing is left out of the runs."""
+    with translated():
+        status = read_status(subject.connection)
+    interval, silence = subject.settings.billing_interval_minutes, subject.settings.failover_after_minutes
+    last, success = status.last_run, status.last_success
+    if last is not None and last.outcome in _FAILURES:
+        yield warn(
+            "last run",
+            f"The last run was {last.outcome}: {(last.error_message or 'it gave no reason')[:300]}",
+            "Decide about it: containerstacks-billing release"
+            if last.outcome == "held"
+            else "See `containerstacks-billing runs`; what is due is charged by the next one.",
+        )
+    elif success is None:
+        yield warn("last run", "No run has completed yet.",
+                   "See whom one would charge: containerstacks-billing run --dry-run")  # fmt: skip
+    elif status.is_late(timedelta(minutes=max(silence, 2 * interval))):
+        minutes = (status.now - success.as_of).total_seconds() / 60
+        yield warn(
+            "last run",
+            f"No run has completed for {minutes:,.0f} minutes (BILLING_INTERVAL_MINUTES={interval}).",
+            'See why: journalctl -u containerstacks-billing.service | grep -i "billing" | tail -20',
+        )
+    else:
+        minutes = (status.now - success.as_of).total_seconds() / 60
+        yield ok("last run", f"completed, {minutes:,.0f} minutes ago; {success.instances_billed:,} instances")
+    if status.reasons:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in status.reasons.items())
+        yield warn("set aside", f"Instances that are not billed: {reasons}.",
+                   "See which, and why: containerstacks-billing quarantine")  # fmt: skip
+
+
+_FAILURES = {"held", "failed", "interrupted"}
 _START_HINT = "Start it: systemctl start containerstacks-billing.service"
 
 
@@ -199,6 +247,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 # These read tables of billing and would only repeat that one is missing.
 TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     heartbeat,
+    last_run,
     built_in_billing,
     other_billers,
     instances,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ _NO_SPACE_BYTES = 100 * 1024**2
 _LITTLE_MEMORY_BYTES = 100 * 1024**2
 
 
-def interpreter() -> Iterator[Finding]:
+def interpreter(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Finding]:
     """See that the interpreter is one that this version runs on."""
-    found = f"Python {platform.python_version()} at {sys.executable}"
-    if sys.version_info[:2] >= OLDEST_PYTHON:
+    found = f"Python {'.'.join(map(str, version))} at {sys.executable}"
+    if version >= OLDEST_PYTHON:
         yield ok("interpreter", found)
     else:
         yield fail("interpreter", f"{found} is too old.", "Install Python 3.11 or newer.")
