@@ -1,4 +1,4 @@
-"""A day of one daemon, compressed: `python -m tests.faults.day [--hours 24] [--speed 180] [--seed 1]`.
+"""A day of one daemon, compressed: `python -m tests.faults.day [--hours 24] [--speed 120] [--seed 1]`.
 
 The daemon is one process and stays it. It reaches a primary and its replica through an address that names both, by way of
 gates that can be shut and of proxies that cut commits. While a crowd changes instances and wallets, the server is restarted,
@@ -173,6 +173,8 @@ class Day:
             for earlier, later in itertools.pairwise(beats)
         ]
         self._report.beats, self._report.longest_gap_seconds = len(beats), max(gaps)
+        at = beats[gaps.index(max(gaps))] - BEGIN
+        self._report.longest_gap_at_hour = at.total_seconds() / 3600
         self._report.away_seconds = sum(end - start for start, end in self._away)
 
     def _away_between(self, earlier: float, later: float) -> float:
@@ -306,7 +308,7 @@ def main() -> int:
     """Live a day and print what became of it; 1 when something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.day", description=__doc__)
     parser.add_argument("--hours", type=float, default=24)
-    parser.add_argument("--speed", type=float, default=180, help="how many hours pass in one (default 180)")
+    parser.add_argument("--speed", type=float, default=120, help="how many hours pass in one (default 120)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="containerstacks-day-") as directory:

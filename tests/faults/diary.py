@@ -23,6 +23,7 @@ class Report:
     beats: int = 0
     away_seconds: float = 0.0
     longest_gap_seconds: float = 0.0
+    longest_gap_at_hour: float = 0.0
     memory_kilobytes: list[int] = field(default_factory=list)
     runs: dict[str, int] = field(default_factory=dict)
     runs_lost: int = 0
@@ -55,7 +56,7 @@ class Report:
                 f"daemon     {'one process' if self.one_process else 'NOT one process'}, exit {self.exit_code}",
                 f"runs       {runs}",
                 f"heartbeats {self.beats}, every {self.heartbeat_seconds} s: at most {self.longest_gap_seconds:.1f} s"
-                f" apart in database time, beside {self.away_seconds:.0f} s without a server",
+                f" apart in database time (hour {self.longest_gap_at_hour:.2f}), beside {self.away_seconds:.0f} s without a server",
                 f"memory     {self.memory_kilobytes[0]} KiB early, {self.memory_kilobytes[-1]} at the end,"
                 f" {self.memory_growth_kilobytes} more in the last quarter than in the second",
                 f"hours      {verdict.due:.2f} due, {verdict.charged:.2f} charged, {verdict.twice:f} twice,"

@@ -37,7 +37,11 @@ def test_an_hour_of_the_daemon_between_restarts_cuts_and_a_promotion(tmp_path: P
 
 @pytest.mark.slow
 def test_a_day_of_the_daemon_between_restarts_cuts_and_promotions(tmp_path: Path) -> None:
-    """Eight minutes for 24 hours, with the settings that a daemon has by itself; its memory stays what it was."""
-    report = day.live(tmp_path, hours=24, speed=180, seed=1)
+    """Six minutes for 24 hours; its memory stays what it was.
+
+    A machine that runs other tests beside it is late by tenths of a second, which are half a minute here; so the beats come
+    twice as often as by default. `python -m tests.faults.day` lives the day with the defaults, on a machine left alone.
+    """
+    report = day.live(tmp_path, hours=24, speed=240, seed=1, HEARTBEAT_SECONDS="30")
     judge(report)
     assert report.memory_growth_kilobytes < 2048
