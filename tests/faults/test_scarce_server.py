@@ -146,7 +146,7 @@ def test_every_connection_of_the_server_is_taken(
 
     def take_all() -> None:
         # The daemon opens and closes its own, so what it lets go of is taken until it has none.
-        with pytest.raises(psycopg.OperationalError, match="too many clients|connection slots are reserved"):
+        with pytest.raises(psycopg.OperationalError, match=r"too many clients|connection slots are reserved"):
             while True:
                 taken.append(psycopg.connect(greedy, autocommit=True))
 
