@@ -31,6 +31,7 @@ from containerstacks_billing.postgres.faults import is_transient, translate
 
 __all__ = [
     "ConfirmingConnection",
+    "asking",
     "bounded",
     "commits_under_way",
     "connect",
@@ -174,6 +175,25 @@ def bounded(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) 
     """Run a block as one bounded transaction."""
     with connection.transaction():
         transaction_bounds(connection, statement_timeout)
+        yield
+
+
+@contextmanager
+def asking(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
+    """Run a block as one bounded transaction that may not write, and whose statements travel together.
+
+    What is executed is sent with the first fetch, or at the end of the block. Who fetches after the block waits for
+    the server once, however much he asked. There is no BEGIN: the server ends the transaction of a pipeline with it.
+    """
+    with connection.pipeline():
+        connection.execute(
+            """
+            SELECT set_config('transaction_read_only', 'on', true), set_config('jit', 'off', true),
+                   set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
+                   set_config('idle_in_transaction_session_timeout', %s, true)
+            """,
+            (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
+        )
         yield
 
 

@@ -16,9 +16,10 @@ from containerstacks_billing.billing.errors import BillingError, DatabaseUnavail
 from containerstacks_billing.postgres.connection import (
     ConfirmingConnection,
     Connection,
+    asking,
+    bounded,
     connect,
     connection_arguments,
-    transaction_bounds,
     translate,
 )
 
@@ -61,22 +62,23 @@ class ReadingPool:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend a connection inside a bounded transaction that may not write; raises BillingError."""
-        with self._transaction() as connection:
-            connection.execute("set local transaction read only")
+        """Lend a connection inside a bounded transaction that may not write; raises BillingError.
+
+        Statements travel together: see `asking`.
+        """
+        with self._connection() as connection, asking(connection, READ_TIMEOUT):
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Lend a connection inside a bounded transaction; raises BillingError."""
-        with self._transaction() as connection:
+        with self._connection() as connection, bounded(connection, READ_TIMEOUT):
             yield connection
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _connection(self) -> Iterator[Connection]:
         try:
-            with self._pool.connection() as connection, connection.transaction():
-                transaction_bounds(connection, READ_TIMEOUT)
+            with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, PoolClosed, TooManyRequests):
             raise self._why() from None

@@ -22,9 +22,16 @@ Values are bound by the driver, as %(name)s; nothing is ever pasted into a state
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString
+from types import MappingProxyType
+from typing import Any, LiteralString, TypeVar, overload
+
+from psycopg import Connection, Cursor
+from psycopg.rows import BaseRowFactory, tuple_row
+
+Row = TypeVar("Row")
 
 _HEADING = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
@@ -58,3 +65,25 @@ def query(name: str) -> LiteralString:
     text = _INCLUDE.sub(parts, sections["name"][name])
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
     return "\n".join(lines)
+
+
+@overload
+def ask(
+    connection: Connection[Any], name: str, *, values: Mapping[str, object] = ...
+) -> Cursor[tuple[Any, ...]]: ...
+
+
+@overload
+def ask(
+    connection: Connection[Any], name: str, rows: BaseRowFactory[Row], values: Mapping[str, object] = ...
+) -> Cursor[Row]: ...
+
+
+def ask(
+    connection: Connection[Any],
+    name: str,
+    rows: BaseRowFactory[Any] = tuple_row,
+    values: Mapping[str, object] = MappingProxyType({}),
+) -> Cursor[Any]:
+    """Execute the statement called `name`; the answer is fetched from what is returned, each row made by `rows`."""
+    return connection.cursor(row_factory=rows).execute(query(name), values)

@@ -1,10 +1,12 @@
-"""Read what the status page shows beside the health: bounded lists, in one transaction."""
+"""Read what the status page shows beside the health: bounded lists, all asked before the first is fetched."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 
-from psycopg.rows import class_row
+from psycopg.rows import args_row, class_row
 
 from containerstacks_billing.billing.standing import (
     Details,
@@ -14,36 +16,33 @@ from containerstacks_billing.billing.standing import (
     SetAsideInstance,
 )
 from containerstacks_billing.postgres.connection import Connection
-from containerstacks_billing.postgres.health import recent_runs
-from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.health import ask_recent_runs
+from containerstacks_billing.postgres.queries import ask
 
 RUNS = 48
 ROWS = 8
 
-Row = TypeVar("Row", SetAsideInstance, Runway, PriceToCome)
 
-
-def read_details(connection: Connection) -> Details:
-    """Read the lists, inside the caller's transaction."""
-    levels: dict[Any, Any] = dict(connection.execute(query("runways_ending"), {}).fetchall())
-    return Details(
-        runs=tuple(recent_runs(connection, RUNS)),
-        set_aside=_rows(connection, "set_aside_first", SetAsideInstance),
-        past_due=_past_due(connection),
-        runways=_rows(connection, "runways_first", Runway),
-        levels=levels,
-        prices=_rows(connection, "prices_to_come", PriceToCome),
+def ask_details(connection: Connection) -> Callable[[], Details]:
+    """Ask for the lists, in the caller's transaction; what is returned fetches the answers."""
+    some = {"limit": ROWS}
+    runs = ask_recent_runs(connection, RUNS)
+    set_aside = ask(connection, "set_aside_first", class_row(SetAsideInstance), some)
+    past_due = ask(connection, "past_due_first", args_row(_past_due), some)
+    runways = ask(connection, "runways_first", class_row(Runway), some)
+    levels = ask(connection, "runways_ending")
+    prices = ask(connection, "prices_to_come", class_row(PriceToCome), some)
+    return lambda: Details(
+        runs=tuple(runs.fetchall()),
+        set_aside=tuple(set_aside.fetchall()),
+        past_due=tuple(past_due.fetchall()),
+        runways=tuple(runways.fetchall()),
+        levels=dict(levels.fetchall()),
+        prices=tuple(prices.fetchall()),
     )
 
 
-def _past_due(connection: Connection) -> tuple[PastDueWallet, ...]:
-    rows = connection.execute(query("past_due_first"), {"limit": ROWS}).fetchall()
-    return tuple(
-        PastDueWallet(organization, since, instances, amount, tuple(labels))
-        for organization, since, instances, amount, labels in rows
-    )
-
-
-def _rows(connection: Connection, name: str, kind: type[Row]) -> tuple[Row, ...]:
-    with connection.cursor(row_factory=class_row(kind)) as cursor:
-        return tuple(cursor.execute(query(name), {"limit": ROWS}).fetchall())
+def _past_due(
+    organization: str | None, since: datetime, instances: int, amount: Decimal, labels: list[str]
+) -> PastDueWallet:
+    return PastDueWallet(organization, since, instances, amount, tuple(labels))

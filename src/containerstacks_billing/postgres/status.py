@@ -2,57 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import args_row
 
 from containerstacks_billing.billing.status import Daemon, RunRecord, Status
-from containerstacks_billing.postgres.connection import Connection, transaction_bounds
-from containerstacks_billing.postgres.queries import query
-from containerstacks_billing.postgres.runs import database_clock
+from containerstacks_billing.postgres.connection import Connection, asking
+from containerstacks_billing.postgres.queries import ask
 
 
 def set_aside_reasons(connection: Connection, organization: UUID | None = None) -> dict[str, int]:
     """Return how many instances are quarantined or held, by reason, most frequent first."""
     if organization is None:
-        return dict(connection.execute(query("set_aside_reasons")).fetchall())
-    return dict(connection.execute(query("set_aside_reasons_of"), {"organization": organization}).fetchall())
+        return dict(ask(connection, "set_aside_reasons").fetchall())
+    return dict(ask(connection, "set_aside_reasons_of", values={"organization": organization}).fetchall())
 
 
 def newest_runs(connection: Connection, limit: int) -> list[RunRecord]:
     """Return the last runs, newest first."""
-    return _records(connection, "newest_runs", {"limit": limit})
+    return ask(connection, "newest_runs", args_row(RunRecord), {"limit": limit}).fetchall()
 
 
 def last_success(connection: Connection) -> RunRecord | None:
     """Return the last run over the whole fleet that completed."""
-    return _record(connection, "last_success")
+    return ask(connection, "last_success", args_row(RunRecord)).fetchone()
 
 
 def read_status(connection: Connection) -> Status:
     """Read everything that the status shows, as of one instant."""
-    with connection.transaction():
-        transaction_bounds(connection)
-        beat = connection.execute(query("last_heard_of")).fetchone()
-        lease = connection.execute(query("lease_holder")).fetchone()
-        counts = connection.execute(query("last_counts")).fetchone()
-        return Status(
-            now=database_clock(connection),
-            daemon=Daemon(*beat) if beat else None,
-            holder=lease[0] if lease else None,
-            last_run=_record(connection, "last_ended_run"),
-            last_success=last_success(connection),
-            open_run=_record(connection, "open_run_record"),
-            past_due_instances=counts[0] if counts else 0,
-            reasons=set_aside_reasons(connection),
-            runways=dict(connection.execute(query("runway_levels")).fetchall()),
-        )
+    with asking(connection):
+        now = ask(connection, "database_clock")
+        beat = ask(connection, "last_heard_of", args_row(Daemon))
+        lease = ask(connection, "lease_holder")
+        counts = ask(connection, "last_counts")
+        last_run = ask(connection, "last_ended_run", args_row(RunRecord))
+        success = ask(connection, "last_success", args_row(RunRecord))
+        open_run = ask(connection, "open_run_record", args_row(RunRecord))
+        reasons = ask(connection, "set_aside_reasons")
+        runways = ask(connection, "runway_levels")
+    return Status(
+        now=now.fetchall()[0][0],
+        daemon=beat.fetchone(),
+        holder=_first(lease.fetchone(), None),
+        last_run=last_run.fetchone(),
+        last_success=success.fetchone(),
+        open_run=open_run.fetchone(),
+        past_due_instances=_first(counts.fetchone(), 0),
+        reasons=dict(reasons.fetchall()),
+        runways=dict(runways.fetchall()),
+    )
 
 
-def _record(connection: Connection, name: str) -> RunRecord | None:
-    return next(iter(_records(connection, name, {})), None)
-
-
-def _records(connection: Connection, name: str, values: dict[str, int]) -> list[RunRecord]:
-    with connection.cursor(row_factory=args_row(RunRecord)) as cursor:
-        return cursor.execute(query(name), values).fetchall()
+def _first(row: tuple[Any, ...] | None, otherwise: Any) -> Any:
+    return row[0] if row else otherwise

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.failover import HeartbeatClamp
 from containerstacks_billing.billing.health import Health
-from containerstacks_billing.postgres.health import read_health
+from containerstacks_billing.postgres.health import ask_health
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.pool import ReadingPool
 
@@ -61,7 +61,7 @@ class Readings:
     def __init__(self, pool: ReadingPool) -> None:
         self._pool = pool
         self._clamp = HeartbeatClamp()
-        self._health = Shared(self._read_health, HEALTH_SECONDS)
+        self._health = Shared(self._ask_health, HEALTH_SECONDS)
         self._schema = Shared(self._read_schema, SCHEMA_SECONDS)
 
     def health(self) -> Health:
@@ -76,10 +76,11 @@ class Readings:
         """Return why billing must not run on this schema; None when it may."""
         return self._schema.get()[0]
 
-    def _read_health(self) -> tuple[Health, timedelta]:
+    def _ask_health(self) -> tuple[Health, timedelta]:
         with self._pool.reading() as connection:
             before = datetime.now(UTC)
-            health = read_health(connection, self._clamp)
+            answers = ask_health(connection)
+        health = answers(self._clamp)
         return health, health.now - before
 
     def _read_schema(self) -> tuple[str | None]:

@@ -17,7 +17,7 @@ from containerstacks_billing.billing.standing import (
     next_run,
     successor,
 )
-from containerstacks_billing.postgres.standing import read_details
+from containerstacks_billing.postgres.standing import ask_details
 from containerstacks_billing.process.web.context import Context
 from containerstacks_billing.process.web.reading import Shared
 
@@ -113,4 +113,5 @@ class Look:
 
     def _read_details(self) -> Details:
         with self._context.pool.reading() as connection:
-            return read_details(connection)
+            answers = ask_details(connection)
+        return answers()
