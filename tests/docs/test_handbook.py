@@ -181,7 +181,7 @@ def test_every_command_line_of_the_handbook_works(machine: Machine) -> None:
             text = f"timeout 1 {text}; test $? -eq 124"
         if text.startswith("curl"):
             text = f"{text} --fail --silent --retry 20 --retry-connrefused --retry-delay 1"
-        given = f"export {url}; " if "psql" in text else ""
+        given = f"export {url}; " if "$DATABASE_URL" in text else ""
         done = machine.run("bash", "-c", f"cd {HOME} && {given}{text}")
         ran += 1
         if done.returncode:
