@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,27 +58,62 @@ def test_the_wheel_brings_it(tmp_path: Path) -> None:
     assert any(name.endswith(".data/data/share/man/man1/containerstacks-billing.1") for name in names)
 
 
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        (("ver",), "verify"),
-        (("service", "in"), "install"),
-        (("run", "--d"), "--dry-run"),
-        (("--da",), "--database-url"),
-    ],
-)
-def test_bash_completes_verbs_and_options(typed: tuple[str, ...], offered: str) -> None:
-    """What --install-completion sets up asks the command itself."""
+TYPED = [
+    ("ver", "verify"),
+    ("service in", "install"),
+    ("run --d", "--dry-run"),
+    ("--da", "--database-url"),
+]
+NAME = "containerstacks-billing"
+
+
+def asked(**environment: str) -> str:
+    """Ask the command as a shell does."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("containerstacks-billing")],
-        env={
-            "PATH": os.environ["PATH"],
-            "_CONTAINERSTACKS_BILLING_COMPLETE": "complete_bash",
-            "COMP_WORDS": " ".join(("containerstacks-billing", *typed)),
-            "COMP_CWORD": str(len(typed)),
-        },
+        [Path(sys.executable).with_name(NAME)],
+        env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert [offered] == done.stdout.split()
+    return done.stdout
+
+
+@pytest.mark.parametrize(("typed", "offered"), TYPED)
+def test_bash_completes_verbs_and_options(typed: str, offered: str) -> None:
+    """What --install-completion sets up asks the command itself."""
+    words = f"{NAME} {typed}"
+    said = asked(
+        _CONTAINERSTACKS_BILLING_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
+    )
+    assert [offered] == said.split()
+
+
+@pytest.mark.parametrize(("typed", "offered"), TYPED)
+def test_zsh_and_fish_complete_verbs_and_options(typed: str, offered: str) -> None:
+    """They are offered the same, with a word of explanation."""
+    words = {"_TYPER_COMPLETE_ARGS": f"{NAME} {typed}"}
+    zsh = asked(_CONTAINERSTACKS_BILLING_COMPLETE="complete_zsh", **words)
+    assert [offered] == re.findall(r'"([^"]+)":"', zsh)
+    fish = asked(
+        _CONTAINERSTACKS_BILLING_COMPLETE="complete_fish", _TYPER_COMPLETE_FISH_ACTION="get-args", **words
+    )
+    assert [offered] == [line.split("\t")[0] for line in fish.splitlines()]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_is_set_up_by_itself(shell: str, tmp_path: Path) -> None:
+    """`--install-completion` sees which shell it runs in; where that is not installed there is nothing to set up."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+    def run(line: str) -> str:
+        command = [shell, "-c", f"{line}; true"]
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert f"{shell} completion installed" in run(f"{NAME} --install-completion")
+    if shell == "fish":
+        assert run(f'complete -C "{NAME} service in"').startswith("install\t")
