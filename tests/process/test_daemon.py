@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -390,6 +390,31 @@ def test_systemd_is_told_how_it_is(fleet: Fleet, start: Start) -> None:
         hears("STOPPING=1")
         hears("EXTEND_TIMEOUT_USEC=240000000")
         assert 0 == daemon.ended()
+
+
+def test_a_stop_is_given_more_time_as_long_as_batches_commit(fleet: Fleet, start: Start) -> None:
+    """Once when it is asked to stop, and once more for each batch of the run that it completes; not before."""
+    organizations = three_organizations(fleet)
+    name = f"\0containerstacks-stop-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        with wallet_locked(fleet, organizations[1]):
+            daemon = start(NOTIFY_SOCKET=name.replace("\0", "@"), BILLING_WORKERS="1", BILLING_BATCH_SIZE="1")
+            daemon.until(lambda: somebody_waits_for_a_lock(fleet))
+            daemon.signal(signal.SIGTERM)
+            daemon.says("Stopping: the current billing run is completed first")
+        assert 0 == daemon.ended()
+        systemd.setblocking(False)
+        told: list[str] = []
+        with suppress(BlockingIOError):
+            while True:
+                told.append(systemd.recv(4096).decode())
+    stopping = told.index("STOPPING=1")
+    # The first of the three batches was committed before.
+    assert [0, 3] == [
+        sum(text == "EXTEND_TIMEOUT_USEC=240000000" for text in part)
+        for part in (told[:stopping], told[stopping:])
+    ]
 
 
 def test_the_logs_are_found_as_the_guide_looks_for_them(fleet: Fleet, start: Start) -> None:

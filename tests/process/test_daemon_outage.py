@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -142,6 +143,31 @@ def test_a_stop_does_not_wait_for_a_database_that_is_away(own_server: Server, st
     assert daemon.lines("level=error", "does not answer") or daemon.lines(
         "level=error", "could not be written"
     )
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_waiting_costs_next_to_nothing(own_server: Server, start: Start) -> None:
+    """Neither for the next tick nor for a database that is away: no thread spins."""
+
+    def cost() -> float:
+        before, until = processor_seconds(daemon.pid), time.monotonic() + 3
+        eventually(lambda: time.monotonic() > until)
+        return processor_seconds(daemon.pid) - before
+
+    fleet_of(own_server)
+    daemon = start(own_server.conninfo)
+    daemon.when(lambda row: row.last_run_success)
+    daemon.says("Heartbeat")
+    idle = cost()
+    own_server.stop_at_once()
+    away = cost()
+    own_server.start()
+    assert (True, True) == (idle < 0.15, away < 0.3), (idle, away)
 
 
 @pytest.mark.slow
