@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +21,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.daemons import ROOT
 from tests.fleet import Fleet
 
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres import examination
+from containerstacks_billing.postgres.connection import connect
 from containerstacks_billing.process.doctor import Finding, Level, examine, host, unit
+from containerstacks_billing.process.doctor import database as checks
+from containerstacks_billing.process.doctor.database import Subject
 from containerstacks_billing.process.service_control import UnitState
 from containerstacks_billing.process.service_paths import Account, examine_env_file, examine_executable
+from containerstacks_billing.process.target import Target
 
 GUIDE = ROOT / "docs" / "troubleshooting" / "common-issues.md"
 ME, NOBODY = Account("root", 0, 0, frozenset({0})), Account("nobody", 65534, 65534, frozenset({65534}))
@@ -191,6 +198,40 @@ def no_run_for_a_long_time(p: Patient) -> Found:
     return p.examined()
 
 
+def a_server_that(check: Callable[[Subject], Found], **differs: Any) -> Callable[[Patient], Found]:
+    """What a check says of a server that is another than the test's in this."""
+
+    def look(p: Patient) -> Found:
+        with connect(p.conninfo, purpose="reading") as connection:
+            server = replace(examination.server(connection, p.conninfo), **differs)
+            subject = Subject(Settings(), Target(p.conninfo, embedded=False), connection, server)
+            return list(check(subject))
+
+    return look
+
+
+def a_changed_migration(p: Patient) -> Found:
+    p.conn.execute("update schema_migrations set checksum = 'changed' where version = 14")
+    return p.examined()
+
+
+def lines_that_systemd_reads_differently(p: Patient) -> Path:
+    file = p.directory / ".env"
+    file.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
+    file.chmod(0o600)
+    return file
+
+
+def a_remark_behind_a_value(p: Patient) -> Found:
+    lines_that_systemd_reads_differently(p)
+    return p.examined()
+
+
+def a_full_disk_under_the_embedded_database(p: Patient) -> Found:
+    p.patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1024))
+    return list(host.disk(p.directory))
+
+
 def an_error_in_the_row(p: Patient) -> Found:
     p.daemon(1, error_message="Run 7 was held: plan S costs more than before")
     return p.examined()
@@ -278,6 +319,17 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("other daemons", "Also seen"): two_daemons,
     ("memory of the service", "MiB"): ended(ActiveState="active", Result="success", MemoryCurrent=str(2 * 1024**3)),
     (".env of the unit", "Permission denied: "): an_unreadable_file,
+    ("server version", "is too old"): a_server_that(checks.version, version_number=140_011),
+    ("recovery", "is a standby"): a_server_that(checks.writable, in_recovery=True),
+    ("clock", "ahead of this machine"): a_server_that(checks.clock, clock_ahead_seconds=400.0),
+    ("clock", "behind this machine"): a_server_that(checks.clock, clock_ahead_seconds=-6.0),
+    ("migrations", "014"): a_changed_migration,
+    ("disk", "free for the embedded database"): a_full_disk_under_the_embedded_database,
+    (".env", "reads differently as EnvironmentFile="): a_remark_behind_a_value,
+    ("EnvironmentFile", "the service gets another BILLING_INTERVAL_MINUTES"): lambda p: list(
+        unit.environment_file(str(lines_that_systemd_reads_differently(p)))
+    ),
+    ("watchdog", "has no WatchdogSec="): ended(ActiveState="active", Result="success", WatchdogUSec="0"),
     ("configuration", "mode 0644"): an_open_file,
     ("executable", "can be changed by"): a_program_that_others_own,
 }  # fmt: skip
