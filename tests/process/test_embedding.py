@@ -13,6 +13,8 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from tests.clock import heartbeat, hourly_fleet, settings_of
 from tests.fleet import Fleet
@@ -74,6 +76,19 @@ def test_the_snippet_for_asgi_bills_and_answers(fleet: Fleet) -> None:
         assert 200 == client.get("/billing/docs/swagger-ui.css").status_code
         assert 401 == client.get(f"/billing{DAEMON}").status_code
     assert "built-in-billing" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_it_stands_at_the_root_of_a_starlette_application(fleet: Fleet) -> None:
+    """After the host's own routes, which keep their paths; it bills, and health and the page answer."""
+    own = Route("/", lambda _request: PlainTextResponse("the host's own page"))
+    host = Starlette(routes=[own])
+    embed(host, "/")
+    with TestClient(host) as client:
+        assert "built-in completed" == wait_for_a_run(fleet)
+        assert "the host's own page" == client.get("/").text
+        answer = client.get(DAEMON, headers=bearer(ADMIN_TOKEN))
+        assert (200, "built-in") == (answer.status_code, answer.json()["daemon"]["biller"])
+        assert "Built-in billing" in client.get("/status").text
 
 
 def test_the_snippet_for_other_processes_bills(fleet: Fleet) -> None:

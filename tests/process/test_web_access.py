@@ -57,6 +57,24 @@ def test_every_kind_of_admin_gets_in(client: TestClient, conn: psycopg.Connectio
     assert 1 == len(conn.execute("select from billing_tokens where last_used_at is not null").fetchall())
 
 
+def test_secrets_are_compared_by_hashes_of_one_length_in_constant_time(
+    client: TestClient, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a refusal takes tells neither how long a secret is nor how much of it was right."""
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def seen(first: bytes, second: bytes) -> bool:
+        compared.append((len(first), len(second)))
+        return compare(first, second)
+
+    monkeypatch.setattr(hmac, "compare_digest", seen)
+    bearers = [make_token(conn), ADMIN_TOKEN, ADMIN_TOKEN[:-1], "x"]
+    codes = [client.get(DAEMON, headers=bearer(text)).status_code for text in bearers]
+    assert [200, 200, 401, 401] == codes
+    assert [(32, 32)] * 5 == compared
+
+
 def test_no_bearer_is_asked_for_one_and_counts_as_no_attempt(client: TestClient) -> None:
     """401 with WWW-Authenticate, as often as one likes."""
     answers = [client.get(DAEMON) for _ in range(20)]
