@@ -19,6 +19,7 @@ from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.complaint import Complaint
 from containerstacks_billing.process.notify import notify, watchdog_seconds
 from containerstacks_billing.process.pulse import Pulse
+from containerstacks_billing.process.watchdog import look
 
 AS_OF = datetime(2026, 3, 1, 5, tzinfo=UTC)
 
@@ -106,6 +107,27 @@ def test_waiting_for_another_biller_is_no_problem() -> None:
     pulse.failed("broken")
     pulse.failed(None)
     assert "broken" == pulse.beat("me", 5400, {}, stopped=False).error_message
+
+
+def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
+    """Either one that stands still is named and starves it; a database that is away starves nobody."""
+    hand = Hand()
+    pulse = Pulse(hand)
+    late = {"billing": pulse.stalled_seconds, "heartbeat": lambda: 0.0}
+    for _ in range(100):
+        # Failed attempts with their pauses, for hours.
+        pulse.begins()
+        pulse.failed("The database refuses connections.")
+        hand.at += 60
+        pulse.retries(hand.at)
+    assert (True, None) == look(late, 300)
+    hand.at += 301
+    fed, said = look(late, 300)
+    assert (False, True) == (fed, "billing takes no step" in str(said))
+
+    pulse.begins()
+    fed, said = look({**late, "heartbeat": lambda: 301.0}, 300)
+    assert (False, True) == (fed, "heartbeat takes no step" in str(said))
 
 
 def test_stopped_is_what_a_stopped_daemon_says() -> None:
