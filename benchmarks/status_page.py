@@ -125,14 +125,18 @@ def waits(conninfo: str) -> dict[str, int]:
 
 
 def turns(connection: Connection, work: Callable[[], object]) -> int:
-    """Count how often a connection sends and then waits for an answer while some work is done."""
+    """Count how often a connection asks the server for its answers while some work is done."""
     with tempfile.TemporaryFile() as trace:
         connection.pgconn.trace(trace.fileno())
         work()
         connection.pgconn.untrace()
         trace.seek(0)
-        sides = re.findall(rb"^[^\t\n]+\t([FB])\t", trace.read(), re.MULTILINE)
-    return sum(before + after == b"FB" for before, after in pairwise(sides))
+        sent = [b"", *re.findall(rb"^[^\t\n]+\tF\t\d+\t(\w+)", trace.read(), re.MULTILINE)]
+    # A flush alone asks too; after a Sync it asks for nothing more.
+    return sum(
+        name in (b"Query", b"Sync") or (name == b"Flush" and before != b"Sync")
+        for before, name in pairwise(sent)
+    )
 
 
 def status_command(conninfo: str) -> float:
