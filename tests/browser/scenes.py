@@ -85,16 +85,18 @@ def daemon(
         fleet.conn.execute(f"update billing_daemon_status set {column} = %s", (value,))
 
 
-def troubles(fleet: Fleet) -> None:
-    """Write instances that were set aside, debts, runways and announced prices; some labels are hostile."""
+def troubles(
+    fleet: Fleet, label: str = "shop-frontend-eu-central-1", name: str = "Lindqvist & Söhne Cloud Hosting"
+) -> None:
+    """Write instances that were set aside, debts, runways and announced prices; one instance and its customer are named."""
     plan = fleet.plan("14.00", "2.00")
     fleet.conn.execute("update vps_plans set name = 'Nebula 4 GB'")
-    names = ("Northwind Hosting", "Acme GmbH", LABEL, "Blue Harbor Studio", "Kiyo Labs", "مختبر الشمس")
+    names = ("Northwind Hosting", "Acme GmbH", name, "Blue Harbor Studio", "Kiyo Labs", "مختبر الشمس")
     organizations = [fleet.organization(balance, name=name) for name, balance in zip(names, ("0.42", "3.10", "9.00", "18.20", "160.00", "92.00"), strict=True)]  # fmt: skip
     instances = [
         fleet.instance(one, plan, label=label)
         for one, label in zip(
-            organizations, ("web-01", "db-primary", LABEL, "build-7", "edge-2", "api-3"), strict=True
+            organizations, ("web-01", "db-primary", label, "build-7", "edge-2", "api-3"), strict=True
         )
     ]
     reasons = (
@@ -184,20 +186,29 @@ def in_progress(fleet: Fleet) -> None:
     lease(fleet)
 
 
+NO_SPACE = "could not extend file base/16384: no space left on device"
+
+
 def failing(fleet: Fleet) -> None:
     """The last run failed."""
-    history(
-        fleet,
-        instant("2026-03-01 12:00"),
-        odd={0: ("failed", f"could not extend file base/16384: no space left on device {MARKUP}")},
-    )
-    daemon(fleet, status="error", last_run_success=False, error_message="no space left on device")
+    _failed(fleet, NO_SPACE)
     troubles(fleet)
+
+
+def hostile(fleet: Fleet) -> None:
+    """The same, with an error and names that would like to be part of the page."""
+    _failed(fleet, f"{NO_SPACE} {MARKUP}")
+    troubles(fleet, LABEL, LABEL)
+
+
+def _failed(fleet: Fleet, error: str) -> None:
+    history(fleet, instant("2026-03-01 12:00"), odd={0: ("failed", error)})
+    daemon(fleet, status="error", last_run_success=False, error_message="no space left on device")
 
 
 def held(fleet: Fleet) -> None:
     """The brake held the last two runs."""
-    why = "the amount would be 4.1 times that of the last run: 17,702.11 USD instead of 4,317.59 USD"
+    why = "51,902 instances are billable, 12,480 were at the last run"
     history(fleet, instant("2026-03-01 12:00"), odd={0: ("held", why), 1: ("held", why)})
     daemon(fleet, last_run_success=False)
     troubles(fleet)

@@ -218,7 +218,7 @@ def test_times_are_the_viewers_and_utc_is_a_hover_away(conn: psycopg.Connection[
 def test_labels_and_errors_are_inert(conn: psycopg.Connection[Any], visit: Visit) -> None:
     """Markup that customers put into names is shown and does nothing; what arrives by the stream neither."""
     fleet = scenes.fleet_of(conn)
-    scenes.failing(fleet)
+    scenes.hostile(fleet)
     with serving(fleet.conninfo) as address, visit(address) as one:
         page = one.sign_in()
         page.locator("[data-state=live]").wait_for()
