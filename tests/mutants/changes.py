@@ -15,20 +15,19 @@ from pathlib import Path
 
 PACKAGE = "src/containerstacks_billing"
 MEANING = ("money", "brake", "run", "failover", "schedule", "standing", "health", "prices", "events")
-# Of the migrations only the functions that rate, meter and name.
-FUNCTIONS = {
-    "015_prices.sql": ("billing_usable_price",),
-    "026_prices_and_clocks.sql": ("billing_begin_of_price", "billing_record_price"),
-    "016_metering.sql": (
-        "billing_judge_segment",
-        "billing_stretch_end",
-        "billing_move_watermark",
-        "billing_begin_metering",
-        "billing_close_segments",
-        "billing_close_deleted",
-    ),
-    "018_charging.sql": ("billing_amount",),
-}
+# Of the migrations only the functions that rate, meter and name, each in the last file that defines it.
+FUNCTIONS = (
+    "billing_usable_price",
+    "billing_begin_of_price",
+    "billing_record_price",
+    "billing_judge_segment",
+    "billing_stretch_end",
+    "billing_move_watermark",
+    "billing_begin_metering",
+    "billing_close_segments",
+    "billing_close_deleted",
+    "billing_amount",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +185,15 @@ def sql_changes(root: Path) -> Iterator[Change]:
     path = f"{PACKAGE}/postgres/queries/charging.sql"
     text = (root / path).read_text()
     yield from _in_sql(path, text, 0, len(text))
-    for name, functions in FUNCTIONS.items():
-        path = f"{PACKAGE}/postgres/migrations/{name}"
-        text = (root / path).read_text()
-        for function in functions:
-            start = text.index(f"create or replace function {function}(")
-            yield from _in_sql(
-                path,
-                text,
-                text.index("$$", start),
-                text.index("$$;", start + 1) if "$$;" in text[start:] else len(text),
-            )
+    migrations = sorted((root / PACKAGE / "postgres" / "migrations").glob("*.sql"))
+    for function in FUNCTIONS:
+        heading = f"create or replace function {function}("
+        file = next(file for file in reversed(migrations) if heading in file.read_text())
+        text = file.read_text()
+        start = text.index(heading)
+        begins = text.index("$$", start)
+        end = text.find("$$;", begins + 2)
+        yield from _in_sql(str(file.relative_to(root)), text, begins, end if end > 0 else len(text))
 
 
 def _in_sql(path: str, text: str, start: int, end: int) -> Iterator[Change]:

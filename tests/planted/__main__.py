@@ -27,7 +27,14 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
-from tests.planted.patches import PATCHES, ROOT, copy_of_sources, does_not_apply, write
+from tests.planted.patches import (
+    PATCHES,
+    ROOT,
+    copy_of_sources,
+    does_not_apply,
+    quick_place,
+    write,
+)
 
 from containerstacks_billing.postgres.embedded import EmbeddedServer
 
@@ -74,7 +81,7 @@ def attack(name: str, server: str, seconds: float, attackers: Sequence[str]) -> 
 
     `server` is the conninfo of a throw-away server; those who restart theirs start their own.
     """
-    with tempfile.TemporaryDirectory(prefix="containerstacks-planted-") as place:
+    with tempfile.TemporaryDirectory(prefix="containerstacks-planted-", dir=quick_place()) as place:
         sources = copy_of_sources(Path(place))
         if name != NOTHING and (reason := does_not_apply(name, sources)):
             hint = "python -m tests.planted --help says how to renew it"
@@ -204,7 +211,7 @@ def main() -> int:
     names = [name for name in PATCHES if not chosen.names or name.startswith(tuple(chosen.names))]
     attackers = chosen.attacker or list(ATTACKERS)
     began, attempts = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="containerstacks-planted-") as place:
+    with tempfile.TemporaryDirectory(prefix="containerstacks-planted-", dir=quick_place()) as place:
         server = EmbeddedServer(Path(place), settings=_SETTINGS)
         try:
             conninfo = server.start()
