@@ -106,16 +106,16 @@ def test_a_missing_right_is_found_in_what_a_biller_said(tmp_path: Path) -> None:
     assert said == roles.refusals([log, tmp_path / "run.log"])
 
 
-@pytest.mark.parametrize("seed", [10])
-def test_nothing_is_charged_twice_or_lost_under_random_faults(seed: int) -> None:
-    """Real billers for a quarter of a minute under kills, cuts, restarts and a clock that jumps: 0/0/0, and they live on.
+def test_nothing_is_charged_twice_or_lost_under_random_faults() -> None:
+    """Real billers for a minute under kills, cuts, restarts and a clock that jumps: 0/0/0, and they live on.
 
     On a slow machine fewer faults hit something, so only a few are asked for; the long form is `./dev faults`.
     """
-    tally = campaign(arguments(["--rounds", "1", "--seed", str(seed), "--seconds", "15", "--rate", "5"]))
-    (report,) = tally.reports
+    tally = campaign(arguments(["--rounds", "3", "--seed", "10", "--seconds", "17", "--rate", "5"]))
 
-    assert [] == report.findings
-    assert (0, 0, 0) == (report.twice, report.lost, report.drifts)
-    assert report.hours > 100
-    assert report.fired.total() >= 5
+    assert 3 == len(tally.reports)
+    for report in tally.reports:
+        assert [] == report.findings
+        assert (0, 0, 0) == (report.twice, report.lost, report.drifts)
+        assert report.hours > 100
+        assert report.fired.total() >= 5

@@ -195,7 +195,7 @@ def use_up_segments(conn: Connection) -> None:
 def test_the_disk_of_the_wal_is_full(
     tmp_path_factory: pytest.TempPathFactory, running: Callable[[str], Daemon]
 ) -> None:
-    """The server panics in the middle of a batch, more than once; with room again all is charged, once."""
+    """The server panics in the middle of a batch; the daemon lives on, and with room again all is charged, once."""
     place = tmp_path_factory.mktemp("wal")
     server = EmbeddedServer(place / "server", settings=_SETTINGS)
     with small_disk(place / "disk", 160) as disk:
