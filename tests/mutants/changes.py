@@ -24,7 +24,9 @@ FUNCTIONS = (
     "billing_stretch_end",
     "billing_move_watermark",
     "billing_begin_metering",
-    "billing_close_segments",
+    "billing_segments_of",
+    "billing_spill_stretches",
+    "billing_keep_stretches",
     "billing_close_deleted",
     "billing_amount",
 )

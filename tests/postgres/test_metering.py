@@ -5,9 +5,11 @@ The plans cost one cent and ten cents an hour.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -18,6 +20,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.fleet import Fleet
+
+from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
+from containerstacks_billing.postgres.queries import query
 
 DAY = "2026-03-01 "
 
@@ -44,7 +49,7 @@ def segments(fleet: Fleet) -> list[tuple[str, str, str, str | None]]:
     """Return the closed stretches: from, until when they are charged, why they were closed, what came of them."""
     return [
         (f"{row.started_at:%d %H:%M}", f"{row.charge_until:%d %H:%M}", row.reason, row.outcome)
-        for row in fleet.rows("select * from billing_usage_segments order by started_at, id")
+        for row in fleet.rows("select * from billing_closed_stretches() order by started_at, id")
     ]
 
 
@@ -218,14 +223,18 @@ def test_the_hosts_statements_never_fail(fleet: Fleet, damage: str, policy: str)
 
 
 def test_what_could_not_be_metered_is_kept(fleet: Fleet) -> None:
-    """Without the table of segments the stretch stands in billing_metering_failures, for doctor and verify."""
+    """Without the table of segments a stretch that has to be filed stands in billing_metering_failures, for doctor and verify."""
     web = fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
     fleet.hours(1.5)
     fleet.conn.execute("drop table billing_usage_segments")
     fleet.set(web, status="stopped")
+    fleet.set(web, organization_id=fleet.organization("1.00"))
+    fleet.delete(web)
 
     failures = fleet.rows("select * from billing_metering_failures")
-    assert [True] == [str(web) in row.segment and "billing_usage_segments" in row.error for row in failures]
+    assert [True, True] == [
+        str(web) in row.segment and "billing_usage_segments" in row.error for row in failures
+    ]
 
 
 def test_a_host_without_any_right_on_our_tables_is_metered(fleet: Fleet, role: str) -> None:
@@ -266,8 +275,8 @@ def test_an_organization_that_is_deleted_leaves_its_segments(fleet: Fleet) -> No
 def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     """100,000 instances in one UPDATE, with our triggers and without, in turns, beside the host's trigger for updated_at.
 
-    Three and a third times in CPU seconds: half of it is writing 100,000 segments. What is asked for every row shows here as
-    ten times, and so does a plan that was made for the single instance that the session changed before.
+    Counted in CPU seconds of the server process where they can be read. What is asked for every row shows here as ten
+    times, and so does writing the segments while the host waits.
     """
     organization, plan = fleet.organization("10.00"), fleet.plan("7.30")
     fleet.conn.execute(
@@ -284,17 +293,37 @@ def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     )
     fleet.conn.execute("set statement_timeout = '60s'")
     fleet.conn.execute("update vps_instances set status = 'stopped' where label = 'vps-1'")
+    used = seconds_of(fleet)
     seconds: dict[str, list[float]] = {"enable": [], "disable": []}
     for turn in range(5):
         for verb in ("enable", "disable"):
-            for trigger in ("billing_read_policies", "billing_move_watermark", "billing_close_segments"):
+            for trigger in ("billing_read_policies", "billing_move_watermark", "billing_keep_stretches"):
                 fleet.conn.execute(f"alter table vps_instances {verb} trigger {trigger}")
+            file_kept(fleet)
             fleet.conn.execute("vacuum (analyze) vps_instances")
-            began = perf_counter()
+            began = used()
             fleet.conn.execute("update vps_instances set status = %s", (f"{verb} {turn}",))
-            seconds[verb].append(perf_counter() - began)
+            seconds[verb].append(used() - began)
     ratio = median(seconds["enable"]) / median(seconds["disable"])
     print(f"with triggers {median(seconds['enable']):.2f} s, {ratio:.1f} times the same without")
 
-    assert 500_001 == fleet.rows("select count(*) as n from billing_usage_segments")[0].n
-    assert ratio < 5, seconds
+    assert 500_001 == len(fleet.rows("select from billing_closed_stretches()"))
+    assert ratio < 2.5, seconds
+
+
+def seconds_of(fleet: Fleet) -> Callable[[], float]:
+    """A function that says how long the server has worked for this connection, or what the clock says, where that is hidden."""
+    stat = Path(f"/proc/{fleet.conn.info.backend_pid}/stat")
+    if not (stat.exists() and b"postgres" in stat.with_name("cmdline").read_bytes()):
+        return perf_counter
+    return lambda: sum(map(int, stat.read_text().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def file_kept(fleet: Fleet) -> None:
+    """Move all kept stretches to where segments are, as a run does."""
+    with fleet.conn.transaction():
+        fleet.conn.execute("set local containerstacks_billing.advancing = 'on'")
+        fleet.conn.execute(query("file_stretches"), {
+            "first_organization": FIRST_UUID, "last_organization": LAST_UUID,
+            "first_instance": FIRST_UUID, "last_instance": LAST_UUID,
+        })  # fmt: skip

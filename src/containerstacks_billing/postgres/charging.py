@@ -55,6 +55,7 @@ def batch_parameters(run: OpenRun, batch: Batch) -> dict[str, Any]:
         "max_catch_up_hours": run.terms.max_catch_up_hours,
         "currency": run.terms.currency,
         "debts": False,
+        "kept": False,
         "segments": True,
         "decisions": True,
     }
@@ -91,6 +92,7 @@ def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> lis
         bills = connection.execute(query("charge_ordinary_hour"), values).fetchall()
         written = moved = sum(instances + not_covered for _, _, instances, _, _, not_covered in bills)
     else:
+        file_stretches(connection, values)
         written, moved = connection.execute(query("charge"), values).rowcount, 0
     if in_debt:
         values["debts"] = True
@@ -108,6 +110,16 @@ def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> lis
     connection.execute(query("mark_past_due"), values)
     connection.execute(query("pay_debts"), values)
     return connection.execute(query("billed"), values).fetchall()
+
+
+def file_stretches(connection: Connection, values: dict[str, Any]) -> None:
+    """Make segments of the stretches that instances of the range have kept, and let segments be looked for.
+
+    Also where none was found: a row that was waited for may have been deleted, or moved, with what it had kept.
+    """
+    if _one(connection, "file_stretches", values)[0]:
+        connection.execute(query("adopt_repaired_plans"), values)
+    values["segments"] = True
 
 
 def _post(connection: Connection, bills: list[tuple[Any, ...]], values: dict[str, Any]) -> BatchResult:
@@ -169,6 +181,7 @@ def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:
 
 
 def mark_damage(connection: Connection, values: dict[str, Any]) -> None:
-    """Mark within the open transaction what stands behind its own charges."""
+    """Mark within the open transaction what stands behind its own charges, kept stretches among it."""
+    file_stretches(connection, values)
     connection.execute(query("note_damaged_watermarks"), values)
     connection.execute(query("note_damaged_segments"), values)

@@ -12,7 +12,7 @@ from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.release import EVERY_HOUR, Released, ReleaseOrder, Stake
 from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Terms
 from containerstacks_billing.postgres import leases
-from containerstacks_billing.postgres.charging import ChangedMeanwhile, pin_planner
+from containerstacks_billing.postgres.charging import ChangedMeanwhile, file_stretches, pin_planner
 from containerstacks_billing.postgres.connection import (
     Connection,
     connect,
@@ -63,6 +63,7 @@ def _decide(connection: Connection, terms: Terms, order: ReleaseOrder, lease: Le
         "max_catch_up_hours": terms.max_catch_up_hours,
         "segments": True,
         "decisions": True,
+        "kept": True,
     }
     released = Released(as_of)
     for reach in _ranges(connection, order, values):
@@ -126,6 +127,8 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
         if connection.execute(query("fence"), fence).fetchone() is None:
             raise LeaseLost("another biller took over the lease; the rest was not decided about")
     _one(connection, "lock_wallets", values)
+    file_stretches(connection, values)
+    values = values | {"kept": False}
     first, last = _one(connection, "decide", values)
     if first is None:
         return []

@@ -59,7 +59,10 @@ def open_run(
         if is_clock_credible:
             connection.execute(query("sync_prices"), {"as_of": as_of})
         connection.execute(query("mark_debtors"), {"as_of": as_of, "currency": terms.currency})
-        connection.execute(query("adopt_repaired_plans"), {"hours_per_month": terms.hours_per_month})
+        everywhere = {"first_organization": FIRST_UUID, "last_organization": LAST_UUID}
+        connection.execute(
+            query("adopt_repaired_plans"), everywhere | {"hours_per_month": terms.hours_per_month}
+        )
         (run_id,) = _row(
             connection,
             "open_run",
@@ -96,6 +99,7 @@ def _slices(connection: Connection, batch: Batch, values: dict[str, Any]) -> lis
         "last_organization": batch.last_organization,
         "first_instance": FIRST_UUID,
         "last_instance": LAST_UUID,
+        "kept": True,
     }
     if not _row(connection, "covers_everything", values)[0]:
         return [batch]

@@ -24,8 +24,8 @@ _STEPS = (
     "demo_instances",
     "demo_resize",
     "demo_stop",
+    "demo_speak_as_billing",
     "demo_date_changes",
-    "demo_date_watermarks",
 )
 
 

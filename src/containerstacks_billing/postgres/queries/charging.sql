@@ -6,6 +6,8 @@
 --            no row and charge nothing. This only keeps billers apart; the next steps are safe without it.
 --   lock     Wallets are locked in one order before anything else is read. Each statement that follows takes its own
 --            snapshot (READ COMMITTED) and so sees what the holder before us committed, never what a scan saw earlier.
+--   file     Stretches that the host closed since the last run stand in the rows of their instances. They become segments here,
+--            in the transaction that charges them, so they are in one place or the other, whatever becomes of it (027).
 --   charge   Charges are derived from the rows as they are now. The unique key over (organization, instance, start of the
 --            period) refuses a second copy of a charge, whoever writes it.
 --   advance  A watermark moves only from the start of what was charged to its end. If the host changed the instance in
@@ -26,7 +28,8 @@
 -- Why there are two ways to charge: nearly every batch of nearly every run has one hour of each instance to charge, and
 -- nothing else. Then the update that moves the watermarks is also the search for what is due, and a million instances cost
 -- 29 % less. Which batches are like that is known from the plan and asked again under the locks; where it is wrong, an
--- instance with more due is left as it stands for the next run.
+-- instance with more due, or with stretches that are not filed, is left as it stands for the next run: its closed hours and
+-- its open ones are charged together, or held together.
 --
 -- The range of organizations is repeated for every table: PostgreSQL does not infer it across joins.
 
@@ -102,17 +105,28 @@ released as (
 -- An instance is left out, and so found by `set_aside`, when its watermark is no date or stands before what was charged
 -- already (rated_until), or when it has more hours due to one organization, closed and open together, than anybody approved:
 -- then all of them wait. (What it has due to another, which it was moved from, is counted there: a batch may not hold both.)
+-- Stretches that are still kept in the row of their instance are looked at by those who only look (%(kept)s); they have no
+-- number yet. A batch has filed its own, and leaves an instance alone that closed another one since.
 closed_stretch as (
-    select segment.organization_id, instance_id, id as segment_id, plan_id as plan_name, backups,
+    select segment.organization_id, instance_id, segment_id, plan_id as plan_name, backups,
         started_at as starts_at, charge_until as until,
         ceil(extract(epoch from charge_until - started_at) / 3600)::integer as hours,
         extract(epoch from charge_until - greatest(started_at, least(coalesce(released_until, started_at), charge_until)))
             / 3600 as hours_to_answer_for
-    from billing_usage_segments segment
+    from (
+        select organization_id, instance_id, id as segment_id, plan_id, backups, started_at, charge_until
+        from billing_usage_segments
+        where organization_id between %(first_organization)s and %(last_organization)s
+          and instance_id between %(first_instance)s and %(last_instance)s
+          and outcome is null and closed_at <= %(as_of)s and %(segments)s
+        union all
+        select kept.organization_id, instance_id, 0, kept.plan_id, backups, started_at, charge_until
+        from vps_instances instance, billing_segments_of(instance, closed_stretches) kept
+        where instance.organization_id between %(first_organization)s and %(last_organization)s
+          and instance.id between %(first_instance)s and %(last_instance)s
+          and closed_stretches is not null and outcome is null and closed_at <= %(as_of)s and %(kept)s
+    ) segment
     left join released using (organization_id, instance_id)
-    where segment.organization_id between %(first_organization)s and %(last_organization)s
-      and instance_id between %(first_instance)s and %(last_instance)s
-      and outcome is null and closed_at <= %(as_of)s and %(segments)s
 ),
 open_stretch as not materialized (
     select instance.organization_id, id as instance_id, plan_id as plan_name, billing_has_backups(instance) as backups,
@@ -131,6 +145,7 @@ open_stretch as not materialized (
       and watermark <= %(as_of)s - interval '1 hour'
       and isfinite(watermark)
       and watermark >= coalesce(rated_until, watermark)
+      and (closed_stretches is null or %(kept)s)
 ),
 total_due as (
     select organization_id, instance_id,
@@ -191,6 +206,34 @@ from (
     for no key update
 ) wallet;
 
+-- name: file_stretches
+-- Move the stretches that changes have closed from the rows of their instances to where segments are charged: one statement,
+-- so that a row is emptied of exactly what was read from it under its lock. The essay of 027 says why none is lost. Returns
+-- whether any of them ran under a name that is the number of no plan.
+with kept as materialized (
+    select instance
+    from vps_instances instance
+    where instance.organization_id between %(first_organization)s and %(last_organization)s
+      and instance.id between %(first_instance)s and %(last_instance)s
+      and closed_stretches is not null
+    order by organization_id, id
+    for no key update
+),
+filed as (
+    insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
+        charge_until, closed_at, reason, rated_from, outcome)
+    select segment.* from kept, billing_segments_of(instance, (instance).closed_stretches) segment
+    returning plan_id
+),
+emptied as (
+    update vps_instances emptied
+    set closed_stretches = null
+    from kept
+    where emptied.organization_id between %(first_organization)s and %(last_organization)s
+      and emptied.organization_id = (instance).organization_id and emptied.id = (instance).id
+)
+select exists (select from filed where plan_id is null or plan_id not in (select plan_id::text from plan_price_versions));
+
 -- name: charge_ordinary_hour
 -- Where nothing but one hour is due of any instance: move the watermarks of the wallets that owe nothing, and charge each
 -- row that moved. Returns the same as `billed`.
@@ -208,6 +251,7 @@ moved as (
       and coalesce(last_billed_at, instance.created_at) > %(as_of)s - interval '2 hours'
       and coalesce(last_billed_at, instance.created_at) <= %(as_of)s - interval '1 hour'
       and coalesce(last_billed_at, instance.created_at) >= coalesce(rated_until, last_billed_at, instance.created_at)
+      and closed_stretches is null
       and plan_rate.name = instance.plan_id and on_sale
       and valid_from <= coalesce(last_billed_at, instance.created_at)
       and coalesce(last_billed_at, instance.created_at) < valid_to

@@ -102,17 +102,17 @@ where label = 'warehouse';
 -- One instance was switched off.
 update vps_instances set status = 'stopped' where label = 'staging';
 
--- name: demo_date_changes
--- The triggers dated both by the clock; they happened an hour and a half and two hours ago.
-update billing_usage_segments
-set ended_at = changed_at, charge_until = changed_at, closed_at = changed_at
-from (values ('plan', %(now)s - interval '90 minutes'), ('status', %(now)s - interval '2 hours')) change (why, changed_at)
-where reason = why;
+-- name: demo_speak_as_billing
+-- What follows is written as billing writes it; nobody else may change what an instance has kept.
+select set_config('containerstacks_billing.advancing', 'on', true);
 
--- name: demo_date_watermarks
--- So their watermarks stand where those stretches end.
-update vps_instances instance set last_billed_at = ended_at, rated_until = ended_at
-from billing_usage_segments segment where instance.id = segment.instance_id;
+-- name: demo_date_changes
+-- The triggers dated both by the clock; they happened an hour and a half and two hours ago, and the watermarks stand there.
+update vps_instances
+set closed_stretches[1].ended_at = changed_at, closed_stretches[1].closed_at = changed_at, last_billed_at = changed_at,
+    rated_until = changed_at
+from (values ('plan', %(now)s - interval '90 minutes'), ('status', %(now)s - interval '2 hours')) change (why, changed_at)
+where (closed_stretches[1]).reason = why;
 
 -- name: books
 -- Per organization: what a run billed and debited, and how its wallet stands.

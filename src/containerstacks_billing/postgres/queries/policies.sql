@@ -14,6 +14,7 @@ update billing_policies set billable_statuses = %(billable_statuses)s, partial_h
 where valid_from = '-infinity' and valid_to = 'infinity'
   and not exists (select from billing_runs where outcome <> 'held')
   and not exists (select from billing_usage_segments)
+  and not exists (select from vps_instances where closed_stretches is not null)
 returning true;
 
 -- name: end_policy

@@ -174,6 +174,7 @@ nameless as (
     select organization_id, id, instance_id, started_at
     from billing_usage_segments segment
     where outcome is null
+      and organization_id between %(first_organization)s and %(last_organization)s
       and not exists (select from plan_name where plan_name.name = segment.plan_id)
 ),
 successor as (

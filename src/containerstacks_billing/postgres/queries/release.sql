@@ -8,6 +8,8 @@
 --   closed segment   is settled as 'waived'. If a part of it is kept, it ends where that part begins, and the part becomes a
 --                    segment of its own that is still due. So the segments tile the same time as before.
 --
+-- What is still kept in the row of an instance is filed first, as by a batch, since only a segment can be settled.
+--
 -- It runs under the lease and fence of a run, with the same wallets locked in the same order, so it never interleaves with a
 -- batch. If the host changes an instance in between, fewer watermarks move than were decided about, and the whole
 -- transaction is rolled back and derived again.

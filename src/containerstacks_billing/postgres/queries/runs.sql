@@ -35,18 +35,27 @@ returning id;
 
 -- name: plan_batches
 -- Cut the organizations with anything due, or anything wrong, into ranges of about the same number of instances. An
--- organization larger than a batch stands alone. A batch is ordinary when one hour is due of each instance and nothing else.
+-- organization larger than a batch stands alone. A batch is ordinary when one hour is due of each instance and nothing else;
+-- stretches that are kept in the rows of instances count as those that are filed.
 -- What is found here only says where to look: each batch derives what is due again, from locked rows.
 with due as (
-    select organization_id, count(*) as instances,
+    select organization_id,
+        count(*) - count(*) filter (where closed_stretches is not null and not is_open) + coalesce(sum(closed), 0) as instances,
         bool_and((coalesce(last_billed_at, created_at) > %(as_of)s - interval '2 hours'
             and coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour'
-            and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is true) as is_ordinary
-    from vps_instances
-    where (%(every_status)s or status = any (%(billable_statuses)s))
-      and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
-            and %(as_of)s + interval '1 hour'
-           and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true
+            and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')
+            and closed_stretches is null) is true) as is_ordinary
+    from (
+        select *,
+            coalesce(%(every_status)s or status = any (%(billable_statuses)s), false)
+                and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
+                    and %(as_of)s + interval '1 hour'
+                    and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true as is_open,
+            case when closed_stretches is not null
+                 then billing_due_stretches(closed_stretches, %(as_of)s, %(every_status)s, %(billable_statuses)s) end as closed
+        from vps_instances
+    ) instance
+    where (is_open or closed is not null)
       and organization_id between %(first_organization)s and %(last_organization)s
     group by organization_id
     union all

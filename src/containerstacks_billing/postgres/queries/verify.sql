@@ -52,7 +52,7 @@ select billing_clock() as read_at,
     (select count(*) from billing_runs
      where outcome is not null
        and (%(whole)s or organization_id between %(first_organization)s and %(last_organization)s)) as runs,
-    (select count(*) from billing_usage_segments
+    (select count(*) from billing_closed_stretches()
      where organization_id between %(first_organization)s and %(last_organization)s) as segments,
     (select count(*) from plan_price_versions) as prices,
     (select count(*) from billing_policies) as policies;
@@ -77,7 +77,7 @@ event as (
     union all
     select instance_id, organization_id, null, case when outcome = 'charged' then charge_until else started_at end, ended_at,
         false
-    from billing_usage_segments
+    from billing_closed_stretches()
     where case when outcome = 'charged' then charge_until else started_at end < ended_at
       and outcome is distinct from 'damaged'
       and (%(whole)s or instance_id in (select instance_id from chosen_instance))
@@ -632,7 +632,7 @@ select
      where status = 'failed' and run_id is not null
        and organization_id between %(first_organization)s and %(last_organization)s) as past_due_amount,
     (select coalesce(sum(unposted_charges), 0)::bigint from billing_price_corrections) as unposted_adjustments,
-    (select count(*) from billing_usage_segments
+    (select count(*) from billing_closed_stretches()
      where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
     (select count(*) from vps_billing_cycles charge
      where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
