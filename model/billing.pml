@@ -361,7 +361,7 @@ again:  /* charge in worker.py: every attempt derives the batch from the rows */
 #endif
         moved[b] = 1; printf("%e: advances the watermark\n", NAME(b))
 #ifndef NO_LOCK
-        /* post_entries and debit_wallets in charging.sql: behind the lock nobody can tell it from the step before */
+        /* post in charging.sql: behind the lock nobody can tell it from the step before */
 #ifdef ABSOLUTE_BALANCE
         ; new_balance[b] = seen_balance[2 * b + org] - COUNT(hours[b])
 #endif
@@ -372,7 +372,7 @@ again:  /* charge in worker.py: every attempt derives the batch from the rows */
     fi;
 #ifdef NO_LOCK
     if
-    :: atomic {  /* debit_wallets in charging.sql: the first time that it waits for whoever has the wallet */
+    :: atomic {  /* post in charging.sql: the first time that it waits for whoever has the wallet */
         !broken[b] && holder_of[org] == NOBODY -> holder_of[org] = b }
     :: FINDS_CONNECTION_GONE
     :: CRASHES

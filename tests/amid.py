@@ -52,10 +52,15 @@ class Run:
         original = bill.charge_batches
 
         def charge_batches(
-            order: Any, run: OpenRun, batches: list[Batch], lost: Any, charge: Charge = charge_batch
+            order: Any,
+            run: OpenRun,
+            batches: list[Batch],
+            lost: Any,
+            connections: Any,
+            charge: Charge = charge_batch,
         ) -> Any:
             self._open(batches)
-            return original(order, run, batches, lost, charge=partial(self._charge, charge))
+            return original(order, run, batches, lost, connections, charge=partial(self._charge, charge))
 
         bill.charge_batches = charge_batches
         try:

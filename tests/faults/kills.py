@@ -36,6 +36,7 @@ from tests.faults.victims import copied, dies
 
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.postgres import leases, runs
+from containerstacks_billing.postgres.spare import SpareConnections
 from containerstacks_billing.process import logs, worker
 from containerstacks_billing.process.bill import bill, charge_batches
 
@@ -103,7 +104,15 @@ def _batches(town: Town) -> Callable[[], object]:
         town.conn, lease, order.terms, trigger="test", as_of=town.fleet.now, host_clock=town.fleet.now
     )
     batches = list(runs.plan_batches(town.conn, run, order.batch_size))
-    return lambda: charge_batches(order, run, batches, threading.Event())
+
+    def charge() -> None:
+        with SpareConnections(order.conninfo) as connections:
+            # As in a run, one worker finds the connection that planned it and another has to open its own.
+            with connections.lent():
+                pass
+            charge_batches(order, run, batches, threading.Event(), connections)
+
+    return charge
 
 
 def _die_at(boundary: Boundary, occurrence: int, doomed: Callable[[], object]) -> None:

@@ -157,7 +157,7 @@ def test_eight_runs_at_once_charge_each_hour_once(fleet: Fleet, start: Any) -> N
 
 
 KILLED_AT = [
-    "select from billing_policies for update",
+    "lock table billing_policies in access exclusive mode",
     "lock table billing_runs in share row exclusive mode",
     "lock table vps_billing_cycles in share row exclusive mode",
     "lock table payment_transactions in share row exclusive mode",

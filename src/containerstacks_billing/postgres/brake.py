@@ -76,11 +76,7 @@ def read_fleet(connection: Connection, run: OpenRun, host_clock: datetime, since
         "billable_statuses": list(run.terms.billable_statuses),
         "hours_per_month": run.terms.hours_per_month,
     }
-    with connection.transaction():
-        transaction_bounds(connection)
-        # Compiling this statement takes longer than running it.
-        connection.execute("select set_config('jit', 'off', true)")
-        row = connection.execute(query("read_fleet"), values).fetchone()
+    row = connection.execute(query("read_fleet"), values).fetchone()
     instances, rated_instances, hourly_rate, rates, highest, labels = row or (0, 0, Decimal(0), {}, {}, {})
     return Reading(
         run.as_of,

@@ -69,6 +69,7 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease; this batch charged nothing")
         result = take_steps(connection, batch, values)
+        values.update(batch_instances=result.instances, batch_hours=result.hours, batch_amount=result.amount)
         if connection.execute(query("record_batch"), values).fetchone() is None:
             raise LeaseLost("the run was closed, or the clock went back; this batch charged nothing")
     return result
@@ -76,40 +77,44 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
 
 def take_steps(connection: Connection, batch: Batch, values: dict[str, Any]) -> BatchResult:
     """Lock, charge, advance and post: what a run commits, and what a rehearsal rolls back."""
-    return _post(connection, _charge(connection, batch, values), values)
+    short: bool | None = None
+    values["debts"], values["segments"], values["decisions"] = _one(connection, "lock_wallets", values)
+    if batch.is_ordinary and not values["segments"]:
+        written, short, amount = _one(connection, "charge_ordinary_hour", values)
+        if not (short or values["debts"]):
+            return BatchResult(written, Decimal(written), amount)
+        moved = written
+    else:
+        file_stretches(connection, values)
+        written, moved = connection.execute(query("charge"), values).rowcount, 0
+    if values["debts"]:
+        written += connection.execute(query("grow_debts"), values).rowcount
+        written += connection.execute(query("record_debts"), values).rowcount
+    _advance(connection, values, written, moved)
+    if short is None:
+        short = read_bills(connection, values)
+    if short and batch.is_slice:
+        raise SliceFellShort
+    if short or values["debts"]:
+        values["debts"] = True
+        connection.execute(query("mark_past_due"), values)
+        connection.execute(query("pay_debts"), values)
+        read_bills(connection, values)
+    return _post(connection, values)
+
+
+def read_bills(connection: Connection, values: dict[str, Any]) -> bool:
+    """Read what the batch billed into `values`, a list for each column; return whether a wallet fell short."""
+    bills = connection.execute(query("billed"), values).fetchall()
+    billed = [bill for bill in bills if bill[2]]
+    names = ("organizations", "amounts", "instances", "hours", "one_instances")
+    values.update(zip(names, ([bill[column] for bill in billed] for column in range(5)), strict=True))
+    return any(not_covered for *_, not_covered in bills)
 
 
 def pin_planner(connection: Connection) -> None:
     """Hold the planner, and the time that the open transaction may take, to what is right for every batch."""
     connection.execute(_PIN_PLANNER)
-
-
-def _charge(connection: Connection, batch: Batch, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Lock, charge and advance; return what was billed, a row per organization."""
-    in_debt, values["segments"], values["decisions"] = _one(connection, "lock_wallets", values)
-    bills: list[tuple[Any, ...]] | None = None
-    if batch.is_ordinary and not values["segments"]:
-        bills = connection.execute(query("charge_ordinary_hour"), values).fetchall()
-        written = moved = sum(instances + not_covered for _, _, instances, _, _, not_covered in bills)
-    else:
-        file_stretches(connection, values)
-        written, moved = connection.execute(query("charge"), values).rowcount, 0
-    if in_debt:
-        values["debts"] = True
-        written += connection.execute(query("grow_debts"), values).rowcount
-        written += connection.execute(query("record_debts"), values).rowcount
-    _advance(connection, values, written, moved)
-    if bills is None:
-        bills = connection.execute(query("billed"), values).fetchall()
-    short = any(not_covered for *_, not_covered in bills)
-    if short and batch.is_slice:
-        raise SliceFellShort
-    if not (short or in_debt):
-        return bills
-    values["debts"] = True
-    connection.execute(query("mark_past_due"), values)
-    connection.execute(query("pay_debts"), values)
-    return connection.execute(query("billed"), values).fetchall()
 
 
 def file_stretches(connection: Connection, values: dict[str, Any]) -> None:
@@ -122,22 +127,16 @@ def file_stretches(connection: Connection, values: dict[str, Any]) -> None:
     values["segments"] = True
 
 
-def _post(connection: Connection, bills: list[tuple[Any, ...]], values: dict[str, Any]) -> BatchResult:
+def _post(connection: Connection, values: dict[str, Any]) -> BatchResult:
     """Write ledger entries and debits, both from the charges, and clear the wallets that owe nothing any more."""
-    billed = [bill for bill in bills if bill[2]]
-    names = ("organizations", "amounts", "instances", "hours", "one_instances")
-    values.update(zip(names, ([bill[column] for bill in billed] for column in range(5)), strict=True))
-    if billed:
-        connection.execute(query("post_entries"), values)
-        connection.execute(query("debit_wallets"), values)
+    if values["organizations"]:
+        connection.execute(query("post"), values)
     if values["debts"]:
         connection.execute(query("clear_past_due"), values)
         announce_marks(connection, values)
-    result = BatchResult(
+    return BatchResult(
         sum(values["instances"]), sum(values["hours"], Decimal(0)), sum(values["amounts"], Decimal(0))
     )
-    values.update(batch_instances=result.instances, batch_hours=result.hours, batch_amount=result.amount)
-    return result
 
 
 def _advance(connection: Connection, values: dict[str, Any], written: int, moved: int) -> None:

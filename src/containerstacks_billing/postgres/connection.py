@@ -153,8 +153,9 @@ def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
 
 
 def transaction_bounds(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
-    """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling.
+    """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling; no compiling of expressions.
 
+    To compile one of our statements takes longer than to run it, and the server does so from a million rows on.
     Has to be the first statement inside the transaction, and ends with it. COMMIT is outside these bounds.
     """
     status = connection.info.transaction_status
@@ -164,7 +165,8 @@ def transaction_bounds(connection: Connection, statement_timeout: str = STATEMEN
         """
         SELECT set_config('lock_timeout', %s, true),
                set_config('statement_timeout', %s, true),
-               set_config('idle_in_transaction_session_timeout', %s, true)
+               set_config('idle_in_transaction_session_timeout', %s, true),
+               set_config('jit', 'off', true)
         """,
         (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
     )

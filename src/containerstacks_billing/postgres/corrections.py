@@ -27,9 +27,10 @@ from containerstacks_billing.billing.lease import WAIT_SECONDS, Lease
 from containerstacks_billing.billing.prices import Correction, OrganizationDifference, Plan, Price
 from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
 from containerstacks_billing.postgres import leases
-from containerstacks_billing.postgres.connection import Connection, connect, transaction_bounds, translated
+from containerstacks_billing.postgres.connection import Connection, transaction_bounds, translated
 from containerstacks_billing.postgres.prices import database_clock, enter, lock_version, show
 from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.spare import SpareConnections
 
 ORGANIZATIONS_AT_ONCE = 50
 # A range may hold months of charges; the lease is renewed beside it, and only its own wallets wait.
@@ -93,10 +94,10 @@ def correct(
     Calls `posted` after each committed range, with the number of its adjustments. Raises LeaseNotObtained while
     somebody bills, LeaseLost when somebody took over, WorkFailed when the price was changed since the draft was made.
     """
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+    with translated(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
         lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)
         lost = threading.Event()
-        with leases.renewed(conninfo, lease, lost.set):
+        with leases.renewed(connections, lease, lost.set):
             correction = _decide(connection, lease, correction, by=by, reason=reason)
             posting = {"decided_by": by, "reason": reason, "posted_at": database_clock(connection)}
             for first, last in _ranges(connection, at_once):

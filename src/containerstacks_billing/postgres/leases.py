@@ -14,11 +14,11 @@ from containerstacks_billing.billing.lease import LEASE_SECONDS, RENEW_SECONDS, 
 from containerstacks_billing.postgres.connection import (
     Connection,
     bounded,
-    connect,
     is_transient,
     translated,
 )
 from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.spare import SpareConnections
 
 
 def try_acquire(connection: Connection, holder: str, lease_seconds: int = LEASE_SECONDS) -> Lease | None:
@@ -76,7 +76,7 @@ def _not_obtained(connection: Connection, waited: float) -> LeaseNotObtained:
 
 
 @contextmanager
-def renewed(conninfo: str, lease: Lease, lost: Callable[[], None]) -> Iterator[None]:
+def renewed(connections: SpareConnections, lease: Lease, lost: Callable[[], None]) -> Iterator[None]:
     """Renew the lease from a thread and a connection of its own for as long as the block runs, then give it back.
 
     `lost` is called once when the lease is gone; the batches find out by themselves. A renewal that fails for a reason
@@ -90,8 +90,8 @@ def renewed(conninfo: str, lease: Lease, lost: Callable[[], None]) -> Iterator[N
         pause: float = RENEW_SECONDS
         while not done.wait(pause):
             try:
-                connection = connection or connect(conninfo, purpose="billing")
-                with translated(conninfo), bounded(connection):
+                connection = connection or connections.take()
+                with translated(connections.conninfo), bounded(connection):
                     still_ours = connection.execute(query("renew_lease"), values).fetchone()
                 pause = RENEW_SECONDS
             except BillingError:
@@ -112,14 +112,14 @@ def renewed(conninfo: str, lease: Lease, lost: Callable[[], None]) -> Iterator[N
     finally:
         done.set()
         thread.join(timeout=RENEW_SECONDS)
-        _give_back(conninfo, lease)
+        _give_back(connections, lease)
 
 
-def _give_back(conninfo: str, lease: Lease) -> None:
+def _give_back(connections: SpareConnections, lease: Lease) -> None:
     """Release the lease; when that cannot be done it expires by itself."""
     values = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
     try:
-        with connect(conninfo, purpose="billing") as connection, bounded(connection):
+        with connections.lent() as connection, bounded(connection):
             connection.execute(query("release_lease"), values)
     except BillingError:
         return

@@ -15,7 +15,13 @@ from psycopg.rows import args_row
 
 from containerstacks_billing.billing.rehearsal import BatchForecast, OrganizationForecast, SetAside
 from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun, Terms
-from containerstacks_billing.postgres.charging import batch_parameters, mark_damage, pin_planner, take_steps
+from containerstacks_billing.postgres.charging import (
+    batch_parameters,
+    mark_damage,
+    pin_planner,
+    read_bills,
+    take_steps,
+)
 from containerstacks_billing.postgres.connection import Connection
 from containerstacks_billing.postgres.policies import begin_change, close_stretches, policy_in_force
 from containerstacks_billing.postgres.queries import query
@@ -97,6 +103,7 @@ def rehearse_batch(
         values |= {"organizations": [], "amounts": [], "instances": [], "hours": [], "one_instances": []}
         if steps:
             result = take_steps(connection, batch, values)
+            read_bills(connection, values)
         connection.execute(_UNPIN)
         return _read(connection, result, values | _bounds(territory))
 

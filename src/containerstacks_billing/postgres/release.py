@@ -15,7 +15,6 @@ from containerstacks_billing.postgres import leases
 from containerstacks_billing.postgres.charging import ChangedMeanwhile, file_stretches, pin_planner
 from containerstacks_billing.postgres.connection import (
     Connection,
-    connect,
     is_transient,
     transaction_bounds,
     translated,
@@ -23,6 +22,7 @@ from containerstacks_billing.postgres.connection import (
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.runs import database_clock
+from containerstacks_billing.postgres.spare import SpareConnections
 
 ATTEMPTS = 5
 INSTANCES_AT_ONCE = 5000
@@ -36,7 +36,7 @@ def release(
     A dry run does the same without the lease and rolls back. Raises LeaseNotObtained, LeaseLost, DatabaseUnavailable,
     and WorkFailed when the host kept changing the instances; what was committed before that stays decided.
     """
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+    with translated(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
         if problem := expected_schema_problem(connection):
             raise SchemaMismatch(
                 problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
@@ -44,7 +44,7 @@ def release(
         if order.dry_run:
             return _decide(connection, terms, order, None)
         lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)
-        with leases.renewed(conninfo, lease, lambda: None):
+        with leases.renewed(connections, lease, lambda: None):
             return _decide(connection, terms, order, lease)
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from containerstacks_billing.billing.errors import LeaseLost
 from containerstacks_billing.billing.run import OpenRun
-from containerstacks_billing.postgres.connection import Connection, bounded, transaction_bounds
+from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.events import announce_marks
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.runs import run_parameters
@@ -17,7 +17,7 @@ from containerstacks_billing.postgres.runs import run_parameters
 WALLETS_AT_ONCE = 50_000
 _LONGEST_UPDATE = 10_000
 # Room to add up the instances of all organizations in memory. SET LOCAL ends with the transaction.
-_ROOM = "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
+_ROOM = "select set_config('work_mem', '64MB', true)"
 
 
 def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int = WALLETS_AT_ONCE) -> int:
@@ -27,8 +27,6 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
     Raises LeaseLost when another biller took over.
     """
     values = run_parameters(run) | {"limit": wallets_at_once}
-    names, rates, rates_with_backups = _rates(connection, values)
-    values |= {"plan_names": names, "rates": rates, "rates_with_backups": rates_with_backups}
     changed = 0
     for _ in range(_LONGEST_UPDATE):
         with connection.transaction():
@@ -36,6 +34,7 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
             connection.execute(_ROOM)
             if connection.execute(query("fence"), values).fetchone() is None:
                 raise LeaseLost("another biller took over the lease before the runways were up to date")
+            values |= _rates(connection, values)
             rows = connection.execute(query("changed_runways"), values).fetchall()
             different = [row for row in rows if row[4]]
             _keep(connection, values, different)
@@ -46,10 +45,12 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
     return changed
 
 
-def _rates(connection: Connection, values: dict[str, Any]) -> tuple[list[str], list[int], list[int]]:
-    with bounded(connection):
-        rows = connection.execute(query("rates_in_force"), values).fetchall()
-    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+def _rates(connection: Connection, values: dict[str, Any]) -> dict[str, list[Any]]:
+    rows = connection.execute(query("rates_in_force"), values).fetchall()
+    return {
+        name: [row[column] for row in rows]
+        for column, name in enumerate(("plan_names", "rates", "rates_with_backups"))
+    }
 
 
 def _keep(connection: Connection, values: dict[str, Any], rows: list[tuple[Any, ...]]) -> None:

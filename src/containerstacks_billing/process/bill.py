@@ -33,9 +33,10 @@ from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
 from containerstacks_billing.postgres.brake import brake, is_clock_credible
 from containerstacks_billing.postgres.charging import charge_batch, note_damage
-from containerstacks_billing.postgres.connection import Connection, bounded, connect, translate, translated
+from containerstacks_billing.postgres.connection import Connection, bounded, translate, translated
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.runways import update_runways
+from containerstacks_billing.postgres.spare import SpareConnections
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.worker import Charge, NoteDamage, Work, work
 
@@ -87,33 +88,38 @@ def bill(order: Order) -> RunResult:
     when the database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the
     run ends with an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
     """
-    with translated(order.conninfo), connect(order.conninfo, purpose="billing") as connection:
-        with bounded(connection):
-            problem = expected_schema_problem(connection)
-        if problem:
-            raise SchemaMismatch(
-                problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
-            )
-        lease = leases.acquire(
-            connection,
-            order.holder,
-            wait_seconds=order.wait_seconds,
-            stopping=order.stopping,
-            waiting=order.waiting,
-        )
+    with translated(order.conninfo), SpareConnections(order.conninfo) as connections:
+        with connections.lent() as connection:
+            lease = _obtain_lease(connection, order)
         lost = threading.Event()
-        with leases.renewed(order.conninfo, lease, lost.set):
+        with leases.renewed(connections, lease, lost.set):
             order.confirm()
-            run, batches, objection = _open(connection, order, lease)
-            if objection:
-                return runs.close_run(connection, run, Outcome.HELD, objection)
+            with connections.lent() as connection:
+                run, batches, objection = _open(connection, order, lease)
+                if objection:
+                    return runs.close_run(connection, run, Outcome.HELD, objection)
             confirmed = _Confirmed()
-            outcome, problem = charge_batches(order, run, batches, lost, charge=confirmed.charge)
-            unseen = _look_ahead(order, run)
-            problem = problem or unseen
-            # The connection that opened the run has been idle since; the server may have been restarted meanwhile.
-            with connect(order.conninfo, purpose="billing") as closing:
-                return runs.close_run(closing, run, outcome, problem, confirmed.batches)
+            outcome, problem = charge_batches(order, run, batches, lost, connections, charge=confirmed.charge)
+            unseen = _look_ahead(order, run, connections)
+            with connections.lent() as connection:
+                return runs.close_run(connection, run, outcome, problem or unseen, confirmed.batches)
+
+
+def _obtain_lease(connection: Connection, order: Order) -> Lease:
+    """Take the lease, on a schema that billing may run on."""
+    with bounded(connection):
+        problem = expected_schema_problem(connection)
+    if problem:
+        raise SchemaMismatch(
+            problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
+        )
+    return leases.acquire(
+        connection,
+        order.holder,
+        wait_seconds=order.wait_seconds,
+        stopping=order.stopping,
+        waiting=order.waiting,
+    )
 
 
 def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, list[Batch], str | None]:
@@ -142,9 +148,8 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
         )
     with bounded(connection):
         objection = brake(connection, run, host_clock)
-    if objection:
-        return run, [], objection
-    with bounded(connection):
+        if objection:
+            return run, [], objection
         batches = list(runs.plan_batches(connection, run, order.batch_size))
         runs.announce_plan(connection, run, batches)
     return run, batches, None
@@ -155,6 +160,7 @@ def charge_batches(
     run: OpenRun,
     batches: list[Batch],
     lost: threading.Event,
+    connections: SpareConnections,
     *,
     charge: Charge = charge_batch,
     note_damage: NoteDamage = note_damage,
@@ -166,7 +172,7 @@ def charge_batches(
     for batch in batches:
         waiting.put(batch)
     shared = Work(
-        conninfo=order.conninfo,
+        connections=connections,
         run=run,
         waiting=waiting,
         numbers=itertools.count(len(batches)),
@@ -185,12 +191,12 @@ def charge_batches(
     return (Outcome.COMPLETED if waiting.empty() else Outcome.INTERRUPTED), None
 
 
-def _look_ahead(order: Order, run: OpenRun) -> str | None:
+def _look_ahead(order: Order, run: OpenRun, connections: SpareConnections) -> str | None:
     """Bring the runways up to date; a failure is told in a sentence and takes nothing away from what was charged."""
     if order.stopping.is_set():
         return None
     try:
-        with connect(order.conninfo, purpose="billing") as connection:
+        with connections.lent() as connection:
             update_runways(connection, run)
     except (psycopg.Error, BillingError) as error:
         reason = translate(error, order.conninfo) if isinstance(error, psycopg.Error) else error

@@ -35,6 +35,7 @@ from containerstacks_billing.postgres.rehearsal import (
     bring_changes,
     rehearse_batch,
 )
+from containerstacks_billing.postgres.spare import SpareConnections
 from containerstacks_billing.postgres.status import last_success
 from containerstacks_billing.process.bill import Order, charge_batches
 from containerstacks_billing.process.forecasts import Forecasts, Limits
@@ -69,14 +70,16 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
             stage = _Stage(plan, Forecasts(limits))
             if not plan.batches:
                 stage.look(connection)
-        outcome, problem = charge_batches(
-            order,
-            plan.run,
-            plan.batches,
-            threading.Event(),
-            charge=stage.charge,
-            note_damage=stage.note_damage,
-        )
+        with SpareConnections(order.conninfo) as connections:
+            outcome, problem = charge_batches(
+                order,
+                plan.run,
+                plan.batches,
+                threading.Event(),
+                connections,
+                charge=stage.charge,
+                note_damage=stage.note_damage,
+            )
     if plan.objection and outcome is Outcome.COMPLETED:
         outcome, problem = Outcome.HELD, plan.objection
     return stage.forecasts.total(

@@ -31,7 +31,8 @@ from containerstacks_billing.postgres.charging import (
     note_damage,
     payers_between,
 )
-from containerstacks_billing.postgres.connection import Connection, connect, is_transient, translate
+from containerstacks_billing.postgres.connection import Connection, is_transient, translate
+from containerstacks_billing.postgres.spare import SpareConnections
 from containerstacks_billing.process import logs
 
 ATTEMPTS = 6
@@ -47,7 +48,7 @@ class Work:
     `charge` and `note_damage` are what is done with a batch; a rehearsal brings its own, which roll back.
     """
 
-    conninfo: str
+    connections: SpareConnections
     run: OpenRun
     waiting: queue.SimpleQueue[Batch]
     numbers: Iterator[int]
@@ -96,7 +97,7 @@ class _Hand:
 
     def __exit__(self, *_: object) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._shared.connections.give_back(self._connection)
 
     def charge(self, batch: Batch) -> BatchResult:
         last: Exception | None = None
@@ -107,7 +108,7 @@ class _Hand:
                 self._shared.stopping.wait(min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random())  # noqa: S311
             try:
                 if self._connection is None or self._connection.closed:
-                    self._connection = connect(self._shared.conninfo, purpose="billing")
+                    self._connection = self._shared.connections.take()
                 return self._shared.charge(self._connection, self._shared.run, batch)
             except SliceFellShort:
                 self._shared.waiting.put(_whole(batch, next(self._shared.numbers)))
@@ -119,7 +120,7 @@ class _Hand:
             except psycopg.Error as error:
                 last = error
                 if not (is_transient(error) or self._connection is None or self._connection.broken):
-                    raise translate(error, self._shared.conninfo) from error
+                    raise translate(error, self._shared.connections.conninfo) from error
                 self._drop_if_broken()
             except (ChangedMeanwhile, DatabaseUnavailable, OutcomeUnknown) as error:
                 last = error
@@ -167,7 +168,7 @@ class _Hand:
         if isinstance(last, (DatabaseUnavailable, OutcomeUnknown)):
             return last
         if isinstance(last, psycopg.Error):
-            return translate(last, self._shared.conninfo)
+            return translate(last, self._shared.connections.conninfo)
         return WorkFailed(
             f"the instances of {batch.first_organization} to {batch.last_organization} changed"
             f" {ATTEMPTS} times while they were charged; the next run charges them"

@@ -15,7 +15,8 @@
 --            the whole batch back. The ordinary hour goes the other way round: the watermark moves first, in the row as
 --            it stands when it is locked, and one charge is written for each row that moved, from that row.
 --   post     Ledger entry and debit are both sums over the charges that this transaction wrote, so they cannot differ
---            from them.
+--            from them. The ordinary hour is posted by the statement that charges it: there the sums are over the rows
+--            that moved, and each of these is one charge.
 --
 -- All or nothing is the transaction's; no memory of the process takes part in it. After any error the batch is derived
 -- again from the rows.
@@ -184,6 +185,36 @@ piece as materialized (
     where first_hour < last_hour
 )
 
+-- part: posting
+-- One ledger entry per wallet: the whole cents of its carry and of what was billed; no cents, no entry. And the same cents
+-- off its balance, what is left below a cent carried on.
+entry as (
+    insert into payment_transactions (id, organization_id, amount, currency, payment_method, payment_provider,
+        provider_transaction_id, status, description, metadata, created_at, updated_at)
+    select
+        billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)),
+        organization_id, -debit, %(currency)s, 'wallet_debit', 'internal', 'billing-run-' || %(run_id)s::text, 'completed',
+        'VPS Hourly Billing - ' || case when instances > 1 then instances::text || ' instances' else coalesce(
+                (select left(label, 255) from vps_instances where id = one_instance),
+                (select left(label, 255) from billing_usage_segments segment
+                 where segment.organization_id = bill.organization_id and instance_id = one_instance
+                 order by started_at desc limit 1), one_instance::text) end
+            || ' (' || trim_scale(round(hours, 4))::text || 'h)',
+        jsonb_build_object('balance_before', balance, 'balance_after', balance - debit, 'run_id', %(run_id)s::bigint,
+            'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry),
+        %(as_of)s, %(as_of)s
+    from bill join payer using (organization_id), lateral (select trunc(billing_carry + amount, 2) as debit) cents
+    where debit > 0
+),
+debited as (
+    update wallets
+    set balance = wallets.balance - trunc(wallets.billing_carry + amount, 2),
+        billing_carry = wallets.billing_carry + amount - trunc(wallets.billing_carry + amount, 2)
+    from bill join payer using (organization_id)
+    where wallets.organization_id between %(first_organization)s and %(last_organization)s
+      and wallets.id = payer.wallet_id
+)
+
 -- name: fence
 -- Hold the lease for the length of the transaction; no row means that it is not ours any more.
 select true from billing_leases
@@ -235,8 +266,8 @@ emptied as (
 select exists (select from filed where plan_id is null or plan_id not in (select plan_id::text from plan_price_versions));
 
 -- name: charge_ordinary_hour
--- Where nothing but one hour is due of any instance: move the watermarks of the wallets that owe nothing, and charge each
--- row that moved. Returns the same as `billed`.
+-- Where nothing but one hour is due of any instance: move the watermarks of the wallets that owe nothing, charge each row
+-- that moved, and post the charges, unless a wallet owes or falls short: then it waits for what `pay_debts` pays.
 with
 -- include: payers, plan_rates
 ,
@@ -260,7 +291,7 @@ moved as (
     returning instance.organization_id, instance.id as instance_id, last_billed_at as ends_at, plan_rate.plan_id,
         case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate
 ),
-bill as materialized (
+charged as materialized (
     select organization_id, amount, instances, one_instance, amount <= available as covered,
         case when trunc(billing_carry + amount, 2) > 0
              then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)) end as entry_id
@@ -274,22 +305,23 @@ written as (
     insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
         total_amount, status, payment_transaction_id, run_id, plan_id, past_due_since, created_at, updated_at)
     select
-        billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, timestamp_hash_extended(ends_at at time zone 'UTC', 0))),
+        billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, 0)),
         organization_id, instance_id, ends_at - interval '1 hour', ends_at, hourly_rate, hourly_rate,
         case when covered then 'billed' else 'failed' end,
         case when covered then entry_id end,
         %(run_id)s, plan_id,
         case when covered then null else %(as_of)s end,
         %(as_of)s, %(as_of)s
-    from moved join bill using (organization_id)
-)
-select organization_id,
-    case when covered then amount else 0 end as amount,
-    case when covered then instances else 0 end as instances,
-    case when covered then instances else 0 end::numeric as hours,
-    one_instance,
-    case when covered then 0 else instances end as not_covered
-from bill;
+    from moved join charged using (organization_id)
+),
+bill as (
+    select organization_id, amount, instances, instances::numeric as hours, one_instance from charged
+    where not %(debts)s and not exists (select from charged where not covered)
+),
+-- include: posting
+select coalesce(sum(instances), 0)::bigint as written, coalesce(bool_or(not covered), false) as short,
+    coalesce(sum(amount), 0) as amount
+from charged;
 
 -- name: charge
 -- Charge whatever is due to the wallets that owe nothing: billed where the wallet covers all of it, owed where it does not.
@@ -506,37 +538,11 @@ bill as (
         %(one_instances)s::uuid[]) as bill (organization_id, amount, instances, hours, one_instance)
 )
 
--- name: post_entries
--- Write one ledger entry per wallet: the whole cents of its carry and of what was billed. No cents, no entry.
-insert into payment_transactions (id, organization_id, amount, currency, payment_method, payment_provider,
-    provider_transaction_id, status, description, metadata, created_at, updated_at)
+-- name: post
+-- Post what this batch billed.
 with
--- include: payers, bills
-select
-    billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)),
-    organization_id, -debit, %(currency)s, 'wallet_debit', 'internal', 'billing-run-' || %(run_id)s::text, 'completed',
-    'VPS Hourly Billing - ' || case when instances > 1 then instances::text || ' instances' else coalesce(
-            (select left(label, 255) from vps_instances where id = one_instance),
-            (select left(label, 255) from billing_usage_segments segment
-             where segment.organization_id = bill.organization_id and instance_id = one_instance
-             order by started_at desc limit 1), one_instance::text) end
-        || ' (' || trim_scale(round(hours, 4))::text || 'h)',
-    jsonb_build_object('balance_before', balance, 'balance_after', balance - debit, 'run_id', %(run_id)s::bigint,
-        'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry),
-    %(as_of)s, %(as_of)s
-from bill join payer using (organization_id), lateral (select trunc(billing_carry + amount, 2) as debit) cents
-where debit > 0;
-
--- name: debit_wallets
--- Take the same cents off the balance and carry on what is left below a cent.
-with
--- include: payers, bills
-update wallets
-set balance = wallets.balance - trunc(wallets.billing_carry + amount, 2),
-    billing_carry = wallets.billing_carry + amount - trunc(wallets.billing_carry + amount, 2)
-from bill join payer using (organization_id)
-where wallets.organization_id between %(first_organization)s and %(last_organization)s
-  and wallets.id = payer.wallet_id;
+-- include: payers, bills, posting
+select count(*) from bill;
 
 -- name: clear_past_due
 -- Take the mark off the wallets that owe nothing any more.

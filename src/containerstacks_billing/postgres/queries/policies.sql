@@ -2,7 +2,7 @@
 
 -- name: policy_in_force
 -- The policy that holds now, and whether the change to it is finished.
-select id, billable_statuses, partial_hour, valid_from::text, settled from billing_policies where valid_to = 'infinity' for update;
+select id, billable_statuses, partial_hour, valid_from::text, settled from billing_policies where valid_to = 'infinity';
 
 -- name: policy_now
 -- The policy that holds now, without holding it.
@@ -18,8 +18,9 @@ where valid_from = '-infinity' and valid_to = 'infinity'
 returning true;
 
 -- name: end_policy
--- Let the policy in force end at an instant.
-update billing_policies set valid_to = %(as_of)s where id = %(policy)s and valid_from < %(as_of)s returning true;
+-- Let the policy in force end at an instant; no row when it ended meanwhile.
+update billing_policies set valid_to = %(as_of)s
+where id = %(policy)s and valid_from < %(as_of)s and valid_to = 'infinity' returning true;
 
 -- name: begin_policy
 -- Let the new policy begin there. Its change is not finished while stretches are open that began under the old one.
