@@ -14,7 +14,7 @@ from typing import Self
 import psycopg
 from psycopg import pq
 
-from containerstacks_billing.postgres.connection import Connection, connect
+from containerstacks_billing.postgres.connection import Connection, asking, connect
 
 
 class SpareConnections:
@@ -65,10 +65,11 @@ class SpareConnections:
 
 
 def _answers(connection: Connection) -> bool:
-    """Ask for nothing; one that does not answer, or is interrupted, is closed."""
+    """Ask for nothing but the bounds of asking; one that does not answer, or is interrupted, is closed."""
     answered = False
     try:
-        connection.execute("select")
+        with asking(connection):
+            pass
         answered = True
     except psycopg.Error:
         pass
