@@ -159,7 +159,7 @@ def test_no_connection_is_free_when_a_run_begins(
 
 
 def test_connections_run_out_during_a_run(books: Books, server: str, daemons_role: str, role: str) -> None:
-    """The workers get none, try again a few times and give up; nothing is half done, and the next run charges everything."""
+    """Those of the run break and it gets no other, tries a few times and gives up; nothing is half done, the next run charges all."""
     books.fleet.conn.execute("grant select on test_clock to public")
     with psycopg.connect(server, autocommit=True) as admin:
 
@@ -167,8 +167,14 @@ def test_connections_run_out_during_a_run(books: Books, server: str, daemons_rol
             statement = sql.SQL("alter role {} connection limit {}")
             admin.execute(statement.format(sql.Identifier(role), sql.Literal(connections)))
 
+        def run_out(_: object) -> None:
+            limit(0)
+            admin.execute(
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = %s", (role,)
+            )
+
         with pytest.raises(DatabaseUnavailable, match="connection"):
-            books.bill(conninfo=daemons_role, opened=lambda _: limit(1), workers=1)
+            books.bill(conninfo=daemons_role, opened=run_out, workers=1)
         assert books.untouched()
         limit(-1)
         assert Outcome.COMPLETED is books.bill(conninfo=daemons_role).outcome
