@@ -36,7 +36,7 @@ def tool(conn: psycopg.Connection[Any]) -> Tool:
 
 
 @pytest.fixture
-def backed_up(conn: psycopg.Connection[Any], tool: Tool, tmp_path: Path) -> tuple[Fleet, Path]:
+def backed_up(conn: psycopg.Connection[Any], database: str, tool: Tool, tmp_path: Path) -> tuple[Fleet, Path]:
     """A fleet with three hours charged when it was backed up, and two more since."""
     fleet, backup = Fleet(conn), tmp_path / "backup"
     plan = fleet.plan("7.30")
@@ -46,7 +46,7 @@ def backed_up(conn: psycopg.Connection[Any], tool: Tool, tmp_path: Path) -> tupl
             fleet.instance(organization, plan)
     fleet.hours(3)
     fleet.bill()
-    tool("pg_dump", "--format=custom", f"--file={backup}", "--dbname", fleet.conninfo)
+    tool("pg_dump", "--format=custom", f"--file={backup}", "--dbname", database)
     fleet.hours(2)
     fleet.bill()
     return fleet, backup
@@ -92,7 +92,7 @@ def whole_hours(fleet: Fleet) -> list[int]:
 
 
 def test_a_table_of_instances_restored_alone_is_found_and_charged_to_nobody(
-    backed_up: tuple[Fleet, Path], tool: Tool, command: Command
+    backed_up: tuple[Fleet, Path], database: str, tool: Tool, command: Command
 ) -> None:
     """Its watermarks are behind what was charged: verify says so of each instance, and a run sets them aside."""
     fleet, backup = backed_up
@@ -100,7 +100,7 @@ def test_a_table_of_instances_restored_alone_is_found_and_charged_to_nobody(
     with fleet.conn.transaction():
         fleet.conn.execute("set local session_replication_role = replica")
         fleet.conn.execute("delete from vps_instances")
-    tool("pg_restore", "--data-only", "--disable-triggers", "--table=vps_instances", "--dbname", fleet.conninfo,
+    tool("pg_restore", "--data-only", "--disable-triggers", "--table=vps_instances", "--dbname", database,
          str(backup))  # fmt: skip
 
     code, said = verified(command, fleet.conninfo)
