@@ -14,7 +14,7 @@ from typing import Self
 import psycopg
 from psycopg import pq
 
-from containerstacks_billing.postgres.connection import Connection, asking, connect
+from containerstacks_billing.postgres.connection import Connection, bounded, connect
 
 
 class SpareConnections:
@@ -65,10 +65,10 @@ class SpareConnections:
 
 
 def _answers(connection: Connection) -> bool:
-    """Ask for nothing but the bounds of asking; one that does not answer, or is interrupted, is closed."""
+    """Begin and end a transaction; one that does not answer, or is interrupted, is closed."""
     answered = False
     try:
-        with asking(connection):
+        with bounded(connection):
             pass
         answered = True
     except psycopg.Error:
