@@ -347,6 +347,26 @@ def test_a_stretch_is_judged_by_the_policy_that_it_began_under(fleet: Fleet, sho
     assert sound(fleet)
 
 
+def test_kept_hours_of_a_status_that_is_billed_no_more_are_set_aside_too(
+    fleet: Fleet, shop: tuple[UUID, UUID]
+) -> None:
+    """The plan of a run counts them, or the run would take it that nothing was left out: here they are nobody's to pay."""
+    organization, web = shop
+    fleet.bill()
+    fleet.conn.execute("delete from wallets where organization_id = %s", (organization,))
+    fleet.hours(1)
+    fleet.set(web, status="paused")
+    fleet.hours(1)
+    fleet.terms = replace(fleet.terms, billable_statuses=("restoring",))
+    fleet.bill()
+
+    assert {web: "no wallet"} == fleet.quarantine()
+    fleet.wallet(organization, "1.00")
+    fleet.bill()
+    assert [("01 00:00", "01 01:00")] == [charge[:2] for charge in fleet.charges(web)]
+    assert {} == fleet.quarantine()
+
+
 def test_kept_hours_count_towards_the_bound_and_can_be_waived(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
     """Fifty hours closed and thirty open are held together; the dry decision and the real one see them before any run does."""
     _, web = shop

@@ -36,9 +36,14 @@ returning id;
 -- name: plan_batches
 -- Cut the organizations with anything due, or anything wrong, into ranges of about the same number of instances. An
 -- organization larger than a batch stands alone. A batch is ordinary when one hour is due of each instance and nothing else;
--- stretches that are kept in the rows of instances count as those that are filed.
+-- stretches that are kept in the rows of instances count as those that are filed: if a policy ever billed their status, for
+-- they are judged by the one that they began under.
 -- What is found here only says where to look: each batch derives what is due again, from locked rows.
-with due as (
+with ever_billable as (
+    select coalesce(array_agg(distinct status), '{}') as statuses, coalesce(bool_or(status = '*'), false) as every_status
+    from billing_policies, unnest(billable_statuses) status
+),
+due as (
     select organization_id,
         count(*) - count(*) filter (where closed_stretches is not null and not is_open) + coalesce(sum(closed), 0) as instances,
         bool_and((coalesce(last_billed_at, created_at) > %(as_of)s - interval '2 hours'
@@ -52,7 +57,8 @@ with due as (
                     and %(as_of)s + interval '1 hour'
                     and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true as is_open,
             case when closed_stretches is not null
-                 then billing_due_stretches(closed_stretches, %(as_of)s, %(every_status)s, %(billable_statuses)s) end as closed
+                 then billing_due_stretches(closed_stretches, %(as_of)s, (select every_status from ever_billable),
+                     (select statuses from ever_billable)) end as closed
         from vps_instances
     ) instance
     where (is_open or closed is not null)
