@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from tests.faults.__main__ import arguments, campaign
 from tests.faults.campaign import roles, sabotage
+from tests.faults.campaign.processes import Nursery
 from tests.faults.campaign.scene import Report
 from tests.faults.campaign.schedule import KINDS, PER_ROUND, WEIGHTS, Fault, plan_round
 from tests.faults.campaign.stage import Stage
@@ -79,6 +81,16 @@ def test_the_billers_of_a_round_have_the_granted_rights_and_no_others(
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 biller.execute(forbidden)
+
+
+def test_a_number_that_is_given_out_again_is_not_the_end_of_the_next_process() -> None:
+    """A campaign outlives the numbers of the system: what ended under one says nothing about who has it now."""
+    said = ['{"spawned": 7}', '{"ended": 7, "status": -9}', '{"spawned": 7}', '{"ended": 8, "status": 0}']
+    nursery = Nursery.__new__(Nursery)
+    vars(nursery).update(_process=SimpleNamespace(stdout=said), _answers=SimpleQueue(), _ended={})
+    nursery._read()
+
+    assert (None, 0) == (nursery.status(7), nursery.status(8))
 
 
 def test_a_lock_that_was_not_obtained_leaves_no_session_behind(

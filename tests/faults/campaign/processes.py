@@ -84,6 +84,8 @@ class Nursery:
             if "ended" in answer:
                 self._ended[answer["ended"]] = answer["status"]
             else:
+                # The system gives numbers out again, and a campaign is long enough for that.
+                self._ended.pop(answer.get("spawned"), None)
                 self._answers.put(answer)
         self._answers.put(None)
 

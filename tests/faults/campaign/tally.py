@@ -42,7 +42,11 @@ class Tally:
 
     def line(self, report: Report) -> str:
         """How one round went."""
-        verdict = "clean" if not report.findings else f"{len(report.findings)} FINDINGS"
+        verdict = (
+            f"{len(report.findings)} FINDINGS, the first: {report.findings[0]}"
+            if report.findings
+            else "clean"
+        )
         return (
             f"seed {report.seed}: {report.fired.total()} faults, {report.hours:,.0f} instance-hours,"
             f" {report.seconds:.0f} s: {verdict}"
