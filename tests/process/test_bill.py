@@ -59,6 +59,28 @@ def test_a_month_of_hourly_runs_debits_the_monthly_price(
     assert Decimal(carried).normalize() == carry
 
 
+def test_a_debit_names_its_instance_or_counts_them_and_says_the_hours(fleet: Fleet) -> None:
+    """As the customer reads it: one by its label, also when it is gone by then; several by their number."""
+    organization, plan = fleet.organization("10.00"), fleet.plan("73.00")
+    web = fleet.instance(organization, plan, label="web-01")
+    fleet.hours(1)
+    fleet.bill()
+    shop = fleet.instance(organization, plan, label="shop")
+    fleet.hours(1)
+    fleet.bill()
+    fleet.delete(shop)
+    fleet.hours(0.5)
+    fleet.delete(web)
+    fleet.bill()
+
+    entries = fleet.rows("select description from payment_transactions where amount < 0 order by created_at")
+    assert [
+        "VPS Hourly Billing - web-01 (1h)",
+        "VPS Hourly Billing - 2 instances (2h)",
+        "VPS Hourly Billing - web-01 (0.5h)",
+    ] == [entry.description for entry in entries]
+
+
 def test_an_hour_is_rated_at_the_price_in_force_at_its_start(fleet: Fleet) -> None:
     """A price that rises at half past takes effect with the next hour."""
     organization = fleet.organization("10.00")
