@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg import Transaction, pq
@@ -152,6 +152,12 @@ def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
     return {**defaults, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Reading()}
 
 
+_BOUNDS: LiteralString = (
+    "set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+    " set_config('idle_in_transaction_session_timeout', %s, true), set_config('jit', 'off', true)"
+)
+
+
 def transaction_bounds(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
     """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling; no compiling of expressions.
 
@@ -161,15 +167,7 @@ def transaction_bounds(connection: Connection, statement_timeout: str = STATEMEN
     status = connection.info.transaction_status
     if status == pq.TransactionStatus.IDLE and connection.pgconn.pipeline_status == pq.PipelineStatus.OFF:
         raise RuntimeError("transaction_bounds() was called outside a transaction and would bound nothing")
-    connection.execute(
-        """
-        SELECT set_config('lock_timeout', %s, true),
-               set_config('statement_timeout', %s, true),
-               set_config('idle_in_transaction_session_timeout', %s, true),
-               set_config('jit', 'off', true)
-        """,
-        (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
-    )
+    connection.execute("SELECT " + _BOUNDS, (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT))
 
 
 @contextmanager
@@ -189,11 +187,7 @@ def asking(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -
     """
     with connection.pipeline():
         connection.execute(
-            """
-            SELECT set_config('transaction_read_only', 'on', true), set_config('jit', 'off', true),
-                   set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
-                   set_config('idle_in_transaction_session_timeout', %s, true)
-            """,
+            "SELECT set_config('transaction_read_only', 'on', true), " + _BOUNDS,
             (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
         )
         yield
