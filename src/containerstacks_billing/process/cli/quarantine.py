@@ -56,6 +56,8 @@ def quarantine(
 
 
 def _show(one: SetAside) -> None:
+    from rich.padding import Padding
+
     from containerstacks_billing.process.cli import render
 
     hours = "" if one.due_hours is None else f", {one.due_hours.normalize():,f} hours due"
@@ -63,7 +65,7 @@ def _show(one: SetAside) -> None:
     console = render.stdout()
     console.print(f"  {one.instance_id}  {render.printable(one.label or '')[:40]}")
     console.print(f"    {render.printable(whose)[:60]}, since {one.first_seen_at:%Y-%m-%d %H:%M}{hours}")
-    console.print(f"    {render.printable(one.detail)}")
+    console.print(Padding(render.printable(one.detail), (0, 0, 0, 4), expand=False))
 
 
 def _as_document(one: SetAside) -> dict[str, object]:
