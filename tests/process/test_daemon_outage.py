@@ -113,6 +113,28 @@ def test_a_database_away_at_the_start_is_waited_for(own_server: Server, start: S
     assert 0 == daemon.stop()
 
 
+def test_a_question_at_the_start_that_is_cancelled_does_not_end_it(own_server: Server, start: Start) -> None:
+    """Somebody holds the table of migrations, and somebody cancels who waits for it: the daemon looks again by itself."""
+    fleet = fleet_of(own_server)
+    holder = own_server.connect()
+    holder.execute("begin")
+    holder.execute("lock table schema_migrations")
+    daemon = start(own_server.conninfo)
+    eventually(
+        lambda: fleet.rows(
+            "select pg_cancel_backend(pid) from pg_stat_activity"
+            " where wait_event_type = 'Lock' and application_name = 'containerstacks-billing reading'"
+        )
+    )
+    daemon.says("level=warning", "starts without its database")
+    daemon.says("Billing daemon is ready")
+    holder.execute("commit")
+    daemon.when(lambda row: row.last_run_success, 90)
+
+    assert (3, Decimal("0.06")) == charged(own_server)
+    assert 0 == daemon.stop()
+
+
 def test_a_server_that_is_cut_off_in_the_middle_of_a_run(own_server: Server, start: Start) -> None:
     """An immediate shutdown while a batch waits: the daemon lives on, and the next attempt charges it once."""
     fleet = fleet_of(own_server)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from containerstacks_billing.billing.errors import (
-    DatabaseUnavailable,
-    LoginRefused,
+    EXIT_CONFIGURATION,
+    BillingError,
     RightsMissing,
     SchemaMismatch,
 )
-from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.connection import Connection, bounded, connect, translated
 from containerstacks_billing.postgres.examination import missing_grants, missing_rights
 from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.migrate import expected_schema_problem
@@ -26,13 +26,19 @@ _DISPENSABLE = {
 
 
 def see_that_it_can_bill(conninfo: str) -> None:
-    """Raise SchemaMismatch or RightsMissing where no attempt could charge; a database that is away may come back."""
+    """Raise SchemaMismatch, RightsMissing or ConfigurationError where no attempt could charge.
+
+    Whatever else keeps it from looking may be over by the first attempt: a database that is away, a refused password,
+    a statement that waited too long or was cancelled.
+    """
     try:
-        with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+        with translated(conninfo), connect(conninfo, purpose="reading") as connection, bounded(connection):
             _see_that_it_may_bill(connection)
             if problem := expected_schema_problem(connection):
                 raise SchemaMismatch(problem, MIGRATE_HINT)
-    except (DatabaseUnavailable, LoginRefused) as error:
+    except BillingError as error:
+        if error.exit_code == EXIT_CONFIGURATION:
+            raise
         logs.logger().warning("The daemon starts without its database and waits for it", reason=str(error))
 
 
