@@ -48,9 +48,7 @@ def the_host(fleet: Fleet, change: LiteralString) -> Iterator[None]:
 
 def announce(fleet: Fleet, plan: UUID, base: str, at: str) -> None:
     """Enter a price for later, as `prices set` does."""
-    fleet.conn.execute(
-        "update plan_price_versions set valid_to = %s where plan_id = %s", (instant(at), plan)
-    )
+    fleet.conn.execute("update plan_price_versions set valid_to = %s where plan_id = %s", (instant(at), plan))
     fleet.conn.execute(
         "insert into plan_price_versions (plan_id, valid_from, base_price, markup_price, announced)"
         " values (%s, %s, %s, 0, true)",
@@ -104,4 +102,7 @@ def test_an_announced_price_is_rated_though_its_plan_is_held_and_shown_by_the_ru
 
     assert ["7.30"] == held
     assert ["73.00"] == [str(row.base_price) for row in fleet.rows("select base_price from vps_plans")]
-    assert [("01 00:00", "01 03:00", "0.03", "billed"), ("01 03:00", "01 04:00", "0.1", "billed")] == fleet.charges()
+    assert [
+        ("01 00:00", "01 03:00", "0.03", "billed"),
+        ("01 03:00", "01 04:00", "0.1", "billed"),
+    ] == fleet.charges()
