@@ -12,6 +12,7 @@ import pytest
 from tests.fleet import Fleet, clock, instant
 
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.postgres.verify import verify
 
 Versions = list[tuple[str, str, str]]
 
@@ -71,7 +72,7 @@ def test_a_price_may_change_again_while_a_run_looks_for_what_was_missed(fleet: F
 
 
 def test_a_price_that_the_host_sets_while_a_run_shows_an_announced_one_wins(fleet: Fleet) -> None:
-    """Announced for 03:00; at 03:20 the host sets another, and a run that opens meanwhile does not take it back."""
+    """Announced for 03:00; at 03:20 the host sets another, and a run that opens before its commit does not take it back."""
     plan = fleet.plan("7.30")
     fleet.instance(fleet.organization(), plan)
     announce(fleet, plan, "73.00", "2026-03-01 03:00")
@@ -83,8 +84,8 @@ def test_a_price_that_the_host_sets_while_a_run_shows_an_announced_one_wins(flee
 
     assert [
         ("always", "01 03:00", "7.3"),
-        ("01 03:00", "01 03:20", "73"),
-        ("01 03:20", "always", "14.6"),
+        ("01 03:00", "01 03:30", "73"),
+        ("01 03:30", "always", "14.6"),
     ] == versions(fleet, plan)
     assert ["14.60"] == [str(row.base_price) for row in fleet.rows("select base_price from vps_plans")]
 
@@ -106,3 +107,53 @@ def test_an_announced_price_is_rated_though_its_plan_is_held_and_shown_by_the_ru
         ("01 00:00", "01 03:00", "0.03", "billed"),
         ("01 03:00", "01 04:00", "0.1", "billed"),
     ] == fleet.charges()
+
+
+def test_a_price_begins_when_it_is_committed(fleet: Fleet, database: str) -> None:
+    """Set at 01:00 in a transaction that ends at 03:30: the run of 03:00 charges the old price, and the books are right."""
+    plan = fleet.plan("7.30")
+    fleet.instance(fleet.organization(), plan)
+    fleet.at("2026-03-01 01:00")
+    with the_host(fleet, "update vps_plans set base_price = 14.60"):
+        fleet.at("2026-03-01 03:00")
+        fleet.bill()
+        fleet.at("2026-03-01 03:30")
+    fleet.at("2026-03-01 05:00")
+    fleet.bill()
+
+    assert [("always", "01 03:30", "7.3"), ("01 03:30", "always", "14.6")] == versions(fleet, plan)
+    assert [
+        ("01 00:00", "01 03:00", "0.03", "billed"),
+        ("01 03:00", "01 04:00", "0.01", "billed"),
+        ("01 04:00", "01 05:00", "0.02", "billed"),
+    ] == fleet.charges()
+    found = verify(database)
+    assert found.ok, found.discrepancies
+
+
+def test_prices_of_one_transaction_are_dated_as_one(fleet: Fleet) -> None:
+    """Two changes in a transaction: the last one holds, the other never was in force. The plan may be altered beside it."""
+    plan = fleet.plan("7.30")
+    fleet.at("2026-03-01 01:00")
+    with psycopg.connect(fleet.conninfo, autocommit=True) as host, host.transaction():
+        host.execute("update vps_plans set base_price = 14.60")
+        fleet.at("2026-03-01 02:00")
+        host.execute("update vps_plans set base_price = 21.90")
+        host.execute("alter table vps_plans add column colour text")
+        fleet.at("2026-03-01 03:00")
+
+    assert [("always", "01 03:00", "7.3"), ("01 03:00", "always", "21.9")] == versions(fleet, plan)
+
+
+def test_a_price_that_comes_after_an_announced_one_began_never_was_in_force(fleet: Fleet) -> None:
+    """Set at 01:00 and committed at 02:30, when the price announced for 02:00 has begun: that one stays."""
+    plan = fleet.plan("7.30")
+    announce(fleet, plan, "73.00", "2026-03-01 02:00")
+    fleet.at("2026-03-01 01:00")
+    with the_host(fleet, "update vps_plans set base_price = 14.60"):
+        fleet.at("2026-03-01 02:30")
+    fleet.at("2026-03-01 03:00")
+    fleet.bill()
+
+    assert [("always", "01 02:00", "7.3"), ("01 02:00", "always", "73")] == versions(fleet, plan)
+    assert ["73.00"] == [str(row.base_price) for row in fleet.rows("select base_price from vps_plans")]

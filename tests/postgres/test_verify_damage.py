@@ -184,7 +184,7 @@ def _a_price_began_inside_a_charge(books: Books) -> dict[str, object]:
     )
     books.damage("update plan_price_versions set valid_to = %s where plan_id = %s", begins, books.small)
     books.damage(
-        "insert into plan_price_versions (plan_id, valid_from, base_price) values (%s, %s, 8.03)",
+        "insert into plan_price_versions (plan_id, valid_from, base_price, begins_at_commit) values (%s, %s, 8.03, false)",
         books.small,
         begins,
     )

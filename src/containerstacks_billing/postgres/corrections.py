@@ -133,7 +133,7 @@ def _decide(
             return found
         version = lock_version(connection, found.plan, found.corrected_from)
         at = found.corrected_from
-        enter(connection, version, found.new, at, announced=False, by=by, reason=reason)
+        enter(connection, version, found.new, at, by=by, reason=reason)
         if found.reaches_into_the_future:
             show(connection, found.plan, found.new)
         values = _parameters(found, "", FIRST_UUID, LAST_UUID) | {"decided_by": by, "reason": reason}

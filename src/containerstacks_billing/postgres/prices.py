@@ -77,7 +77,16 @@ def set_price(
         version = lock_version(connection, plan, at or now)
         if at is None and (version.base, version.markup) == (price.base, price.markup):
             return None
-        enter(connection, version, price, at or now, announced=at is not None, by=by, reason=reason)
+        enter(
+            connection,
+            version,
+            price,
+            at or now,
+            announced=at is not None,
+            begins_at_commit=at is None,
+            by=by,
+            reason=reason,
+        )
         if at is None:
             show(connection, plan, price)
         found = price_versions(connection, [plan], 1)[plan.plan_id]
@@ -98,17 +107,19 @@ def enter(
     price: Price,
     at: datetime,
     *,
-    announced: bool,
+    announced: bool = False,
+    begins_at_commit: bool = False,
     by: str,
     reason: str | None,
 ) -> None:
-    """Put a price in the place of a version from an instant to the version's end."""
+    """Put a price in the place of a version from an instant, or from the commit after it, to the version's end."""
     values: dict[str, Any] = {
         "version_id": version.version_id,
         "at": at,
         "base_price": price.base,
         "markup_price": price.markup,
         "announced": announced,
+        "begins_at_commit": begins_at_commit,
         "recorded_by": by,
         "reason": reason,
     }

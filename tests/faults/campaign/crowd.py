@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from decimal import Decimal
 from random import Random
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 Connection = psycopg.Connection[Any]
 PLANS = ("5.00", "7.30", "11.00", "19.99", "42.42", "80.00")
@@ -208,18 +210,24 @@ def _label(conn: Connection, chance: Random) -> None:
 
 
 def _reprice(conn: Connection, chance: Random) -> None:
-    """Change a price within what the brake lets pass; until we know of our commit, a run may read the old one."""
+    """Change a price within what the brake lets pass; until we know of our commit, a run may read the old one.
+
+    In one exchange: the clock stands still inside a transaction, and half a second between its statements, on a machine
+    that has other things to do, would be an hour in which nobody could know of the price.
+    """
     number = chance.randrange(len(PLANS))
-    with conn.transaction():
-        conn.execute(
-            "update vps_plans set base_price = round(%s * %s::numeric, 2) where name = %s",
-            (PLANS[number], str(round(chance.uniform(0.7, 1.4), 3)), f"plan {number}"),
+    conn.execute(
+        sql.SQL(
+            "do $$ begin"
+            " update vps_plans set base_price = {price} where name = {name};"
+            " update oracle.prices set seen_by = 'infinity' where number ="
+            " (select max(number) from oracle.prices where name = {provider}); end $$"
+        ).format(
+            price=round(Decimal(PLANS[number]) * Decimal(str(round(chance.uniform(0.7, 1.4), 3))), 2),
+            name=f"plan {number}",
+            provider=f"provider-{number}",
         )
-        conn.execute(
-            "update oracle.prices set seen_by = 'infinity' where number ="
-            " (select max(number) from oracle.prices where name = %s)",
-            (f"provider-{number}",),
-        )
+    )
     confirm_prices(conn)
 
 

@@ -47,3 +47,42 @@ begin
     update plan_price_versions set announced = false
     where announced and valid_from <= at and plan_id not in (select id from vps_plans);
 end $$;
+
+-- A price that the host sets begins when its transaction commits, and not when its statement ran. Until then nobody can be charged
+-- at it: a transaction that stays open for hours would begin its price before hours that runs have charged at the one of before,
+-- and no charge is ever rewritten. So the version is dated once more as the last thing before COMMIT. The trigger that does it is
+-- on our table: one that waits on vps_plans would forbid the host to alter that table in the same transaction.
+--
+-- Whoever enters an instant on purpose, as `prices set --from` and a correction do, says so by begins_at_commit.
+
+alter table plan_price_versions add column if not exists begins_at_commit boolean not null default true;
+comment on column plan_price_versions.begins_at_commit is 'false: somebody named the instant from which it holds';
+
+create or replace function billing_date_price() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    begins timestamptz := greatest(billing_clock(), (select max(as_of) from billing_runs where batches > 0));
+    dated  plan_price_versions;
+begin
+    -- The transaction may have taken it back, or dated it otherwise, since.
+    select * into dated from plan_price_versions where id = new.id and valid_from = new.valid_from;
+    if dated.valid_to <= begins then
+        -- What follows has begun meanwhile, so this one never was in force.
+        delete from plan_price_versions where id = dated.id;
+        update plan_price_versions set valid_to = dated.valid_to where plan_id = dated.plan_id and valid_to = dated.valid_from;
+    elsif dated.valid_from < begins then
+        update plan_price_versions set valid_to = begins where plan_id = dated.plan_id and valid_to = dated.valid_from;
+        update plan_price_versions set valid_from = begins where id = dated.id;
+    end if;
+    return null;
+exception when others then
+    raise warning 'billing could not date the price of a plan: %', sqlerrm;
+    return null;
+end $$;
+
+drop trigger if exists billing_date_price on plan_price_versions;
+create constraint trigger billing_date_price after insert on plan_price_versions
+    deferrable initially deferred
+    for each row when (new.begins_at_commit and not new.announced and isfinite(new.valid_from))
+    execute function billing_date_price();

@@ -64,9 +64,9 @@ with ended as (
     returning before.plan_id, before.valid_to, before.backup_price_hourly, before.backup_upcharge_hourly
 )
 insert into plan_price_versions (plan_id, valid_from, valid_to, base_price, markup_price, backup_price_hourly,
-    backup_upcharge_hourly, announced, recorded_at, recorded_by, reason)
+    backup_upcharge_hourly, announced, begins_at_commit, recorded_at, recorded_by, reason)
 select plan_id, %(at)s, valid_to, %(base_price)s, %(markup_price)s, backup_price_hourly, backup_upcharge_hourly,
-    %(announced)s, billing_clock(), %(recorded_by)s, %(reason)s
+    %(announced)s, %(begins_at_commit)s, billing_clock(), %(recorded_by)s, %(reason)s
 from ended;
 
 -- name: show_price
