@@ -6,6 +6,7 @@ the successor's, whose wider types let more nonsense in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -14,9 +15,11 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests.fleet import Fleet
+from tests.fleet import Fleet, instant
 
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.postgres.migration_files import delivered_migrations
+from containerstacks_billing.postgres.verify import verify
 
 _WIDER = """
     alter table vps_plans alter base_price type numeric, alter markup_price type numeric,
@@ -359,6 +362,103 @@ def test_a_status_that_is_not_billable_is_not_billed(poisoned: Poisoned, status:
     fleet.hours(1)
 
     assert (2, {}) == (fleet.bill().instances_billed, fleet.quarantine())
+
+
+_FIRST_DATES = ["infinity", "-infinity", "294276-12-31", "2999-01-01", "2026-03-01 06:00+00"]
+
+
+def adopted(poisoned: Poisoned, date: str) -> None:
+    """A row that migration 013 found, or 027 let in, and took as it came; then what 030 makes of it."""
+    conn = poisoned.fleet.conn
+    conn.execute("alter table vps_instances disable trigger user")
+    conn.execute(
+        "update vps_instances set created_at = %(date)s::timestamptz, rated_from = %(date)s, rated_until = %(date)s"
+        " where id = %(victim)s",
+        {"date": date, "victim": poisoned.victim},
+    )
+    conn.execute("alter table vps_instances enable trigger user")
+    (migration,) = [one for one in delivered_migrations() if one.name == "believable_dates"]
+    conn.execute(migration.sql)  # type: ignore[call-overload]
+
+
+def inserted(poisoned: Poisoned, date: str) -> None:
+    """A new row of the host's."""
+    poisoned.fleet.delete(poisoned.victim)
+    poisoned.fleet.now = instant(date) if date[:3] == "202" else date  # type: ignore[assignment]
+    poisoned.victim = poisoned.fleet.instance(poisoned.acme, poisoned.plan)
+
+
+@pytest.mark.parametrize("date", _FIRST_DATES)
+@pytest.mark.parametrize("comes", [adopted, inserted])
+@pytest.mark.parametrize("change", ["", "status = 'stopped'"])
+def test_a_first_date_that_nobody_can_believe_is_repaired_where_the_hint_says(
+    poisoned: Poisoned, database: str, comes: Callable[[Poisoned, str], None], date: str, change: str
+) -> None:
+    """Nothing was ever charged: once created_at is right the instance pays from there, and the books are right."""
+    fleet = poisoned.fleet
+    comes(poisoned, date)
+    fleet.at("2026-03-01 02:00")
+    if change:
+        fleet.set(poisoned.victim, status="stopped")
+        fleet.set(poisoned.victim, status="running")
+    fleet.bill()
+    reason = "infinite watermark" if "infinity" in date else "future watermark"
+    found = [(row.instance_id, row.reason) for row in fleet.rows("select * from billing_quarantine")]
+    details = [row.detail for row in fleet.rows("select * from billing_quarantine")]
+
+    assert [(poisoned.victim, reason)] == found
+    assert details[0].endswith("set vps_instances.created_at to when it was created")
+    assert verify(database).ok
+
+    fleet.conn.execute(
+        "update vps_instances set created_at = '2026-03-01 00:30+00' where id = %s", (poisoned.victim,)
+    )
+    fleet.at("2026-03-01 04:00")
+    fleet.bill()
+    fleet.delete(poisoned.victim)
+    fleet.bill()
+
+    assert {} == fleet.quarantine()
+    assert ("01 00:30", "01 04:00", Decimal("0.035")) == poisoned.paid(poisoned.victim)
+    assert verify(database).ok
+
+
+def test_an_instance_that_begins_later_pays_from_then_without_anybody(
+    poisoned: Poisoned, database: str
+) -> None:
+    """Created for 06:00 at 00:00: set aside until it has begun, and charged from 06:00."""
+    fleet = poisoned.fleet
+    inserted(poisoned, "2026-03-01 06:00")
+    fleet.at("2026-03-01 02:00")
+    fleet.bill()
+    early = fleet.quarantine()
+    fleet.at("2026-03-01 08:00")
+    fleet.bill()
+
+    assert ({poisoned.victim: "future watermark"}, {}) == (early, fleet.quarantine())
+    assert ("01 06:00", "01 08:00", Decimal("0.02")) == poisoned.paid(poisoned.victim)
+    assert verify(database).ok
+
+
+def test_a_change_does_not_make_a_watermark_ahead_of_its_time_ours(poisoned: Poisoned, database: str) -> None:
+    """The host wrote the year 2999 over 01:00 and stopped the instance; moved back to 01:00, it pays what it ran."""
+    fleet = poisoned.fleet
+    fleet.hours(1)
+    fleet.bill()
+    fleet.set(poisoned.victim, last_billed_at="2999-01-01")
+    fleet.hours(1)
+    fleet.set(poisoned.victim, status="stopped")
+    fleet.set(poisoned.victim, status="running")
+    fleet.bill()
+    found = [row.detail for row in fleet.rows("select * from billing_quarantine")]
+    poisoned.execute(_LAST_CHARGE)
+    fleet.bill()
+
+    assert ["set vps_instances.last_billed_at to 2026-03-01 01:00:00+00"] == [
+        one.split("): ")[1] for one in found
+    ]
+    assert ("01 00:00", "01 02:00", Decimal("0.02")) == poisoned.paid(poisoned.victim)
+    assert verify(database).ok
 
 
 def test_an_instance_older_than_its_outage_may_be_is_held(poisoned: Poisoned) -> None:

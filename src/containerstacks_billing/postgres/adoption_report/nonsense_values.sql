@@ -7,7 +7,8 @@ with nonsense as (
     union all
     select 'payment_transactions.amount', count(*) from payment_transactions where amount = 'NaN'
     union all
-    select 'vps_instances watermarks', count(*) from vps_instances where rated_until is null
+    select 'vps_instances watermarks', count(*) from vps_instances
+     where rated_until is null and isfinite(coalesce(last_billed_at, created_at)) is not true
     union all
     select 'vps_billing_cycles', count(*) from vps_billing_cycles
      where run_id is null and (total_amount = 'NaN' or hourly_rate = 'NaN' or not isfinite(billing_period_start)
@@ -19,5 +20,5 @@ select sum(found)::bigint,
        'select id, balance from wallets where balance is null or balance = ''NaN''; '
        'select id, base_price, markup_price from vps_plans where base_price is null or base_price = ''NaN'' or markup_price = ''NaN'' or base_price < 0; '
        'select id, amount from payment_transactions where amount = ''NaN''; '
-       'select id, created_at, last_billed_at from vps_instances where rated_until is null;'
+       'select id, created_at, last_billed_at from vps_instances where rated_until is null and isfinite(coalesce(last_billed_at, created_at)) is not true;'
   from nonsense having sum(found) > 0;

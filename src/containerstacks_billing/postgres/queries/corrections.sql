@@ -199,7 +199,7 @@ select
     'VPS Price Correction - ' || %(plan_name)s || ' - ' || case when instances = 1 then '1 instance' else
         instances::text || ' instances' end || ' (' || trim_scale(round(hours, 4))::text || 'h from '
         || to_char(%(corrected_from)s at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC)',
-    jsonb_build_object('balance_before', balance, 'balance_after', balance - debit, 'correction_id', %(correction_id)s::bigint,
+    jsonb_build_object('balance_before', balance, 'balance_after', round(balance - debit, 2), 'correction_id', %(correction_id)s::bigint,
         'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry),
     %(posted_at)s, %(posted_at)s
 from adjusted

@@ -8,7 +8,7 @@
 left_out as (
     select instance.organization_id, instance.id as instance_id, 0::bigint as segment_id, label, plan_id as plan_name,
         billing_has_backups(instance) as backups, coalesce(last_billed_at, created_at) as starts_at, rated_until,
-        null::timestamptz as until, null::text as outcome
+        null::timestamptz as until, null::text as outcome, last_billed_at is null as is_new
     from vps_instances instance
     where (%(every_status)s or status = any (%(billable_statuses)s))
       and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
@@ -16,7 +16,7 @@ left_out as (
            and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true
       and organization_id between %(first_organization)s and %(last_organization)s
     union all
-    select organization_id, instance_id, id, label, plan_id, backups, started_at, started_at, charge_until, outcome
+    select organization_id, instance_id, id, label, plan_id, backups, started_at, started_at, charge_until, outcome, false
     from billing_usage_segments
     where (outcome is null and closed_at <= %(as_of)s or outcome = 'damaged')
       and organization_id between %(first_organization)s and %(last_organization)s
@@ -84,13 +84,9 @@ told as (
 found as (
     select *, case reason
         when 'undated' then 'it has neither a creation time nor a watermark: set vps_instances.created_at'
-        when 'infinite watermark' then 'its watermark is infinite: set vps_instances.last_billed_at to '
-            || coalesce(case when isfinite(rated_until) then rated_until::text end, 'when it was created')
-        when 'future watermark' then 'its watermark lies in the future (' || starts_at::text
-            || '): set vps_instances.last_billed_at to '
-            || coalesce(case when rated_until < starts_at then rated_until::text end, 'the end of its last charge')
-        when 'damaged watermark' then 'its watermark was moved back behind what was charged already: set'
-            ' vps_instances.last_billed_at to ' || coalesce(rated_until::text, 'the end of its last charge')
+        when 'infinite watermark' then 'its watermark is infinite: set ' || repaired_date
+        when 'future watermark' then 'its watermark lies in the future (' || starts_at::text || '): set ' || repaired_date
+        when 'damaged watermark' then 'its watermark was moved back behind what was charged already: set ' || repaired_date
         when 'no wallet' then 'its organization has no wallet in ' || %(currency)s
             || case when has_other_wallet then ', only in another currency' else '' end || ': create one'
         when 'unusable balance' then 'the balance of its wallet is no usable number: correct wallets.balance'
@@ -104,8 +100,15 @@ found as (
         when 'held' then trim_scale(round(hours_to_answer_for, 2))::text || ' hours are due, more than MAX_CATCH_UP_HOURS ('
             || %(max_catch_up_hours)s::text || '): decide with containerstacks-billing release'
         end as detail
-    from told, lateral (select case when coalesce(btrim(plan_name), '') = '' then 'without a name'
-        else quote_literal(left(plan_name, 100)) end as shown_name) named
+    from told,
+        lateral (
+            select case when coalesce(btrim(plan_name), '') = '' then 'without a name'
+                        else quote_literal(left(plan_name, 100)) end as shown_name,
+                -- What was never rated begins when somebody says so.
+                case when isfinite(rated_until) then 'vps_instances.last_billed_at to ' || rated_until::text
+                     when is_new then 'vps_instances.created_at to when it was created'
+                     else 'vps_instances.last_billed_at to when it was created' end as repaired_date
+        ) named
     where reason is not null
 ),
 gone as (

@@ -135,15 +135,17 @@ from billing_runs where id = %(run_id)s;
 select batches from billing_runs where id = %(run_id)s;
 
 -- name: close_run
--- End a run: its outcome, and how many instances it leaves past due, quarantined and held.
+-- End a run: its outcome, and how many instances it leaves past due, quarantined and held. What a deleted organization owes
+-- nobody will pay, and nobody waits for.
 with
 -- include: counted_anew
 update billing_runs
 set outcome = %(outcome)s, error_message = %(error_message)s, finished_at = billing_clock(),
     past_due_instances = (
-        select count(distinct vps_instance_id) from vps_billing_cycles
+        select count(distinct vps_instance_id) from vps_billing_cycles debt
         where status = 'failed' and run_id is not null
-          and organization_id between %(first_organization)s and %(last_organization)s),
+          and organization_id between %(first_organization)s and %(last_organization)s
+          and exists (select from organizations where organizations.id = debt.organization_id)),
     quarantined_instances = (
         select count(distinct instance_id) from billing_quarantine
         where reason <> 'held' and organization_id between %(first_organization)s and %(last_organization)s),

@@ -446,7 +446,8 @@ select organization_id, entry_id,
          when carry_before is null
          then format('it debits %%s for charges of %%s', -own_entry.amount, trim_scale(linked.amount))
          else format('it debits %%s, but a carry of %%s and charges of %%s make %%s', -own_entry.amount,
-            trim_scale(carry_before), trim_scale(linked.amount), floor((carry_before + linked.amount) * 100) / 100) end as message,
+            trim_scale(carry_before), trim_scale(linked.amount), round(floor((carry_before + linked.amount) * 100) / 100, 2)) end
+        as message,
     count(*) over () as found
 from own_entry left join linked using (organization_id, entry_id)
 where not coalesce(case when carry_before is not null
@@ -473,7 +474,7 @@ order by organization_id, vps_instance_id, billing_period_start
 limit %(shown)s;
 
 -- name: find_wrong_runs
--- Find ended runs whose row says something else than the charges they billed. A batch counts an instance once per
+-- Find ended runs whose row says something else than the charges they billed, and charges of a run that is not there. A batch counts an instance once per
 -- organization, however many charges it got; the number of the batch stands in the identifier of a new charge, and
 -- beside a debt that was paid. A paid debt belongs to the run that collected it; one that a correction made free, to none.
 with
@@ -497,17 +498,19 @@ summed as (
     select run_id, sum(total_amount) as amount, sum(seconds) / 3600 as hours from charged group by run_id
 ),
 billed as (select * from counted join summed using (run_id))
-select run.id as run_id, run.organization_id,
-    format('it recorded %%s instances, %%s hours and %%s, but its charges are %%s instances, %%s hours and %%s',
-        run.instances_billed, trim_scale(round(run.hours, 6)), trim_scale(run.amount), coalesce(billed.instances, 0),
-        trim_scale(round(coalesce(billed.hours, 0), 6)), trim_scale(coalesce(billed.amount, 0))) as message,
+select run_id, run.organization_id,
+    case when run.id is null
+         then format('%%s instances were charged %%s in it, but there is no such run', billed.instances, trim_scale(billed.amount))
+         else format('it recorded %%s instances, %%s hours and %%s, but its charges are %%s instances, %%s hours and %%s',
+            run.instances_billed, trim_scale(round(run.hours, 6)), trim_scale(run.amount), coalesce(billed.instances, 0),
+            trim_scale(round(coalesce(billed.hours, 0), 6)), trim_scale(coalesce(billed.amount, 0))) end as message,
     count(*) over () as found
-from billing_runs run left join billed on billed.run_id = run.id
-where outcome is not null
+from (select *, id as run_id from billing_runs) run full join billed using (run_id)
+where (run.id is null or outcome is not null)
   and (%(whole)s or run.organization_id between %(first_organization)s and %(last_organization)s)
   and not coalesce(run.instances_billed = coalesce(billed.instances, 0) and run.amount = coalesce(billed.amount, 0)
       and abs(run.hours - coalesce(billed.hours, 0)) < 0.000001, false)
-order by run.id
+order by run_id
 limit %(shown)s;
 
 -- name: find_wrong_marks
@@ -620,17 +623,20 @@ from placed;
 
 -- name: verify_set_aside
 -- Count what is right and still worth knowing: what waits, what is owed, and what cannot be compared any more.
+with
+owing as (
+    select vps_instance_id, total_amount from vps_billing_cycles debt
+    where status = 'failed' and run_id is not null
+      and organization_id between %(first_organization)s and %(last_organization)s
+      and exists (select from organizations where organizations.id = debt.organization_id)
+)
 select
     (select count(distinct instance_id) from billing_quarantine
      where reason <> 'held' and organization_id between %(first_organization)s and %(last_organization)s) as quarantined_instances,
     (select count(distinct instance_id) from billing_quarantine
      where reason = 'held' and organization_id between %(first_organization)s and %(last_organization)s) as held_instances,
-    (select count(distinct vps_instance_id) from vps_billing_cycles
-     where status = 'failed' and run_id is not null
-       and organization_id between %(first_organization)s and %(last_organization)s) as past_due_instances,
-    (select coalesce(sum(total_amount), 0) from vps_billing_cycles
-     where status = 'failed' and run_id is not null
-       and organization_id between %(first_organization)s and %(last_organization)s) as past_due_amount,
+    (select count(distinct vps_instance_id) from owing) as past_due_instances,
+    (select coalesce(sum(total_amount), 0) from owing) as past_due_amount,
     (select coalesce(sum(unposted_charges), 0)::bigint from billing_price_corrections) as unposted_adjustments,
     (select count(*) from billing_closed_stretches()
      where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
