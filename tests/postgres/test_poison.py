@@ -89,6 +89,10 @@ def watermark(name: str, assignment: str, reason: str, detail: str) -> Kind:
     )
 
 
+_BY_PROVIDER_NAME = (
+    "update vps_instances set plan_id = (select provider_plan_id from vps_plans where id = %(plan)s)"
+    " where id = %(victim)s;; "
+)
 _OTHER_CURRENCY = "update wallets set currency = 'USD' where organization_id = %(other)s"
 _INFINITE = ("infinite watermark", "set vps_instances.last_billed_at to 2026-03-01 01:00:00+00")
 _MOVED_BACK = ("damaged watermark", "set vps_instances.last_billed_at to 2026-03-01 01:00:00+00")
@@ -314,8 +318,15 @@ def test_poison(poisoned: Poisoned, kind: Kind) -> None:
         ),
         (
             "plan: several of one name at the same price",
-            "insert into vps_plans (name, provider_plan_id, base_price) select 'twin', provider_plan_id, base_price"
+            _BY_PROVIDER_NAME
+            + "insert into vps_plans (name, provider_plan_id, base_price) select 'twin', provider_plan_id, base_price"
             " from vps_plans where id = %(plan)s",
+        ),
+        (
+            "plan: several of one name, the same price in another mix",
+            _BY_PROVIDER_NAME
+            + "insert into vps_plans (name, provider_plan_id, base_price, markup_price, backup_upcharge_hourly)"
+            " select 'twin', provider_plan_id, base_price - 1, 1, null from vps_plans where id = %(plan)s",
         ),
         (
             "plan: an unusable one that nobody has",

@@ -2,12 +2,12 @@
 with ambiguous as (
     select provider_plan_id from vps_plans where active
      group by provider_plan_id
-    having count(*) > 1 and count(distinct (base_price, markup_price)) > 1
+    having count(*) > 1 and count(distinct base_price + coalesce(markup_price, 0)) > 1
 )
 select count(*),
        format('%s instances name a provider plan that several active plans with different prices share; they are quarantined until one is left.', count(*)),
        'select provider_plan_id, array_agg(id), array_agg(base_price + markup_price) from vps_plans where active '
-       'group by 1 having count(*) > 1 and count(distinct (base_price, markup_price)) > 1;'
+       'group by 1 having count(*) > 1 and count(distinct base_price + coalesce(markup_price, 0)) > 1;'
   from vps_instances i
   join ambiguous a on a.provider_plan_id = i.plan_id
  where not exists (select from vps_plans p where p.id::text = i.plan_id) having count(*) > 0;

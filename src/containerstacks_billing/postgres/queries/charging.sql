@@ -59,8 +59,9 @@ plan_name as (
     from vps_plans
     where active and provider_plan_id not in (select plan_id::text from plan_price_versions)
     group by provider_plan_id
-    having count(distinct (base_price, markup_price, to_jsonb(vps_plans) -> 'backup_price_hourly',
-        to_jsonb(vps_plans) -> 'backup_upcharge_hourly')) = 1
+    having count(distinct (base_price + coalesce(markup_price, 0),
+        coalesce((to_jsonb(vps_plans) ->> 'backup_price_hourly')::numeric, 0)
+            + coalesce((to_jsonb(vps_plans) ->> 'backup_upcharge_hourly')::numeric, 0))) = 1
 ),
 unusable_plan as (
     select distinct plan_id from plan_price_versions version where not billing_usable_price(version)
