@@ -80,6 +80,8 @@ class Town:
             self.fleeting = fleet.instance(self.rich, self.small)
             fleet.top_up(self.poor, "0.08")
             fleet.top_up(self.wavering, "30.00" if self.hours % 2 else f"-{fleet.balance(self.wavering)[0]}")
+        # A price begins with its commit, which is at half past.
+        with self.conn.transaction():
             fleet.at(HALF_AN_HOUR)
             if rough:
                 self.conn.execute("insert into town_refusals values (%s)", (self.refused,))
