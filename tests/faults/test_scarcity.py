@@ -117,7 +117,7 @@ def test_a_deadlock_with_the_host_costs_one_more_attempt(books: Books, database:
 def test_a_role_with_a_stricter_isolation_bills_too(
     books: Books, database: str, daemons_role: str, role: str, level: str
 ) -> None:
-    """The wallet changes while the batch waits for it: the server refuses the old snapshot, and the batch is done again."""
+    """The wallet changes while the batch waits for it: a run asks for the isolation that it argues with, and sees the change."""
     books.fleet.conn.execute("grant select on test_clock to public")
     books.fleet.conn.execute(
         sql.SQL("alter role {} set default_transaction_isolation = {}").format(

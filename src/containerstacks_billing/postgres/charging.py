@@ -24,9 +24,11 @@ _PIN_PLANNER = """
         set_config('work_mem', '64MB', true), set_config('containerstacks_billing.advancing', 'on', true)
 """
 
+DAMAGE_TIMEOUT = "300s"
+
 
 class ChangedMeanwhile(Exception):
-    """The host changed an instance between charge and advance; the batch was rolled back and can be tried again."""
+    """The host changed an instance or a price since it was read; the batch was rolled back and can be tried again."""
 
 
 class SliceFellShort(Exception):
@@ -68,11 +70,20 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
         connection.execute(_PIN_PLANNER)
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease; this batch charged nothing")
+        hold_organizations(connection, values)
         result = take_steps(connection, batch, values)
         values.update(batch_instances=result.instances, batch_hours=result.hours, batch_amount=result.amount)
-        if connection.execute(query("record_batch"), values).fetchone() is None:
+        recorded = connection.execute(query("record_batch"), values).fetchone()
+        if recorded is None:
             raise LeaseLost("the run was closed, or the clock went back; this batch charged nothing")
+        if not recorded[0]:
+            raise ChangedMeanwhile
     return result
+
+
+def hold_organizations(connection: Connection, values: dict[str, Any]) -> None:
+    """Hold the organizations of the batch, and note which prices there are."""
+    values["prices"], _ = _one(connection, "hold_organizations", values)
 
 
 def take_steps(connection: Connection, batch: Batch, values: dict[str, Any]) -> BatchResult:
@@ -176,6 +187,8 @@ def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:
     """After the unique key refused a batch: mark what stands behind its own charges; the next attempt leaves it out."""
     with connection.transaction():
         pin_planner(connection)
+        # It reads all that the organizations of the batch were ever charged.
+        connection.execute("select set_config('statement_timeout', %s, true)", (DAMAGE_TIMEOUT,))
         mark_damage(connection, batch_parameters(run, batch))
 
 

@@ -139,6 +139,9 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
         raise translate(error, conninfo) from None
     if purpose == "reading":
         connection.read_only = True
+    elif purpose == "billing":
+        # Whatever the role's default is: each statement has to see what those before it waited for.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return connection
 
 

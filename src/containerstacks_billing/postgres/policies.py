@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -10,30 +11,35 @@ from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Terms
 from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.queries import query
 
+Fence = Callable[[Connection], None]
 
-def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime) -> bool:
+
+def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence: Fence) -> bool:
     """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when it divides time there.
 
     Open stretches of instances whose billability changes are closed at that instant, so what they used before is
     charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
-    call finishes it before it makes its own. Raises WorkFailed if `as_of` is not after the last change.
+    call finishes it before it makes its own. `fence` is called in each transaction, and raises where the right to bill
+    is lost. Raises WorkFailed if `as_of` is not after the last change.
     """
     changed = False
     while True:
         with connection.transaction():
             transaction_bounds(connection)
+            fence(connection)
             began, settled = begin_change(connection, terms, as_of)
         changed = changed or began
         if settled:
             return changed
-        _settle(connection)
+        _settle(connection, fence)
 
 
-def _settle(connection: Connection) -> None:
+def _settle(connection: Connection, fence: Fence) -> None:
     """Close what the last change left open, some stretches at a time, and say that it is finished."""
     while True:
         with connection.transaction():
             transaction_bounds(connection)
+            fence(connection)
             if not close_stretches(connection):
                 connection.execute(query("settle_policy"))
                 return

@@ -17,6 +17,7 @@ from containerstacks_billing.billing.rehearsal import BatchForecast, Organizatio
 from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun, Terms
 from containerstacks_billing.postgres.charging import (
     batch_parameters,
+    hold_organizations,
     mark_damage,
     pin_planner,
     read_bills,
@@ -102,6 +103,7 @@ def rehearse_batch(
         result = BatchResult()
         values |= {"organizations": [], "amounts": [], "instances": [], "hours": [], "one_instances": []}
         if steps:
+            hold_organizations(connection, values)
             result = take_steps(connection, batch, values)
             read_bills(connection, values)
         connection.execute(_UNPIN)

@@ -49,12 +49,16 @@ def open_run(
     Prices and policies whose time has come begin with it; not by a clock that the brake is going to object to, for
     they would go on when it is set right.
     """
-    divides = is_clock_credible and agree_on_policy(connection, terms, as_of)
-    fence = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
+    values = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
+
+    def fence(connection: Connection) -> None:
+        if connection.execute(query("fence"), values).fetchone() is None:
+            raise LeaseLost("another biller took over the lease before the run began; nothing was charged")
+
+    divides = is_clock_credible and agree_on_policy(connection, terms, as_of, fence)
     with connection.transaction():
         transaction_bounds(connection)
-        if connection.execute(query("fence"), fence).fetchone() is None:
-            raise LeaseLost("another biller took over the lease before the run began; nothing was charged")
+        fence(connection)
         connection.execute(query("close_abandoned_runs"))
         if is_clock_credible:
             connection.execute(query("sync_prices"), {"as_of": as_of})

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,7 +19,13 @@ from uuid import UUID
 
 import psycopg
 
-from containerstacks_billing.billing.errors import BillingError, SchemaMismatch
+from containerstacks_billing.billing.errors import (
+    BillingError,
+    DatabaseUnavailable,
+    LeaseLost,
+    OutcomeUnknown,
+    SchemaMismatch,
+)
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.run import (
     Batch,
@@ -95,14 +102,19 @@ def bill(order: Order) -> RunResult:
         with leases.renewed(connections, lease, lost.set):
             order.confirm()
             with connections.lent() as connection:
-                run, batches, objection = _open(connection, order, lease)
-                if objection:
-                    return runs.close_run(connection, run, Outcome.HELD, objection)
-            confirmed = _Confirmed()
-            outcome, problem = charge_batches(order, run, batches, lost, connections, charge=confirmed.charge)
-            unseen = _look_ahead(order, run, connections)
-            with connections.lent() as connection:
-                return runs.close_run(connection, run, outcome, problem or unseen, confirmed.batches)
+                run, host_clock = _open(connection, order, lease)
+            with _closed_if_it_fails(connections, run):
+                with connections.lent() as connection:
+                    batches, objection = _plan(connection, order, run, host_clock)
+                    if objection:
+                        return runs.close_run(connection, run, Outcome.HELD, objection)
+                confirmed = _Confirmed()
+                outcome, problem = charge_batches(
+                    order, run, batches, lost, connections, charge=confirmed.charge
+                )
+                unseen = _look_ahead(order, run, connections)
+                with connections.lent() as connection:
+                    return runs.close_run(connection, run, outcome, problem or unseen, confirmed.batches)
 
 
 def _obtain_lease(connection: Connection, order: Order) -> Lease:
@@ -122,8 +134,22 @@ def _obtain_lease(connection: Connection, order: Order) -> Lease:
     )
 
 
-def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, list[Batch], str | None]:
-    """Open the run and plan its batches, unless there is an objection."""
+@contextmanager
+def _closed_if_it_fails(connections: SpareConnections, run: OpenRun) -> Iterator[None]:
+    """Let a run that cannot go on say so in its row, where it can still be written; what happened is raised."""
+    try:
+        yield
+    except (LeaseLost, DatabaseUnavailable, OutcomeUnknown):
+        raise
+    except (BillingError, psycopg.Error) as error:
+        reason = translate(error, connections.conninfo) if isinstance(error, psycopg.Error) else error
+        with suppress(BillingError, psycopg.Error), connections.lent() as connection:
+            runs.close_run(connection, run, Outcome.FAILED, str(reason))
+        raise
+
+
+def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, datetime]:
+    """Open the run; return it, and what the host's clock said then."""
     host_clock = order.host_clock or datetime.now(UTC)
     with bounded(connection):
         as_of = order.as_of or runs.database_clock(connection)
@@ -146,13 +172,20 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
             partial_hour=run.terms.partial_hour,
             since=run.as_of.isoformat(),
         )
+    return run, host_clock
+
+
+def _plan(
+    connection: Connection, order: Order, run: OpenRun, host_clock: datetime
+) -> tuple[list[Batch], str | None]:
+    """Plan the batches, unless there is an objection."""
     with bounded(connection):
         objection = brake(connection, run, host_clock)
         if objection:
-            return run, [], objection
+            return [], objection
         batches = list(runs.plan_batches(connection, run, order.batch_size))
         runs.announce_plan(connection, run, batches)
-    return run, batches, None
+    return batches, None
 
 
 def charge_batches(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from containerstacks_billing.billing.daemon_status import Beat, DaemonState, describe
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.schedule import Schedule, pause_seconds
-from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.connection import Connection, bounded, connect, translated
 from containerstacks_billing.postgres.daemon_status import last_run, write_beat
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.clock import Clock
@@ -139,7 +139,7 @@ class Heartbeat:
             self._connection = connect(conninfo, purpose="billing")
             self._connected_to = conninfo
         if not self._recalled:
-            with contextlib.suppress(BillingError), translated(conninfo):
+            with contextlib.suppress(BillingError), translated(conninfo), bounded(self._connection):
                 self._pulse.recall(*last_run(self._connection))
             self._recalled = True
         return self._connection

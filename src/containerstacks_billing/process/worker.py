@@ -101,22 +101,23 @@ class _Hand:
 
     def charge(self, batch: Batch) -> BatchResult:
         last: Exception | None = None
+        refused: list[psycopg.Error] = []
         for attempt in range(ATTEMPTS):
             if attempt:
                 logs.logger().warning("A batch is tried again", batch=batch.number, reason=_reason(last))
                 batch = replace(batch, number=next(self._shared.numbers))
-                self._shared.stopping.wait(min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random())  # noqa: S311
+                if last not in refused:
+                    pause = min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random()  # noqa: S311
+                    self._shared.stopping.wait(pause)
             try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = self._shared.connections.take()
-                return self._shared.charge(self._connection, self._shared.run, batch)
+                return self._attempt(batch, refused)
             except SliceFellShort:
                 self._shared.waiting.put(_whole(batch, next(self._shared.numbers)))
                 return BatchResult()
             except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
+                # What has to be done about it may itself be refused for a moment, so it is part of the next attempt.
                 last = error
-                if attempt or not self._note_damage(batch, error):
-                    return self._divide(batch, error)
+                refused.append(error)
             except psycopg.Error as error:
                 last = error
                 if not (is_transient(error) or self._connection is None or self._connection.broken):
@@ -126,25 +127,28 @@ class _Hand:
                 last = error
         raise self._given_up(batch, last)
 
-    def _note_damage(self, batch: Batch, error: psycopg.Error) -> bool:
-        """After a second copy was refused, mark what stands behind its own charges; False for other errors."""
-        if self._connection is None or not isinstance(error, psycopg.errors.UniqueViolation):
-            return False
-        self._shared.note_damage(self._connection, self._shared.run, batch)
-        return True
+    def _attempt(self, batch: Batch, refused: list[psycopg.Error]) -> BatchResult:
+        """Charge a batch, after what the errors that refused it call for; the second time it is divided."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._shared.connections.take()
+        if refused and (len(refused) > 1 or not isinstance(refused[0], psycopg.errors.UniqueViolation)):
+            return self._divide(self._connection, batch, refused[-1])
+        if refused:
+            # A second copy of a charge: mark what stands behind its own charges, and it is left out.
+            self._shared.note_damage(self._connection, self._shared.run, batch)
+        return self._shared.charge(self._connection, self._shared.run, batch)
 
     def _drop_if_broken(self) -> None:
         if self._connection is not None and self._connection.broken:
             self._connection.close()
             self._connection = None
 
-    def _divide(self, batch: Batch, error: psycopg.Error) -> BatchResult:
+    def _divide(self, connection: Connection, batch: Batch, error: psycopg.Error) -> BatchResult:
         """Charge the halves of a batch by themselves, so that one row nobody thought of does not stop the others.
 
         A slice is not divided: it fails alone, and the other slices of its organization are charged.
         """
-        connection = None if batch.is_slice else self._connection
-        organizations = payers_between(connection, batch) if connection else []
+        organizations = [] if batch.is_slice else payers_between(connection, batch)
         if len(organizations) < 2:
             alone = organizations[0] if organizations else batch.first_organization
             reason = error.diag.message_primary or type(error).__name__

@@ -61,11 +61,11 @@ set fleet_instances = %(fleet_instances)s, fleet_rated_instances = %(fleet_rated
 where id = %(run_id)s;
 
 -- name: release_hold
--- Release a hold and the runs that it bound; returns how many runs there were.
+-- Release a hold and the runs that it bound, one that is about to end among them; returns how many runs there were.
 with released as (
     update billing_runs
     set released_at = billing_clock(), released_by = %(decided_by)s, release_reason = %(reason)s
-    where (id = %(held_run)s or held_by = %(held_run)s) and outcome = 'held' and released_at is null
+    where (id = %(held_run)s and outcome = 'held' or held_by = %(held_run)s) and released_at is null
     returning 1
 )
 select count(*) from released;

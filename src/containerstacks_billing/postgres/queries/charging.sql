@@ -4,7 +4,7 @@
 --
 --   fence    The lease row is held FOR KEY SHARE until COMMIT, so a takeover waits for us, and after a takeover we find
 --            no row and charge nothing. This only keeps billers apart; the next steps are safe without it.
---   lock     Wallets are locked in one order before anything else is read. Each statement that follows takes its own
+--   lock     Organizations, then wallets, are locked in one order before anything else is read. Each statement that follows takes its own
 --            snapshot (READ COMMITTED) and so sees what the holder before us committed, never what a scan saw earlier.
 --   file     Stretches that the host closed since the last run stand in the rows of their instances. They become segments here,
 --            in the transaction that charges them, so they are in one place or the other, whatever becomes of it (027).
@@ -49,16 +49,18 @@ payer as (
 
 -- part: plan_rates
 -- Every name under which an instance may know its plan, with the rates of that plan and when they hold. The plan whose
--- id it is wins; else the active plans with that provider_plan_id, if they cost the same. A plan with one unusable price
+-- id it is wins; else the active plans with that provider_plan_id, if they cost the same; else those that are not active any
+-- more, at which only what was closed before is charged. A plan with one unusable price
 -- is left out as a whole, or hours in the middle would stay uncharged and nobody would see it. Versions that lead to the same
 -- rates one after the other are one, so that another mix of base and markup does not cut a charge in two.
 plan_name as (
-    select plan_id::text as name, plan_id from plan_price_versions group by plan_id
+    select plan_id::text as name, plan_id, true as is_offered from plan_price_versions group by plan_id
     union all
-    select provider_plan_id, (array_agg(id order by created_at, id))[1]
+    select provider_plan_id, (array_agg(id order by created_at, id))[1], active
     from vps_plans
-    where active and provider_plan_id not in (select plan_id::text from plan_price_versions)
-    group by provider_plan_id
+    where provider_plan_id not in (select plan_id::text from plan_price_versions)
+      and (active or provider_plan_id not in (select provider_plan_id from vps_plans where active))
+    group by provider_plan_id, active
     having count(distinct (base_price + coalesce(markup_price, 0),
         coalesce((to_jsonb(vps_plans) ->> 'backup_price_hourly')::numeric, 0)
             + coalesce((to_jsonb(vps_plans) ->> 'backup_upcharge_hourly')::numeric, 0))) = 1
@@ -88,7 +90,7 @@ lasting_rate as (
 ),
 plan_rate as materialized (
     select plan_name.name, plan_id, valid_from, valid_to, hourly_rate, hourly_rate_with_backups,
-        exists (select from vps_plans where vps_plans.id = plan_id) as on_sale
+        is_offered and exists (select from vps_plans where vps_plans.id = plan_id) as on_sale
     from plan_name join lasting_rate using (plan_id)
 )
 
@@ -222,6 +224,12 @@ select true from billing_leases
 where name = 'billing' and fencing_token = %(fencing_token)s and nonce = %(nonce)s
 for key share;
 
+-- name: hold_organizations
+-- Hold the organizations of the batch, in order, before their wallets: the ledger entries will need that, and a host that
+-- deletes one locks it first too (031). Says which prices there are before anything is derived from them.
+select (select coalesce(sum(id), 0) from plan_price_versions where isfinite(valid_from) and valid_from < %(as_of)s) as prices,
+    billing_hold_organizations(%(first_organization)s, %(last_organization)s);
+
 -- name: lock_wallets
 -- Lock the wallets of the batch in order; say whether any of them owes, and whether there are closed segments to charge
 -- or decisions to heed. Every biller of these organizations waits here.
@@ -240,8 +248,9 @@ from (
 
 -- name: file_stretches
 -- Move the stretches that changes have closed from the rows of their instances to where segments are charged: one statement,
--- so that a row is emptied of exactly what was read from it under its lock. The essay of 027 says why none is lost. Returns
--- whether any of them ran under a name that is the number of no plan.
+-- so that a row is emptied of exactly what was read from it under its lock. The essay of 027 says why none is lost. The row to
+-- empty is looked for by its id alone: one that was waited for may belong to another organization of the range since.
+-- Returns whether any of them ran under a name that is the number of no plan.
 with kept as materialized (
     select instance
     from vps_instances instance
@@ -262,7 +271,7 @@ emptied as (
     set closed_stretches = null
     from kept
     where emptied.organization_id between %(first_organization)s and %(last_organization)s
-      and emptied.organization_id = (instance).organization_id and emptied.id = (instance).id
+      and emptied.id = (instance).id
 )
 select exists (select from filed where plan_id is null or plan_id not in (select plan_id::text from plan_price_versions));
 
@@ -557,9 +566,11 @@ where organization_id between %(first_organization)s and %(last_organization)s
 -- name: record_batch
 -- Add the batch to the run row, if the run is still open, and the clock was not set back into the hours that it bills: a host
 -- that changes an instance then notes an instant from before them, its watermark stays where it is, and the advance cannot
--- notice the change.
+-- notice the change. Returns whether the prices are those that the charges were derived by: a price that was set while the
+-- clock stood behind the hours of this batch, and of which it did not know, begins among them.
 update billing_runs
 set batches = batches + 1, instances_billed = instances_billed + %(batch_instances)s, hours = hours + %(batch_hours)s,
     amount = amount + %(batch_amount)s
 where id = %(run_id)s and outcome is null and as_of < billing_clock() + interval '1 hour'
-returning true;
+returning %(prices)s = (
+    select coalesce(sum(id), 0) from plan_price_versions where isfinite(valid_from) and valid_from < %(as_of)s);

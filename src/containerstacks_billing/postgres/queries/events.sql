@@ -27,10 +27,10 @@ order by organization_id;
 insert into billing_events (kind, organization_id, run_id, occurred_at, payload)
 select 'run_held', organization_id, id, as_of, jsonb_build_object('reason', %(error_message)s::text)
 from billing_runs
-where id = %(run_id)s
+where id = %(run_id)s and released_at is null
   and not exists (
     select from billing_runs held
-    where held.outcome = 'held' and held.released_at is null and held.id < %(run_id)s
+    where held.outcome = 'held' and held.held_by is null and held.released_at is null and held.id < %(run_id)s
       and not exists (select from billing_runs later where later.outcome = 'completed' and later.id > held.id
                       and later.organization_id is null));
 

@@ -168,6 +168,7 @@ where organization_id between %(first_organization)s and %(last_organization)s
 
 -- name: adopt_repaired_plans
 -- Give closed segments whose plan_id names no plan the one that followed it: that of the instance, or of its next segment.
+-- A name of plans that have no one price at the moment, or of one that is offered no more, is the name of a plan all the same.
 -- Whoever corrects the plan_id of an instance closes the stretch that bore the wrong one, and nothing else could ever
 -- give those hours a price. A plan that exists and has no usable price is repaired in its price instead.
 with
@@ -179,6 +180,7 @@ nameless as (
     where outcome is null
       and organization_id between %(first_organization)s and %(last_organization)s
       and not exists (select from plan_name where plan_name.name = segment.plan_id)
+      and not exists (select from vps_plans where provider_plan_id = segment.plan_id)
 ),
 successor as (
     select nameless.organization_id, nameless.id, coalesce(
