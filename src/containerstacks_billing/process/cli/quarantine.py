@@ -64,8 +64,9 @@ def _show(one: SetAside) -> None:
     hours = "" if one.due_hours is None else f", {exact_hours(one.due_hours)} hours due"
     whose = one.organization if one.organization is not None else one.organization_id
     console = render.stdout()
-    console.print(f"  {one.instance_id}  {render.printable(one.label or '')[:40]}")
-    console.print(f"    {render.printable(whose)[:60]}, since {one.first_seen_at:%Y-%m-%d %H:%M}{hours}")
+    console.print(render.indented(f"{one.instance_id}  {render.printable(one.label or '')[:40]}", 2))
+    since = f"{one.first_seen_at:%Y-%m-%d %H:%M}"
+    console.print(render.indented(f"{render.printable(whose)[:60]}, since {since}{hours}", 4))
     console.print(render.indented(one.detail, 4))
 
 
