@@ -20,6 +20,7 @@ from tests.fleet import Fleet
 from tests.process.conftest import Command
 
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.process.cli import summary
 from containerstacks_billing.process.forecasts import Limits
 from containerstacks_billing.process.rehearse import rehearse
 
@@ -361,6 +362,12 @@ def test_a_dry_run_works_beside_a_biller(fleet: Fleet, command: Command) -> None
     assert (None, True, 3, "0.06") == tuple(
         document[key] for key in ("runId", "dryRun", "instancesBilled", "amount")
     )
+
+
+def test_a_fraction_of_an_hour_is_not_nothing() -> None:
+    """What rounds to zero was charged all the same."""
+    told = [summary.hours(Decimal(hours)) for hours in ("0", "0.004", "0.5", "1", "61.528")]
+    assert ["0 hours", "less than 0.1 hours", "0.5 hours", "1 hour", "61.53 hours"] == told
 
 
 def test_a_dry_run_of_one_organization_is_not_compared_with_the_fleet(fleet: Fleet, command: Command) -> None:
