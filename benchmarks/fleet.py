@@ -281,16 +281,29 @@ def _oracle(conn: psycopg.Connection[Any], hours: int, first_run: int) -> list[s
         return [row[0] for row in cursor.execute(cast("Any", statement), values).fetchall()]
 
 
+def _positive(text: str) -> int:
+    """Read how many there are of something; a fleet of none has no speed."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _fleets(text: str) -> list[int]:
+    return [_positive(part) for part in text.split(",")]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         prog="./dev bench", description=__doc__.split("\n\n")[0] if __doc__ else ""
     )
-    parser.add_argument("--instances", default="10000,100000,1000000", help="fleets to measure, by commas")
-    parser.add_argument("--wallets", type=int, default=50_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=2500)
-    parser.add_argument("--runs", type=int, default=3, help="hours billed and measured")
+    parser.add_argument(
+        "--instances", type=_fleets, default="10000,100000,1000000", help="fleets to measure, by commas"
+    )
+    parser.add_argument("--wallets", type=_positive, default=50_000)
+    parser.add_argument("--workers", type=_positive, default=2)
+    parser.add_argument("--batch-size", type=_positive, default=2500)
+    parser.add_argument("--runs", type=_positive, default=3, help="hours billed and measured")
     parser.add_argument("--scenario", choices=["plain", "changed", "catch-up"], default="plain")
     parser.add_argument("--older", type=int, default=0, help="older charges in the table")
     parser.add_argument("--json", action="store_true")
@@ -300,7 +313,7 @@ def main() -> None:
     try:
         maintenance = server.start()
         figures = []
-        for number, instances in enumerate(int(part) for part in options.instances.split(",")):
+        for number, instances in enumerate(options.instances):
             name = f"bench_{number}"
             with psycopg.connect(maintenance, autocommit=True) as conn:
                 conn.execute(cast("Any", f"create database {name}"))

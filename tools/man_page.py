@@ -76,12 +76,8 @@ def page() -> str:
     ]
     for path, command, inner in _commands(group, context):
         lines += [f".SS {escaped(' '.join(path))}", *_paragraphs(command.help or "")]
-        arguments = [
-            str(one.metavar or one.name).upper()
-            for one in command.params
-            if one.param_type_name == "argument"
-        ]
-        if arguments:
+        if any(one.param_type_name == "argument" for one in command.params):
+            _, *arguments = command.collect_usage_pieces(inner)
             lines += [".PP", "Arguments: " + escaped(" ".join(arguments))]
         lines += _options(command, inner)
         lines += _examples(command.epilog or "")

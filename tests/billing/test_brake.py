@@ -140,7 +140,7 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
         (
             reading(),
             reading(1, highest={"small": Decimal("0.1")}),
-            "plan small costs 0.1 per hour, 0.01 at the last run",
+            "plan small cost up to 0.1 per hour since the last run (now 0.01; 0.01 before)",
         ),
         (
             reading(rates={name: Decimal("0.01") for name in "abcde"}),
@@ -157,7 +157,7 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
         (
             reading(**small_fleet(1, "0.01")),
             reading(1, **small_fleet(11, "0.01")),
-            "11 instances are billable, 1 were at the last run",
+            "11 instances are billable, 1 was at the last run",
         ),
         (
             reading(),

@@ -23,6 +23,11 @@ SECRET = "canary-5d1c6a"
         f"Authorization: Bearer {SECRET}",
         f"ADMIN_TOKEN={SECRET}-{SECRET}",
         f"https://user:{SECRET}@hooks.example/x",
+        f"postgresql://user:password@{SECRET}@host:5432/database",
+        f"postgresql://user:password@host:5432/database?password={SECRET}",
+        f"DATABASE_URL=postgresql://user:{SECRET}@localhost:5432/containerstacks",
+        f"password='postgresql://user:password@host:5432/database {SECRET}'",
+        f"postgresql://user:password@host:5432/database postgresql://u:{SECRET}@h/d",
         f'invalid percent-encoded token in "postgres://u:%zz{SECRET}@h/d"',
     ],
 )
@@ -44,6 +49,9 @@ def test_a_known_secret_is_taken_out_wherever_it_stands() -> None:
         "The password was refused.",
         "Billing run completed: 5,000 instances, 12.50 USD",
         "see http://localhost:3001/status",
+        "Write postgresql://user:password@host:5432/database with special characters percent-encoded.",
+        "DATABASE_URL=postgresql://user:password@localhost:5432/containerstacks",
+        "DATABASE_URL (.env, line 1) must be postgresql://user:password@host:port/database, or key=value pairs",
     ],
 )
 def test_harmless_text_stays(text: str) -> None:

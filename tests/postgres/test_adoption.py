@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_what_the_host_left_is_counted_and_stays(host: Connection) -> None:
     }
     assert columns_and_rows(host) == before
     assert expected_schema_problem(host) is None
+
+
+def test_one_of_anything_is_told_in_the_singular(host: Connection) -> None:
+    """Most findings of a small installation are of one row."""
+    adopt(host)
+    told = {one.kind: one.sentence for one in findings(_conninfo(host)) if one.count == 1}
+
+    assert not [
+        sentence
+        for sentence in told.values()
+        if re.search(r"\b1 \w+s (have|are|overlap)\b|\b1 \w+s\b", sentence)
+    ]
+    assert told["several_wallets"].startswith("1 organization has several wallets of one currency")
+    assert told["unknown_plans"].startswith("1 instance has a plan_id that no plan has")
+    assert told["doubled_cycles"].startswith("The host application billed 1 period more than once")
 
 
 def test_every_command_of_a_finding_can_be_run(host: Connection) -> None:

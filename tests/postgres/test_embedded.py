@@ -225,12 +225,25 @@ def test_data_of_another_version_is_not_touched(directory: Path) -> None:
         EmbeddedServer(directory).start()
 
 
-def test_psql_connects_without_asking(directory: Path) -> None:
-    """The command line of psql needs no password and shows none."""
+def test_psql_connects_without_asking(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no password and shows none, and an option such as -d stays on this server."""
     server = EmbeddedServer(directory, settings=FAST)
     server.start()
-    command = [*server.psql_command("postgres"), "-Atc", "SELECT 40 + 2"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "42\n"
+    monkeypatch.setenv("PGPASSWORD", "of another server")
+    monkeypatch.setenv("PGHOST", "elsewhere.invalid")
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
+    for database in ("postgres", "template1"):
+        command = [
+            server.psql(),
+            "-d",
+            database,
+            "-Atc",
+            "SELECT 40 + 2, current_database(), inet_server_addr()",
+        ]
+        shown = subprocess.run(
+            command, env=server.environment("postgres"), capture_output=True, text=True, check=True
+        )
+        assert shown.stdout == f"42|{database}|\n"
 
 
 def test_the_state_directory_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

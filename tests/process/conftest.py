@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -43,6 +50,63 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def on_terminal(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """A function that runs the command on a terminal and returns its exit code and all that the terminal showed.
+
+    `answer` is typed once the terminal shows a question, or sent where it is a signal.
+    """
+
+    def run(
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        columns: int = 80,
+        answer: str | signal.Signals | None = None,
+    ) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm", "NO_COLOR": "1"}
+        with subprocess.Popen(
+            [sys.executable, "-m", "containerstacks_billing", *arguments],
+            cwd=tmp_path,
+            env={**clean, **(environment or {})},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ) as process:
+            os.close(theirs)
+            shown, answered = "", False
+            while True:
+                if (
+                    isinstance(answer, signal.Signals)
+                    and answered
+                    and not select.select([ours], [], [], 0.5)[0]
+                ):
+                    # It came before anybody read what is typed: as at a keyboard, once more.
+                    process.send_signal(answer)
+                if not (block := _read(ours)):
+                    break
+                shown += block
+                if answer is not None and not answered and "[y/N]: " in shown:
+                    answered = True
+                    if isinstance(answer, str):
+                        os.write(ours, answer.encode())
+                    else:
+                        process.send_signal(answer)
+            os.close(ours)
+        return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.replace("\r\n", "\n"))
+
+    return run
+
+
+def _read(terminal: int) -> str:
+    """Return what a terminal shows next; nothing once nobody has it open."""
+    try:
+        return os.read(terminal, 65536).decode()
+    except OSError:
+        return ""
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -79,6 +81,63 @@ def test_an_error_of_the_driver_is_put_into_our_words() -> None:
     )
 
 
+def test_a_hint_shows_what_to_write(command: Command) -> None:
+    """What it says is an example and no secret, so nothing of it is taken out."""
+    missing = command("daemon").stderr
+    malformed = command("status", environment={"DATABASE_URL": f"postgresql://u:{SECRET}@h:x/d"}).stderr
+    refused = command("status", environment={"DATABASE_URL": SECRET}).stderr
+
+    assert "DATABASE_URL=postgresql://user:password@localhost:5432/containerstacks\n" in missing
+    assert "hint: Write postgresql://user:password@host:5432/database with special" in malformed
+    assert "must be postgresql://user:password@host:port/database, or key=value" in refused
+    assert SECRET not in malformed + refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "file", "said", "hint"),
+    [
+        (
+            ["daemon", "--interval", "0"],
+            {},
+            "",
+            "BILLING_INTERVAL_MINUTES (--interval) must be a whole number from 1 to 1440 (minutes).",
+            "Correct --interval, or leave it out to use the default.",
+        ),
+        (
+            ["status"],
+            {"BILLING_INTERVAL_MINUTES": "0"},
+            "",
+            "BILLING_INTERVAL_MINUTES (environment) must be",
+            "Correct BILLING_INTERVAL_MINUTES, or unset it to use the default.",
+        ),
+        (
+            ["status"],
+            {},
+            "BILLING_INTERVAL_MINUTES=0\n",
+            ".env, line 1) must be",
+            "Correct BILLING_INTERVAL_MINUTES, or remove the line to use the default.",
+        ),
+    ],
+)
+def test_a_refused_setting_is_corrected_where_it_came_from(
+    command: Command,
+    tmp_path: Path,
+    arguments: list[str],
+    environment: dict[str, str],
+    file: str,
+    said: str,
+    hint: str,
+) -> None:
+    """A flag is called as it is written, and there is no line to remove where there is no file."""
+    (tmp_path / ".env").write_text(file)
+    (tmp_path / ".env").chmod(0o600)
+    refused = command(*arguments, environment=environment)
+
+    assert 78 == refused.returncode
+    assert said in refused.stderr
+    assert refused.stderr.endswith(f"hint: {hint}\n")
+
+
 def test_an_interrupt_ends_with_130() -> None:
     """As a shell expects after Ctrl-C."""
     assert ending(KeyboardInterrupt()) == (130, "")
@@ -94,13 +153,21 @@ def test_version_and_help(command: Command) -> None:
 
 
 def test_every_help_text_fits_and_is_plain_ascii() -> None:
-    """Each verb's help reads well on any terminal, 80 columns wide."""
+    """Each verb's help reads well on any terminal, 80 columns wide, and shows an example; no list of verbs is cut."""
 
     def helps(command: object, path: list[str]) -> None:
         outcome = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80", "TERM": "dumb"})
         assert outcome.exit_code == 0, path
         assert outcome.stdout.isascii(), path
         assert max(len(line) for line in outcome.stdout.splitlines()) <= 80, path
+        assert re.search(r"\n +Examples.*:\n +(sudo )?containerstacks-billing ", outcome.stdout), path
+        assert re.search(
+            r"containerstacks-billing [^\n]*" + " ".join(path), outcome.stdout.partition("Examples")[2]
+        ), path
+        assert "..." not in outcome.stdout.partition("Commands:")[2], path
+        assert not re.search(r"[{}]|\[\[|<[a-z]", outcome.stdout.partition("Examples")[0]), outcome.stdout
+        summary = str(getattr(command, "help", "")).split("\n\n")[0]
+        assert len(" ".join(summary.split())) <= 60 or not path, path
         for name, child in getattr(command, "commands", {}).items():
             helps(child, [*path, name])
 
@@ -123,6 +190,22 @@ def test_usage_errors_exit_2_and_are_redacted(command: Command) -> None:
         outcome = command(*arguments)
         assert outcome.returncode == 2
         assert SECRET not in outcome.stderr
+
+
+def test_a_value_that_is_no_number_or_id_is_refused_in_plain_words(command: Command) -> None:
+    """What it has to be, and not how a parser failed."""
+    for arguments, words in (
+        (["run", "--organization", "xyz"], "'--organization': 'xyz' is no id of an organization."),
+        (["verify", "--organization", "xyz"], "'xyz' is no id of an organization."),
+        (["events", "--organization", "xyz"], "'xyz' is no id of an organization."),
+        (["events", "retry", "xyz"], "'NO.': it has to be a whole number, like 5"),
+        (["runs", "--limit", "xyz"], "'--limit': it has to be a whole number, like 5"),
+        (["runs", "--limit", "0"], "'--limit': it has to be greater than or equal to 1"),
+        (["run", "--wait", "xyz"], "'--wait': it has to be a number, like 1.5"),
+    ):
+        refused = command(*arguments)
+        assert 2 == refused.returncode
+        assert words in refused.stderr
 
 
 def test_global_options_may_follow_the_verb(command: Command) -> None:

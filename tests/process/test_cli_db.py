@@ -38,6 +38,8 @@ def test_a_server_is_started_used_and_stopped(command: Command, state: Path) -> 
     assert (status["running"], status["directory"]) == (True, str(state))
     asked = command("db", "psql", "--", "-Atc", "select 1 + 1")
     assert (asked.returncode, asked.stdout) == (0, "2\n")
+    other = command("db", "psql", "--", "-d", "template1", "-Atc", "select current_database()")
+    assert (other.returncode, other.stdout) == (0, "template1\n"), other.stderr
     assert command("db", "stop").stdout.startswith("Stopped")
     assert command("db", "stop").stdout.startswith("Nothing was running")
 

@@ -67,8 +67,12 @@ def test_a_price_that_was_wrong_for_an_hour_between_two_runs_is_seen(fleet: Flee
     fleet.hours(2)
     fleet.reprice(plan, "7.30")
     fleet.hours(1)
+    held = fleet.bill()
 
-    assert Outcome.HELD is fleet.bill().outcome
+    assert Outcome.HELD is held.outcome
+    assert str(held.error_message).endswith(
+        " cost up to 1.00000000 per hour since the last run (now 0.01000000; 0.01000000 before)"
+    )
 
 
 def test_what_is_released_is_what_the_next_run_is_compared_with(fleet: Fleet) -> None:
@@ -116,7 +120,7 @@ def test_a_change_of_what_is_billable_is_held_when_it_multiplies_the_fleet(fleet
     fleet.hours(1)
 
     assert (
-        "16 instances are billable, 1 were at the last run (BILLABLE_STATUSES was running and is *)"
+        "16 instances are billable, 1 was at the last run (BILLABLE_STATUSES was running and is *)"
         == fleet.bill().error_message
     )
 

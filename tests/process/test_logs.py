@@ -5,9 +5,11 @@ import json
 import logging
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 import structlog
 
+from containerstacks_billing.postgres.connection import asking, connect
 from containerstacks_billing.process import logs
 
 SECRET = "canary-5d1c6a"
@@ -140,3 +142,15 @@ def test_the_level_is_the_least_severe_event_that_is_logged() -> None:
     logging.getLogger("library").info("two")
     logs.logger().warning("three")
     assert lines(stream) == ["<4>level=warning event=three"]
+
+
+def test_the_driver_does_not_warn_beside_our_own_error(database: str) -> None:
+    """A statement that is refused ends those behind it; psycopg would log that, and we tell the refusal."""
+    stream = io.StringIO()
+    logs.configure(stream=stream, environment=JOURNAL)
+    with connect(database, purpose="reading") as connection, pytest.raises(psycopg.errors.DivisionByZero):
+        with asking(connection):
+            refused = connection.execute("select 1/0")
+            connection.execute("select 2")
+            refused.fetchone()
+    assert "" == stream.getvalue()

@@ -30,8 +30,7 @@ def test_the_plan_then_the_work_then_nothing_to_do(command: Any) -> None:
     assert "013_adopt_containerstacks.sql, step 1 of" in done.stderr
     again = command().stdout
     assert again.startswith("Nothing to do: every migration has been applied.\n")
-    assert "ours takes over when the daemon is silent (BUILT_IN_BILLING=auto)." in " ".join(again.split())
-    assert all(len(line) <= 80 for line in again.splitlines())
+    assert "ours takes over when the daemon is silent (BUILT_IN_BILLING=auto)." in again
     assert command("--dry-run").stdout == "Nothing to do: every migration has been applied.\n"
 
 

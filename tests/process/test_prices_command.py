@@ -441,6 +441,11 @@ REFUSED = [
     (["--base", "NaN", "--markup", "0"], "is no amount"),
     (["--base", "five", "--markup", "0"], "is no amount"),
     (["--base", "1e999999", "--markup", "0"], "is no amount"),
+    *(
+        (["--base", text, "--markup", "0"], f"{text!r} is no amount")
+        for text in ("1_000", "1e3", " 5 ", "+5", ".5", "5.", "٣")
+    ),
+    (["--base", "5", "--markup", "Infinity"], "'Infinity' is no amount"),
     (["--base", "5", "--markup", "0", "--from", "tomorrow"], "is no instant"),
     (["--base", "5", "--markup", "0", "--from", "0001-01-01T00:00+14:00"], "is no instant"),
     (["--base", "5", "--markup", "0", "--from", "2026-02-28T00:00"], "--correct"),
@@ -464,6 +469,37 @@ def test_what_makes_no_sense_is_a_usage_error(
     assert refused.exit_code == 2, refused.output
     assert words in " ".join(refused.stderr.replace("│", "").split())
     assert 1 == len(fleet.rows("select from plan_price_versions"))
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), (signal.SIGINT, 130), ("y\n", 0)])
+def test_a_correction_is_asked_for(
+    fleet: Fleet, on_terminal: Any, answer: str | signal.Signals, code: int
+) -> None:
+    """Without a billed hour there is a price to record and nothing to post; n and Ctrl-C leave all as it was."""
+    plan = fleet.plan("7.30")
+    fleet.hours(2)
+    ended, shown = on_terminal(
+        *(
+            "prices",
+            "set",
+            str(plan),
+            "--base",
+            "5",
+            "--markup",
+            "0",
+            "--from",
+            f"{MARCH}01:00Z",
+            "--correct",
+        ),
+        environment={"DATABASE_URL": fleet.conninfo},
+        answer=answer,
+    )
+    recorded = fleet.rows("select from billing_price_corrections")
+
+    assert code == ended, shown
+    assert "there is nothing to adjust.\n\nRecord this price? [y/N]: " in shown
+    assert ("Nothing was changed." in shown, len(recorded)) == ((True, 0) if code else (False, 1))
+    assert "Abort" not in shown
 
 
 def test_an_unknown_and_an_ambiguous_plan_are_named(fleet: Fleet, command: Any) -> None:

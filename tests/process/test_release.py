@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -261,19 +262,19 @@ def command(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Cal
 def test_the_command_decides_and_tells(
     outage: tuple[Fleet, UUID, UUID], command: Callable[..., Result]
 ) -> None:
-    """List, preview, decide; each in lines of 80 columns and as a document."""
+    """List, preview, decide; each in words and as a document."""
     _, _, web = outage
     listed = command("quarantine")
     assert "held" in listed.stdout
     assert "100 hours due" in listed.stdout
-    assert "decide with containerstacks-billing release" in " ".join(listed.stdout.split())
+    assert "decide with containerstacks-billing release" in listed.stdout
     assert str(web) == json.loads(command("quarantine", "--json").stdout)["instances"][0]["instanceId"]
 
     preview = command("release", "--all", "--cap", "24", "--dry-run")
     assert "charge 24 h (0.24 USD); waive 76 h (0.76 USD)" in preview.stdout
     assert "Nothing was changed." in preview.stdout
     document = json.loads(
-        command("release", "--instance", str(web), "--cap", "24", "--by", "anna", "--json").stdout
+        command("release", "--instance", str(web), "--cap", "24", "--by", "anna", "--json", "--yes").stdout
     )
     assert ("cap", "24.00", "0.24", "0.76", "anna", 1) == (
         document["decision"],
@@ -283,9 +284,8 @@ def test_the_command_decides_and_tells(
         document["decidedBy"],
         document["instances"],
     )
-    again = command("release", "--all", "--charge")
+    again = command("release", "--all", "--charge")  # nothing to ask about
     assert (0, "No such instance is held; there is nothing to decide.\n") == (again.exit_code, again.stdout)
-    assert all(len(line) <= 80 for line in (listed.stdout + preview.stdout).splitlines())
 
 
 def test_the_command_releases_the_brake(fleet: Fleet, command: Callable[..., Result]) -> None:
@@ -301,15 +301,119 @@ def test_the_command_releases_the_brake(fleet: Fleet, command: Callable[..., Res
     fleet.bill()
 
     assert "Nothing was changed" in command("release", "--dry-run").stdout
-    shown = command("release", "--by", "anna", "--reason", "the price is right")
+    unanswered = [command("release", *more) for more in ((), ("--json",))]
+    assert [2, 2] == [one.exit_code for one in unanswered]
+    assert "releasing a held run needs --yes here" in " ".join(unanswered[0].stderr.split())
+    assert Outcome.HELD is fleet.bill().outcome
+    shown = command("release", "--by", "anna", "--reason", "the price is right", "--yes")
     assert f"Run {held.run_id} was held: plan" in shown.stdout
     assert "costs 0.10000000 per hour" in " ".join(shown.stdout.split())
-    assert [("anna", "the price is right")] * 2 == [
+    assert [("anna", "the price is right")] * 3 == [
         tuple(row)
         for row in fleet.rows("select released_by, release_reason from billing_runs where outcome = 'held'")
     ]
     assert "released already" in command("release").stdout
     assert Outcome.COMPLETED is fleet.bill().outcome
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_nothing_is_decided_where_nobody_can_answer(
+    outage: tuple[Fleet, UUID, UUID], command: Callable[..., Result], more: tuple[str, ...]
+) -> None:
+    """Without a terminal, and with --json, it takes --yes; the refusal is a usage error."""
+    fleet, *_ = outage
+    refused = command("release", "--all", "--charge", *more)
+    assert 2 == refused.exit_code
+    assert "deciding needs --yes here; --dry-run only shows it." in " ".join(refused.stderr.split())
+    assert [] == decisions(fleet)
+    assert 0 == command("release", "--all", "--charge", "--yes", *more).exit_code
+    assert 1 == len(decisions(fleet))
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("n\n", 1), ("\n", 1), ("\x04", 1), (signal.SIGINT, 130), ("y\n", 0)]
+)
+def test_a_question_is_answered(
+    outage: tuple[Fleet, UUID, UUID],
+    on_terminal: Callable[..., tuple[int, str]],
+    answer: str | signal.Signals,
+    code: int,
+) -> None:
+    """No decides nothing and exits 1, Ctrl-C 130, and both say so; the question itself claims nothing."""
+    fleet, *_ = outage
+    ended, shown = on_terminal(
+        "release", "--all", "--charge", environment={"DATABASE_URL": fleet.conninfo}, answer=answer
+    )
+    before, _, after = shown.partition("Decide so?")
+
+    assert code == ended, shown
+    assert "1 instance\nTo charge: 100 hours, 1.00 USD\n" in before
+    assert "Nothing was changed." not in before
+    assert ("Nothing was changed." in after, "Decided." in after) == (bool(code), not code)
+    assert "Abort" not in shown
+    assert (0 if code else 1) == len(decisions(fleet))
+
+
+def test_a_preview_names_those_that_are_not_listed_as_held(
+    fleet: Fleet, command: Callable[..., Result]
+) -> None:
+    """Held is who has too many hours due: also whoever waits for a repair, or has not met a run yet."""
+    organization = fleet.organization("100.00")
+    broken = fleet.instance(organization, "no-such-plan", label="broken")
+    fleet.instance(organization, plan := fleet.plan("7.30"), label="web")
+    fleet.hours(80)
+    fleet.bill()
+    fleet.instance(organization, plan, label="late")
+    fleet.hours(75)
+    preview = command("release", "--all", "--waive", "--dry-run").stdout
+    document = json.loads(command("release", "--all", "--waive", "--dry-run", "--json").stdout)
+
+    assert preview.count("  not listed as held: ") == 2
+    assert "  not listed as held: no plan\n" in preview
+    assert (
+        "\n3 instances\nTo charge: 0 hours, 0.00 USD\nWaived:    385 hours, 2.30 USD\n"
+        "1 of them has no usable price at present.\n"
+        "2 of them are not listed as held: "
+    ) in preview
+    assert {"no plan": 1, "not set aside by the last run": 1} == document["otherReasons"]
+    assert {str(broken): "no plan"}.items() <= {
+        one["instanceId"]: one["setAsideFor"] for one in document["listed"]
+    }.items()
+
+
+def test_an_organization_that_nobody_knows_is_a_usage_error(
+    fleet: Fleet, command: Callable[..., Result]
+) -> None:
+    """A mistyped id would be told that nothing is held; one that is known is."""
+    known = command("release", "--organization", str(fleet.organization()), "--waive", "--yes")
+    for more in (("--yes",), ("--dry-run",), ("--json",), ()):
+        unknown = command("release", "--organization", str(uuid4()), "--waive", *more)
+        assert 2 == unknown.exit_code
+        assert "there is no organization" in unknown.stderr
+    assert (0, "No such instance is held; there is nothing to decide.\n") == (known.exit_code, known.stdout)
+    for what, words in (
+        ("--organization", "no id of an organization"),
+        ("--instance", "no id of an instance"),
+    ):
+        typed = command("release", what, "xyz", "--waive")
+        assert (2, True) == (typed.exit_code, f"'xyz' is {words}." in " ".join(typed.stderr.split()))
+
+
+def test_hours_are_rounded_for_people_and_exact_for_programs(
+    fleet: Fleet, command: Callable[..., Result]
+) -> None:
+    """A stretch that ended at a fraction of a second has hours of sixteen digits."""
+    web = fleet.instance(fleet.organization("9.00"), fleet.plan("7.30"))
+    fleet.at("2026-03-05 04:00:00.601")
+    fleet.delete(web)
+    fleet.hours(1)
+    fleet.bill()
+    listed = command("quarantine").stdout
+    document = json.loads(command("quarantine", "--json").stdout)
+
+    assert ", 100.0002 hours due\n" in listed
+    assert document["instances"][0]["hoursDue"].startswith("100.00016694")
+    assert "waive 100.0002 h" in command("release", "--all", "--waive", "--dry-run").stdout
 
 
 @pytest.mark.parametrize(

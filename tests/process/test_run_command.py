@@ -20,6 +20,7 @@ from tests.fleet import Fleet
 from tests.process.conftest import Command
 
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.process.cli import summary
 from containerstacks_billing.process.forecasts import Limits
 from containerstacks_billing.process.rehearse import rehearse
 
@@ -110,6 +111,41 @@ def test_a_second_run_says_that_all_is_billed(fleet: Fleet, command: Command) ->
     )
     assert second.stdout.startswith("Run 2 completed: 0 charged, all already billed.\n")
     assert (0, 0) == (first.returncode, second.returncode)
+
+
+def test_a_run_that_could_charge_nothing_says_what_waits_for_whom(fleet: Fleet, command: Command) -> None:
+    """Nothing is billed already where all is held, quarantined or past due, nor where there is no instance."""
+    environment = {"DATABASE_URL": fleet.conninfo}
+
+    def told(*arguments: str) -> list[str]:
+        return [
+            command("run", *arguments, *more, environment=environment).stdout.splitlines()[0]
+            for more in (("--dry-run",), ())
+        ]
+
+    def both(sentence: str, run: int) -> list[str]:
+        return [
+            f"A run would charge nothing now: {sentence}.",
+            f"Run {run} completed: 0 charged; {sentence}.",
+        ]
+
+    plan, rich, poor = fleet.plan("7.30"), fleet.organization("9.00"), fleet.organization("0.00")
+    assert both("there is no instance to bill", 1) == told()
+    fleet.instance(rich, plan)
+    fleet.hours(100)
+    assert both("1 instance waits for a decision", 2) == told()
+    fleet.instance(rich, "no-such-plan")
+    fleet.hours(1)
+    assert both("2 instances wait for a decision or a repair", 3) == told()
+    fleet.instance(poor, plan)
+    fleet.hours(1)
+    assert both("1 instance is past due, 2 instances wait for a decision or a repair", 4) == told()
+    assert both("1 instance is past due", 5) == told("--organization", str(poor))
+    fleet.instance(rich, plan)
+    assert [
+        "A run would charge nothing now: all is already billed.",
+        "Run 6 completed: 0 charged, all already billed.",
+    ] == told()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -328,6 +364,26 @@ def test_a_dry_run_works_beside_a_biller(fleet: Fleet, command: Command) -> None
     )
 
 
+def test_a_fraction_of_an_hour_is_not_nothing() -> None:
+    """What rounds to zero was charged all the same."""
+    told = [summary.hours(Decimal(hours)) for hours in ("0", "0.004", "0.5", "1", "61.528")]
+    assert ["0 hours", "less than 0.1 hours", "0.5 hours", "1 hour", "61.53 hours"] == told
+
+
+def test_a_dry_run_of_one_organization_is_not_compared_with_the_fleet(fleet: Fleet, command: Command) -> None:
+    """The last run charged three of them; of one of them alone nothing is "2 instances less"."""
+    first, *_ = three_organizations(fleet)
+    fleet.bill()
+    fleet.hours(1)
+    environment = {"DATABASE_URL": fleet.conninfo}
+    one = command("run", "--dry-run", "--organization", str(first), environment=environment)
+    every = command("run", "--dry-run", environment=environment)
+    document = command("run", "--dry-run", "--organization", str(first), "--json", environment=environment)
+
+    assert (False, True) == ("Compared" in one.stdout, "Compared" in every.stdout)
+    assert None is json.loads(document.stdout)["lastRun"]
+
+
 def test_what_a_run_is_asked_for_has_to_exist(fleet: Fleet, command: Command) -> None:
     """An organization that nobody knows, and --all without --dry-run, are usage errors."""
     environment = {"DATABASE_URL": fleet.conninfo}
@@ -355,7 +411,7 @@ def test_a_held_run_says_why_and_what_to_do(fleet: Fleet, command: Command) -> N
     )
 
     assert (1, 1) == (rehearsed.returncode, held.returncode)
-    assert "A run would be held now: 40 instances are billable, 1 were at the last run." in rehearsed.stdout
+    assert "A run would be held now: 40 instances are billable, 1 was at the last run." in rehearsed.stdout
     assert held.stdout.startswith("Run 2 is held and charged nothing: 40 instances are billable")
     assert "containerstacks-billing release" in held.stdout
     assert 1 == len(fleet.charges())

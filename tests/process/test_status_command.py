@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,63 @@ def test_a_run_under_way_is_shown(fleet: Fleet, command: Command) -> None:
     fleet.conn.execute("update billing_leases set holder = 'host-7', expires_at = 'infinity'")
     words = command("status", environment=environment).stdout
     assert "25%, 2,500 of" in words
-    assert all(len(line) <= 80 for line in words.splitlines())
+    assert all(line == line.rstrip() for line in words.splitlines())
+
+
+VERBS_OF_TABLES = (
+    "status",
+    "runs",
+    "runways",
+    "events",
+    "quarantine",
+    "prices list",
+    "config show",
+    "run --dry-run",
+)
+
+
+@pytest.mark.parametrize("columns", [40, 72, 80])
+def test_no_word_and_no_date_is_broken_on_any_terminal(
+    fleet: Fleet, on_terminal: Callable[..., tuple[int, str]], command: Command, columns: int
+) -> None:
+    """A table that does not fit is written as records; a pipe gets whole sentences, however long."""
+    organization = fleet.organization("0.20", name="Polaris Observatories and Instruments")
+    fleet.instance(organization, fleet.plan("7.30", provider_plan_id="vc2-1c-1gb"))
+    fleet.instance(organization, "no-such-plan", label="web-frontend-production")
+    fleet.hours(100)
+    fleet.instance(organization, fleet.plan("7.30"))
+    fleet.hours(1)
+    fleet.bill()
+    environment = {"DATABASE_URL": fleet.conninfo}
+    for verb in VERBS_OF_TABLES:
+        _, shown = on_terminal(*verb.split(), environment=environment, columns=columns)
+        # An id to copy is in one piece on any terminal.
+        lines = [line for line in shown.splitlines() if "provider_plan_id" not in line]
+        assert max(map(len, lines)) <= columns, shown
+        assert not re.search(r"2026-0$|2026-$|\b20$|instance_$|^ *quarantined +\d", shown, re.MULTILINE), (
+            shown
+        )
+        for word in ("Balance", "Empty at (UTC)", "instance_quarantined", "2026-03-05 05:00"):
+            if verb in ("runways", "events"):
+                piped = command(*verb.split(), environment=environment).stdout
+                assert (word in piped) == (word in shown), shown
+    sentence = (
+        "hours are due, more than MAX_CATCH_UP_HOURS (72): decide with containerstacks-billing release\n"
+    )
+    assert sentence in command("quarantine", environment=environment).stdout
+
+
+def test_nothing_is_due_by_itself_before_a_daemon_ran(fleet: Fleet, command: Command) -> None:
+    """The interval is the daemon's; before there was one, nobody keeps it."""
+    fleet.bill()
+    environment = {"DATABASE_URL": fleet.conninfo}
+    alone = command("status", environment=environment).stdout
+    fleet.conn.execute(
+        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at) values ('host-1', 'running', billing_clock())"
+    )
+
+    assert "Next due    in 1 h 0 min, if a daemon runs by then\n" in alone
+    assert "Next due    in 1 h 0 min\n" in command("status", environment=environment).stdout
 
 
 def test_a_role_that_may_only_read_is_enough(fleet: Fleet, command: Command, role: str) -> None:
@@ -179,6 +236,18 @@ def test_a_role_that_may_only_read_is_enough(fleet: Fleet, command: Command, rol
     for verb in ("status", "runs"):
         done = command(verb, environment={"DATABASE_URL": url})
         assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_a_role_without_rights_is_told_so_in_our_words_alone(
+    fleet: Fleet, command: Command, role: str
+) -> None:
+    """Not in those of the driver, which warns of what it ends in the same breath."""
+    url = make_conninfo(fleet.conninfo, user=role, password=role)
+    for verb in ("status", "runs", "events", "quarantine"):
+        done = command(verb, environment={"DATABASE_URL": url})
+        assert 78 == done.returncode
+        assert done.stderr.startswith("error: The database role may not do this: permission denied")
+        assert "psycopg" not in done.stderr
 
 
 def test_the_status_reads_no_large_table() -> None:

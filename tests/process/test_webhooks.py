@@ -416,6 +416,31 @@ def test_a_deliverer_without_an_address_ends_at_once(database: str) -> None:
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def test_events_of_one_organization_are_counted_alone(command: Command, fleet: Fleet, database: str) -> None:
+    """What waits for others is not counted, a set-aside instance is named as one, and a mistyped id is no empty list."""
+    environment = {"DATABASE_URL": database}
+    one, other = fleet.organization("0.20", name="One"), fleet.organization("9.00", name="Other")
+    unheard = fleet.organization("9.00")
+    plan = fleet.plan("7.30")
+    fleet.instance(one, plan)
+    fleet.instance(other, "no-such-plan")
+    fleet.hours(1)
+    fleet.bill()
+    told = command("events", "--organization", str(other), environment=environment).stdout
+    document = json.loads(
+        command("events", "--organization", str(one), "--json", environment=environment).stdout
+    )
+    unknown = command("events", "--organization", str(uuid4()), environment=environment)
+    quiet = command("events", "--organization", str(unheard), environment=environment)
+
+    assert "Other: 1 instance set aside" in told
+    assert told.endswith("\n1 waits; without WEBHOOK_URL it can only be read.\n")
+    assert (2, "One") == (document["waiting"], document["events"][0]["organization"])
+    assert (2, "") == (unknown.returncode, unknown.stdout)
+    assert "there is no organization" in unknown.stderr
+    assert (0, "There are no such events.\n") == (quiet.returncode, quiet.stdout)
+
+
 def test_the_verbs(command: Command, fleet: Fleet, database: str, receiver: Receiver) -> None:
     """List, test, deliver, retry and runways, as an operator calls them."""
     environment = {"DATABASE_URL": database, "WEBHOOK_URL": receiver.url, "WEBHOOK_SECRET": SECRET}
@@ -427,7 +452,7 @@ def test_the_verbs(command: Command, fleet: Fleet, database: str, receiver: Rece
     listed = command("events", environment={"DATABASE_URL": database})
     assert ["runway_24h", "runway_72h"] == [line.split()[3] for line in listed.stdout.splitlines()[2:4]]
     assert "2 wait; without WEBHOOK_URL they can only be read." in listed.stdout
-    assert max(len(line) for line in listed.stdout.splitlines()) <= 80
+    assert "A name that is much l…: 19.0 h left" in listed.stdout
 
     tried = command("events", "test", "--json", environment={**environment, "DATABASE_URL": ""})
     assert (0, True) == (tried.returncode, json.loads(tried.stdout)["accepted"])

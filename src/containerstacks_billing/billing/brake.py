@@ -90,27 +90,32 @@ def _plans(last: Reading, now: Reading, factor: Decimal) -> str | None:
     risen = list(_risen(last, now, factor))
     if not risen:
         return None
-    named = "; ".join(
-        f"plan {now.labels.get(name, name)} costs {rate:f} per hour, {before:f} at the last run"
-        for name, before, rate in risen[:PLANS_NAMED]
-    )
+    named = "; ".join(f"plan {now.labels.get(name, name)} {cost}" for name, cost in risen[:PLANS_NAMED])
     more = f"; and {len(risen) - PLANS_NAMED} plans more" if len(risen) > PLANS_NAMED else ""
     return named + more
 
 
-def _risen(last: Reading, now: Reading, factor: Decimal) -> Iterator[tuple[str, Decimal, Decimal]]:
+def _risen(last: Reading, now: Reading, factor: Decimal) -> Iterator[tuple[str, str]]:
+    """Yield the plans that cost too much by now, or did in between, each with what is to be said of its price."""
     for name, rate in sorted(now.rates.items()):
         before = last.rates.get(name, Decimal(0))
         highest = max(rate, now.highest.get(name, rate))
         # Nothing is a multiple of nothing: what was free and has a price now is new, not grown.
         if before > 0 and highest > factor * before:
-            yield name, before, highest
+            if highest > rate:
+                yield (
+                    name,
+                    f"cost up to {highest:f} per hour since the last run (now {rate:f}; {before:f} before)",
+                )
+            else:
+                yield name, f"costs {rate:f} per hour, {before:f} at the last run"
 
 
 def _number(last: Reading, now: Reading, factor: Decimal) -> str | None:
     if not last.instances or now.instances <= max(factor * last.instances, Decimal(FEWEST_INSTANCES)):
         return None
-    sentence = f"{now.instances:,} instances are billable, {last.instances:,} were at the last run"
+    were = "was" if last.instances == 1 else "were"
+    sentence = f"{now.instances:,} instances are billable, {last.instances:,} {were} at the last run"
     if last.billable_statuses and set(last.billable_statuses) != set(now.billable_statuses):
         before, after = ",".join(last.billable_statuses), ",".join(now.billable_statuses)
         sentence += f" (BILLABLE_STATUSES was {before} and is {after})"

@@ -15,11 +15,16 @@ MASK = "***"
 # A shorter value would be found everywhere by chance, and taken out of harmless words.
 _SHORTEST_SECRET = 4
 
-_DATABASE_URL = re.compile(r"(postgres(?:ql)?://)(\S+)", re.IGNORECASE)
 _HOST_PART = re.compile(r"[\w.:,\[\]%-]*(/[\w.%-]*)?(\?\S*)?", re.ASCII)
-_ANY_URL_LOGIN = re.compile(r"(\w+://)[^\s/@]+@")
+# How our hints show what to write; whoever is told so has to see it.
+_EXAMPLE = (
+    r"postgresql://user:password@(?:host|localhost):(?:port|5432)/(?:database|containerstacks)(?![^\s.,;)])"
+)
+_DATABASE_URL = re.compile(rf"(?!{_EXAMPLE})(postgres(?:ql)?://)(\S+)", re.IGNORECASE)
+_ANY_URL_LOGIN = re.compile(rf"(?!{_EXAMPLE})(\b\w+://)[^\s/@]+@")
 _ASSIGNMENT = re.compile(
-    r"""(?ix) \b((?:\w*password|\w*passwd|\w*secret|\w*api_?key|DATABASE_URL)["']?\s*[=:]\s*)
+    rf"""(?ix) \b((?:\w*password|\w*passwd|\w*secret|\w*api_?key|DATABASE_URL)["']?\s*[=:]\s*)
+        (?!{_EXAMPLE})
         (?: '(?:[^'\\]|\\.)*(?:'|$) | "(?:[^"\\]|\\.)*(?:"|$) | [^\s&"']+ )"""
 )
 _TOKEN = re.compile(r"(?i)\b(\w*token[\"']?\s*[=:]\s*[\"']?)[^\s&\"']{12,}")

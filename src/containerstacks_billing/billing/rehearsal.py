@@ -97,4 +97,5 @@ class Rehearsal:
     reasons: Mapping[str, int] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
     last: RunRecord | None = None
+    billable_instances: int = 0
     error_message: str | None = None

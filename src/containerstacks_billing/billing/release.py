@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -10,6 +12,7 @@ from uuid import UUID
 
 MOST_LISTED = 1000
 EVERY_HOUR = 2**31 - 1
+HELD = "held"
 
 
 class Decision(StrEnum):
@@ -38,7 +41,11 @@ class ReleaseOrder:
 
 @dataclass(frozen=True, slots=True)
 class Stake:
-    """What a decision means for one instance; amounts are exact, and None where it has no usable price at present."""
+    """What a decision means for one instance; amounts are exact, and None where it has no usable price at present.
+
+    `set_aside_for` is the reason that `quarantine` shows for it, None where it shows none: held is whoever has too many
+    hours due, whatever else is wrong with it, and whether or not a run came by since.
+    """
 
     organization: UUID
     instance: UUID
@@ -47,6 +54,12 @@ class Stake:
     amount_due: Decimal | None
     hours_approved: Decimal
     amount_approved: Decimal | None
+    set_aside_for: str | None = HELD
+
+    @property
+    def other_reason(self) -> str:
+        """Why it is not listed as held."""
+        return self.set_aside_for or "not set aside by the last run"
 
     @property
     def hours_waived(self) -> Decimal:
@@ -63,7 +76,10 @@ class Stake:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What came of an order: sums over all instances, and the first of them one by one."""
+    """What came of an order: sums over all instances, and the first of them one by one.
+
+    `other_reasons` counts the instances that are not listed as held.
+    """
 
     as_of: datetime
     instances: int = 0
@@ -73,6 +89,7 @@ class Released:
     hours_waived: Decimal = Decimal(0)
     amount_waived: Decimal = Decimal(0)
     listed: tuple[Stake, ...] = field(default=())
+    other_reasons: Mapping[str, int] = field(default_factory=dict)
 
     def with_stakes(self, stakes: list[Stake]) -> Released:
         """Add instances to the sums, and to the list while there is room."""
@@ -85,4 +102,6 @@ class Released:
             hours_waived=self.hours_waived + sum(one.hours_waived for one in stakes),
             amount_waived=self.amount_waived + sum(one.amount_waived or Decimal(0) for one in stakes),
             listed=self.listed + tuple(stakes[: MOST_LISTED - len(self.listed)]),
+            other_reasons=Counter(self.other_reasons)
+            + Counter(one.other_reason for one in stakes if one.set_aside_for != HELD),
         )

@@ -237,10 +237,21 @@ def default_text(key: str) -> str | None:
     return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
-def settings_from(values: Mapping[str, str], where: Callable[[str], str] = lambda _key: "") -> Settings:
+def _hint(keys: list[str]) -> str:
+    return (
+        f"Correct {' and '.join(keys)}, or leave {'it' if len(keys) == 1 else 'them'} out to use the default."
+    )
+
+
+def settings_from(
+    values: Mapping[str, str],
+    where: Callable[[str], str] = lambda _key: "",
+    hint: Callable[[list[str]], str] = _hint,
+) -> Settings:
     """Build settings from texts by key; keys without a text get their default.
 
-    `where(key)` says where a text came from (` in .env, line 3`) and becomes part of the message.
+    `where(key)` says where a text came from (` in .env, line 3`) and becomes part of the message;
+    `hint(keys)` says what to do about those that are refused.
     Raises ConfigurationError naming every key that is refused and what it accepts, never a value.
     """
     try:
@@ -251,7 +262,7 @@ def settings_from(values: Mapping[str, str], where: Callable[[str], str] = lambd
         )
         raise ConfigurationError(
             "; ".join(f"{key}{where(key)} must be {accepted(key)}" for key in keys) + ".",
-            hint="Correct " + " and ".join(keys) + ", or remove the line to use the default.",
+            hint=hint(keys),
         ) from None
     if settings.heartbeat_seconds * 2 > settings.failover_after_minutes * 60:
         raise ConfigurationError(

@@ -15,6 +15,7 @@ name only when it is complete. So a kill at any moment leaves nothing, or a serv
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from containerstacks_billing.billing.errors import DatabaseUnavailable, WorkFailed
 from containerstacks_billing.postgres.connection import connect
@@ -128,9 +129,23 @@ class EmbeddedServer:
             gssencmode="disable",
         )
 
-    def psql_command(self, dbname: str) -> list[str]:
-        """The command line of an interactive psql on one of its databases."""
-        return [self._find().path("psql"), self.conninfo(dbname)]
+    def psql(self) -> str:
+        """The path of its psql."""
+        return self._find().path("psql")
+
+    def environment(self, dbname: str) -> dict[str, str]:
+        """The variables that lead any program of PostgreSQL to one of its databases, and to no other server.
+
+        A connection string on a command line would not: an option behind it, such as -d, leaves nothing of it.
+        """
+        options = psycopg.pq.Conninfo.get_defaults()
+        names = {one.keyword.decode(): one.envvar.decode() for one in options if one.envvar}
+        elsewhere = [
+            names[keyword] for keyword in ("hostaddr", "password", "service", "target_session_attrs")
+        ]
+        kept = {name: text for name, text in os.environ.items() if name not in elsewhere}
+        parameters = conninfo_to_dict(self.conninfo(dbname))
+        return kept | {names[keyword]: str(text) for keyword, text in parameters.items()}
 
     # Starting, under the lock.
 

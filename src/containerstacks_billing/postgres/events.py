@@ -66,9 +66,10 @@ def give_back(connection: Connection, events: Sequence[Event], now: datetime | N
     _execute(connection, "give_back_events", {"ids": [event.sequence for event in events], "now": now})
 
 
-def waiting(connection: Connection) -> tuple[int, datetime | None]:
-    """Return how many events wait, and when the first of them is due."""
-    count, due_at = connection.execute(query("waiting_events")).fetchone() or (0, None)
+def waiting(connection: Connection, organization: UUID | None = None) -> tuple[int, datetime | None]:
+    """Return how many events wait, of one organization or of all, and when the first of them is due."""
+    values = {"organization": organization}
+    count, due_at = connection.execute(query("waiting_events"), values).fetchone() or (0, None)
     return count, due_at
 
 

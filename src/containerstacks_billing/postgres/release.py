@@ -146,8 +146,8 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
     connection.execute(query("strike_off"), values)
     left = connection.execute(query("stake"), values).fetchall()
     return [
-        Stake(organization, instance, label, hours, amount, hours_left, amount_left)
-        for (organization, instance, label, hours, amount), (*_, hours_left, amount_left) in zip(
+        Stake(organization, instance, label, hours, amount, hours_left, amount_left, reason)
+        for (organization, instance, label, reason, hours, amount), (*_, hours_left, amount_left) in zip(
             due, left, strict=True
         )
     ]

@@ -185,6 +185,20 @@ def organization_exists(connection: Connection, organization: UUID) -> bool:
     return bool(_row(connection, "organization_exists", {"organization": organization})[0])
 
 
+def billable_instances(
+    connection: Connection, terms: Terms, organization: UUID | None, most: int = 1_000_000
+) -> int:
+    """Count the instances that there are to bill, at most so many of them."""
+    values = {
+        "every_status": terms.billable_statuses == ("*",),
+        "billable_statuses": list(terms.billable_statuses),
+        "first_organization": organization or FIRST_UUID,
+        "last_organization": organization or LAST_UUID,
+        "most": most,
+    }
+    return int(_row(connection, "billable_instances", values)[0])
+
+
 def run_parameters(run: OpenRun) -> dict[str, Any]:
     """Return what statements about a whole run bind."""
     return {

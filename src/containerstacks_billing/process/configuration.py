@@ -31,6 +31,9 @@ ENV_FILE_KEY = "CONTAINERSTACKS_ENV_FILE"
 MASKED = "********"
 _LARGEST_CREDENTIAL_BYTES = 65_536
 
+# The flags that are not called like their key.
+_FLAGS = {"BILLING_INTERVAL_MINUTES": "--interval"}
+
 Source = Literal["flag", "environment", "file", "credential", "default"]
 
 
@@ -89,10 +92,27 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str] | None 
             origins[key] = Origin("default", "default" if default_text(key) is not None else "not set")
         else:
             texts[key], origins[key] = found
-    settings = settings_from(texts, where=lambda key: f" ({origins[key]})")
+    settings = settings_from(
+        texts,
+        where=lambda key: f" ({origins[key]})",
+        hint=lambda keys: "\n".join(_remedy(key, origins[key]) for key in keys),
+    )
     warnings = [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
     warnings += _database_warnings(settings, origins["DATABASE_URL"])
     return Configuration(settings, origins, tuple(warnings), env_file)
+
+
+def _remedy(key: str, origin: Origin) -> str:
+    """Say what to do about a value that is refused, where it came from."""
+    match origin.source:
+        case "flag":
+            return f"Correct {origin.place}, or leave it out to use the default."
+        case "environment":
+            return f"Correct {key}, or unset it to use the default."
+        case "credential":
+            return f"Correct the {origin.place}, or leave it out to use the default."
+        case _:
+            return f"Correct {key}, or remove the line to use the default."
 
 
 def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> EnvFile | None:
@@ -112,7 +132,7 @@ def _first(
 ) -> tuple[str, Origin] | None:
     """Return the first text that is not empty, and its origin."""
     if text := flags.get(key):
-        return text, Origin("flag", "--" + key.lower().replace("_", "-"))
+        return text, Origin("flag", _FLAGS.get(key) or "--" + key.lower().replace("_", "-"))
     if text := environment.get(key, "").strip():
         return text, Origin("environment", "environment")
     entry = env_file.entries.get(key) if env_file else None

@@ -90,6 +90,7 @@ class Forecasts:
         error_message: str | None,
         changes: tuple[str, ...],
         last: RunRecord | None,
+        billable_instances: int,
         duration_seconds: float,
     ) -> Rehearsal:
         """Return everything as one value."""
@@ -118,6 +119,7 @@ class Forecasts:
                 reasons=dict(self._reasons.most_common()),
                 changes=changes,
                 last=last,
+                billable_instances=billable_instances,
                 error_message=error_message,
             )
 

@@ -51,6 +51,7 @@ class _Plan:
     changes: tuple[str, ...]
     objection: str | None
     last: RunRecord | None
+    billable_instances: int
 
 
 def rehearse(order: Order, limits: Limits) -> Rehearsal:
@@ -88,6 +89,7 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
         error_message=problem,
         changes=plan.changes,
         last=plan.last,
+        billable_instances=plan.billable_instances,
         duration_seconds=time.monotonic() - started,
     )
 
@@ -107,8 +109,10 @@ def _plan(connection: Connection, order: Order) -> _Plan:
             where_to_look = replace(run, terms=replace(run.terms, billable_statuses=_EVERY_STATUS))
         objection = brake(connection, run, host_clock)
         batches = list(runs.plan_batches(connection, where_to_look, order.batch_size))
-        last = last_success(connection)
-    return _Plan(run, batches, changes, objection, last)
+        # A run of one organization is not like one of the whole fleet, and there is no difference to tell.
+        last = last_success(connection) if order.organization is None else None
+        billable = runs.billable_instances(connection, order.terms, order.organization)
+    return _Plan(run, batches, changes, objection, last, billable)
 
 
 class _Stage:

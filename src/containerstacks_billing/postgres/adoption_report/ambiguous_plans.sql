@@ -5,7 +5,7 @@ with ambiguous as (
     having count(*) > 1 and count(distinct base_price + coalesce(markup_price, 0)) > 1
 )
 select count(*),
-       format('%s instances name a provider plan that several active plans with different prices share; they are quarantined until one is left.', count(*)),
+       format(case count(*) when 1 then '%s instance names' else '%s instances name' end || ' a provider plan that several active plans with different prices share; quarantined until one is left.', count(*)),
        'select provider_plan_id, array_agg(id), array_agg(base_price + markup_price) from vps_plans where active '
        'group by 1 having count(*) > 1 and count(distinct base_price + coalesce(markup_price, 0)) > 1;'
   from vps_instances i

@@ -14,7 +14,7 @@ with costly as (
                       and a.attname in ('last_billed_at', 'rated_until', 'rated_from'))
 )
 select count(*),
-       format('%s indexes slow every run down and are not ours: %s. Drop them if nothing of yours needs them.', count(*),
+       format(case count(*) when 1 then '%s index slows' else '%s indexes slow' end || ' every run down: %s, none of ours. To be dropped if nothing of yours needs that.', count(*),
               string_agg(name, ', ' order by name)),
        string_agg(format('drop index concurrently %s;', name), ' ' order by name)
   from costly having count(*) > 0;

@@ -1,6 +1,7 @@
 -- Failed rows of the host. It added one per hour for ever, also for hours that it charged later, so nobody can tell what is owed.
 select count(*),
-       format('%s failed rows of the host application over %s stay failed: billing never collects them.',
+       format(case count(*) when 1 then '%s failed row' else '%s failed rows' end
+              || ' of the host application, %s in all, will stay failed: billing never collects that.',
               count(*), round(sum(total_amount), 2)),
        'select organization_id, count(*), sum(total_amount), min(billing_period_start), max(billing_period_end) '
        'from vps_billing_cycles where run_id is null and status = ''failed'' group by 1 order by 3 desc;'

@@ -8,7 +8,7 @@ with cycles as (
      where run_id is null and status = 'billed'
 )
 select count(*),
-       format('%s billed periods of the host application overlap an earlier one of the same instance. They stay as they are.', count(*)),
+       format(case count(*) when 1 then '%s billed period of the host application overlaps' else '%s billed periods of the host application overlap' end || ' an earlier one of the same instance. Nothing of it is changed.', count(*)),
        'select a.vps_instance_id, a.id, a.billing_period_start, a.billing_period_end, b.id, b.billing_period_start, b.billing_period_end '
        'from vps_billing_cycles a join vps_billing_cycles b on b.vps_instance_id = a.vps_instance_id '
        'and b.billing_period_start > a.billing_period_start and b.billing_period_start < a.billing_period_end '

@@ -87,8 +87,9 @@ set attempts = attempts - 1, next_attempt_at = coalesce(%(now)s, billing_clock()
 where id = any (%(ids)s) and delivered_at is null and dead_at is null and attempts > 0;
 
 -- name: waiting_events
--- How many events wait, and when the first of them is due.
-select count(*), min(next_attempt_at) from billing_events where delivered_at is null and dead_at is null;
+-- How many events wait, of one organization if wanted, and when the first of them is due.
+select count(*), min(next_attempt_at) from billing_events
+where delivered_at is null and dead_at is null and (%(organization)s::uuid is null or organization_id = %(organization)s);
 
 -- name: revive_event
 -- Try one event again, from now, whether it is dead, waits or was delivered.
@@ -109,7 +110,7 @@ notify billing_events;
 -- name: list_events
 -- The newest events, of one state, kind or organization if wanted.
 select id, event_id, kind, organization_id, wallet_id, run_id, occurred_at, payload, attempts, next_attempt_at, delivered_at,
-    dead_at, last_error,
+    dead_at, last_error, (select name from organizations where organizations.id = organization_id) as organization,
     case when delivered_at is not null then 'delivered' when dead_at is not null then 'dead' else 'waiting' end as state
 from billing_events
 where (not %(dead)s or dead_at is not null)

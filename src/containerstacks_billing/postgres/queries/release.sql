@@ -97,6 +97,7 @@ where id between %(first_decision)s and %(last_decision)s and waived_to is not n
 
 -- name: stake
 -- What each instance that was decided about has due at this moment, in hours and in money; no money where it has no price.
+-- With it the reason why it is listed as set aside: another than that it is held, where there is one.
 with
 -- include: plan_rates, released, pieces, due
 ,
@@ -114,6 +115,9 @@ select decided.organization_id, decided.instance_id,
     coalesce((select label from vps_instances where id = decided.instance_id),
         (select label from billing_usage_segments segment where segment.organization_id = decided.organization_id
          and segment.instance_id = decided.instance_id order by started_at desc limit 1)),
+    (select quarantine.reason from billing_quarantine quarantine
+     where quarantine.organization_id = decided.organization_id and quarantine.instance_id = decided.instance_id
+     order by quarantine.reason = 'held', quarantine.segment_id limit 1),
     coalesce(hours, 0), case when hours > 0 then amount else 0 end
 from decided
 left join hours_due using (organization_id, instance_id)

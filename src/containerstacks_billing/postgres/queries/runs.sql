@@ -161,6 +161,15 @@ returning id, outcome, trigger, as_of, instances_billed, hours, amount, past_due
 select coalesce(-sum(amount), 0) from payment_transactions
 where id between %(first_id)s and %(last_id)s and provider_transaction_id = 'billing-run-' || %(run_id)s::text;
 
+-- name: billable_instances
+-- How many instances there are to bill, of one organization or of all; it stops counting where the caller need not know more.
+select count(*) from (
+    select from vps_instances
+    where (%(every_status)s or status = any (%(billable_statuses)s))
+      and organization_id between %(first_organization)s and %(last_organization)s
+    limit %(most)s
+) billable;
+
 -- name: organization_exists
 -- Whether an organization is there.
 select exists (select from organizations where id = %(organization)s);

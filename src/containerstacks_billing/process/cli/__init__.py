@@ -24,7 +24,11 @@ from containerstacks_billing.process.cli import (
     up,
     verify,
 )
-from containerstacks_billing.process.cli.application import app, main
+from containerstacks_billing.process.cli.application import Verb, app, main
+
+for group in (app, *(one.typer_instance for one in app.registered_groups)):
+    for command in group.registered_commands if group else ():
+        command.cls = Verb
 
 __all__ = [
     "app",

@@ -6,13 +6,14 @@ even here, after everything before it already took care, because a library may s
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from containerstacks_billing import __version__
 from containerstacks_billing.billing.errors import EXIT_FAILED, EXIT_INTERRUPTED, BillingError
@@ -56,6 +57,18 @@ class GlobalOptions:
     flags: dict[str, str | None] = field(default_factory=dict)
 
 
+class Verb(TyperCommand):
+    """A verb whose help writes arguments as man pages do: PLAN, [PLAN], [-- ARGUMENT]..."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Take away the brackets that stand for nothing."""
+        return [re.sub(r"^\{(.+)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def get_help(self, ctx: Any) -> str:
+        """Leave out the types of Python behind the names of arguments."""
+        return re.sub(r"(?m)^(  [A-Z|.-]+(?: [A-Z]+)?) <[a-z\[\]]+>", r"\1", super().get_help(ctx))
+
+
 class Verbs(TyperGroup):
     """A group of verbs that ends every error in words and an exit code."""
 
@@ -78,7 +91,7 @@ class Verbs(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except _USAGE_ERRORS as error:
-            error.message = redact(error.message)
+            error.message = redact(_in_plain_words(error.message))
             raise
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -86,6 +99,13 @@ class Verbs(TyperGroup):
             raise
         except Exception as error:  # noqa: BLE001 - every error has to end in words
             raise typer.Exit(_explain(error)) from None
+
+
+def _in_plain_words(message: str) -> str:
+    """Say what a value has to be, without the parser's own account of how it failed."""
+    message = re.sub(r"Input should be a valid integer, .*", "it has to be a whole number, like 5", message)
+    message = re.sub(r"Input should be a valid number, .*", "it has to be a number, like 1.5", message)
+    return message.replace("Input should be ", "it has to be ")
 
 
 def _hoisted(args: list[str]) -> list[str]:

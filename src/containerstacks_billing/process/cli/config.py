@@ -8,11 +8,6 @@ import typer
 
 from containerstacks_billing.process.cli.application import all_flags, app
 
-verbs = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Show the settings and where they come from."
-)
-app.add_typer(verbs, name="config")
-
 _EXAMPLES = """
 \b
 Examples:
@@ -21,15 +16,24 @@ Examples:
   containerstacks-billing config show --json | jq '.settings[].key'
 """
 
+verbs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_EXAMPLES,
+    help="Show the settings and where they come from.",
+)
+app.add_typer(verbs, name="config")
+
 
 @verbs.command("show", epilog=_EXAMPLES)
 def show(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """Show every setting with its value and origin; secrets are masked.
+    """Show every setting with its value and origin.
 
-    A flag wins over the environment, that over .env, that over a credential file, that over the default.
+    Secrets are masked. A flag wins over the environment, that over .env, that over a credential file, that
+    over the default.
     """
     from containerstacks_billing.billing.settings import KEYS, accepted, describe, is_secret
     from containerstacks_billing.process import configuration

@@ -9,9 +9,19 @@ import typer
 
 from containerstacks_billing.process.cli.application import app
 
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing db start
+  containerstacks-billing db status --json | jq .running
+  containerstacks-billing db psql
+  containerstacks-billing db stop
+"""
+
 verbs = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog=_EXAMPLES,
     help="Manage the embedded PostgreSQL; it is not for production.",
 )
 app.add_typer(verbs, name="db")
@@ -26,9 +36,9 @@ Examples:
 """
 
 
-@verbs.command()
+@verbs.command(epilog=_EXAMPLES)
 def start() -> None:
-    """Start it, and create it the first time; harmless when it runs."""
+    """Start it, the first time create it; harmless if it runs."""
     from containerstacks_billing.postgres.embedded import EmbeddedServer, default_directory
     from containerstacks_billing.process.cli import render
 
@@ -39,7 +49,7 @@ def start() -> None:
     render.stderr().print("It is for trying and testing, not for production.", style="yellow")
 
 
-@verbs.command()
+@verbs.command(epilog=_EXAMPLES)
 def stop() -> None:
     """Stop it; its data stays."""
     from containerstacks_billing.postgres.embedded import EmbeddedServer, default_directory
@@ -51,7 +61,7 @@ def stop() -> None:
     render.stdout().print(f"{sentence} {server.directory}.", soft_wrap=True)
 
 
-@verbs.command()
+@verbs.command(epilog=_EXAMPLES)
 def status(json: JsonOption = False) -> None:
     """Show whether it runs, its version and where it is."""
     from containerstacks_billing.postgres.embedded import EmbeddedServer, default_directory
@@ -83,7 +93,7 @@ def status(json: JsonOption = False) -> None:
 def psql(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- ARGUMENTS]", help="Passed on to psql.", show_default=False),
+        typer.Argument(metavar="-- ARGUMENT", help="Passed on to psql.", show_default=False),
     ] = None,
 ) -> None:
     """Open psql on it; `up` or `db start` must have made it."""
@@ -98,5 +108,6 @@ def psql(
         )
     server.start()
     name = EMBEDDED_DATABASE if embedded_database_exists(server) else "postgres"
-    command = [*server.psql_command(name), *(arguments or [])]
-    os.execv(command[0], command)  # noqa: S606 - psql takes over the terminal and its signals
+    command = [server.psql(), *(arguments or [])]
+    environment = server.environment(name)
+    os.execve(command[0], command, environment)  # noqa: S606 - psql takes over the terminal and its signals

@@ -25,7 +25,7 @@ def doctor(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """Check machine, configuration and database, and say what to do.
+    """Check machine, configuration and database; say what to do.
 
     Nothing is changed. Exits 1 when a check fails; warnings exit 0.
     """

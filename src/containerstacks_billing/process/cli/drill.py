@@ -39,19 +39,22 @@ needs TEST_DATABASE_URL: a server on which it makes a database and drops it.
 def drill(
     ctx: typer.Context,
     seconds: Annotated[
-        int, typer.Option(min=1, max=86_400, help="About how long; the report tells how much was done.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=86_400, help="About how long; the report tells how much was done."
+        ),
     ] = 90,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Repeat the choices of an earlier drill.", show_default=False),
+        typer.Option(metavar="N", min=0, help="Repeat the choices of an earlier drill.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """Break billing on purpose, on a database of its own, and prove the books.
+    """Break billing on purpose, elsewhere, and prove the books.
 
-    Daemons and billing processes are killed, stopped and cut off while customers change everything,
-    and the server crashes. Then an oracle that shares no code with billing counts every hour. Run it
-    after an update. Exits 0 when it passed, 1 when anything was charged twice, lost or not explained.
+    On a database of its own, daemons and billing processes are killed, stopped and cut off while customers
+    change everything, and the server crashes. Then an oracle that shares no code with billing counts every
+    hour. Run it after an update. Exits 0 when it passed, 1 when anything was charged twice, lost or not explained.
     """
     given = ctx.find_object(GlobalOptions) or GlobalOptions()
     if given.flags.get("DATABASE_URL"):

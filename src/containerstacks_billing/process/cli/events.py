@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 
 from containerstacks_billing.process.cli.application import app, configured
+from containerstacks_billing.process.cli.given import organization_id, see_that_organization_exists
 
 if TYPE_CHECKING:
     from containerstacks_billing.process.post import Endpoint
@@ -24,12 +25,30 @@ Examples:
   containerstacks-billing events retry 4711
   containerstacks-billing events retry --dead
 """
+_DELIVER_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing events deliver
+  containerstacks-billing events deliver --json | jq .waiting
+"""
+_RETRY_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing events retry 4711
+  containerstacks-billing events retry --dead    all that were given up
+"""
+_TEST_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing events test            is the receiver ready?
+  containerstacks-billing events test --json | jq .milliseconds
+"""
 
 verbs = typer.Typer(
     rich_markup_mode=None,
     invoke_without_command=True,
     epilog=_EXAMPLES,
-    help="List the events that the host is told, newest first, and send them.",
+    help="List the events for the host, newest first, and send them.",
 )
 app.add_typer(verbs, name="events")
 
@@ -45,14 +64,20 @@ def show(
     ] = None,
     organization: Annotated[
         UUID | None,
-        typer.Option("--organization", metavar="ID", help="Only of this organization.", show_default=False),
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Only of this organization.",
+            show_default=False,
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="At most so many.")
     ] = 50,
     json: JsonOption = False,
 ) -> None:
-    """List the events that the host is told, newest first, and send them."""
+    """List the events for the host, newest first, and send them."""
     if ctx.invoked_subcommand is not None:
         return
     from containerstacks_billing.billing.events import Kind
@@ -68,7 +93,10 @@ def show(
     conninfo = target(settings).conninfo
     with translated(conninfo), connect(conninfo, purpose="reading") as connection:
         rows = events.list_events(connection, dead=dead, kind=kind, organization=organization, limit=limit)
-        waiting, due_at = events.waiting(connection)
+        if organization is not None and not rows:
+            # Events outlive their organization, so one that has some is known.
+            see_that_organization_exists(connection, organization)
+        waiting, due_at = events.waiting(connection, organization)
     if json:
         render.emit_json(
             {"events": [_document(row) for row in rows], "waiting": waiting, "nextAttemptAt": due_at}
@@ -82,12 +110,20 @@ def show(
     else:
         console.print("There are no such events.")
     if waiting and settings.webhook_url is None:
-        console.print(f"\n{waiting} wait; without WEBHOOK_URL they can only be read.")
+        they = (
+            "1 waits; without WEBHOOK_URL it"
+            if waiting == 1
+            else f"{waiting:,} wait; without WEBHOOK_URL they"
+        )
+        console.print(f"\n{they} can only be read.")
 
 
-@verbs.command()
+@verbs.command(epilog=_DELIVER_EXAMPLES)
 def deliver(ctx: typer.Context, json: JsonOption = False) -> None:
-    """Send what is due now. Exits 1 when an event could not be delivered."""
+    """Send what is due now.
+
+    Exits 1 when an event could not be delivered.
+    """
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
     from containerstacks_billing.process.webhooks import deliver_due
@@ -106,15 +142,18 @@ def deliver(ctx: typer.Context, json: JsonOption = False) -> None:
     raise typer.Exit(1 if came_of_it.failed or came_of_it.dead else 0)
 
 
-@verbs.command()
+@verbs.command(epilog=_RETRY_EXAMPLES)
 def retry(
     ctx: typer.Context,
     number: Annotated[
-        int | None, typer.Argument(metavar="[NO.]", help="Its number in the list.", show_default=False)
+        int | None, typer.Argument(metavar="NO.", help="Its number in the list.", show_default=False)
     ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
 ) -> None:
-    """Let an event be sent again, also one that was given up or delivered."""
+    """Let an event be sent again.
+
+    Also one that was given up or delivered.
+    """
     from containerstacks_billing.billing.errors import WorkFailed
     from containerstacks_billing.postgres import events
     from containerstacks_billing.postgres.connection import connect, translated
@@ -137,9 +176,12 @@ def retry(
     render.stdout().print(told)
 
 
-@verbs.command("test")
+@verbs.command("test", epilog=_TEST_EXAMPLES)
 def send_test(ctx: typer.Context, json: JsonOption = False) -> None:
-    """Send a signed event of the kind test, which is not stored. Exits 1 unless it is accepted."""
+    """Send a signed event of the kind test, which is not stored.
+
+    Exits 1 unless it is accepted.
+    """
     import time
     from uuid import uuid4
 
@@ -188,14 +230,20 @@ def _minute(at: datetime) -> str:
 
 def _about(row: dict[str, Any]) -> str:
     """Say in a few words what an event is about, for the list."""
+    from containerstacks_billing.process.cli.render import shortened
+    from containerstacks_billing.process.cli.summary import counted
+
     payload = row["payload"]
-    who = f"{str(row['organization_id'])[:8]} " if row["organization_id"] else ""
+    who = ""
+    if row["organization_id"]:
+        who = f"{shortened(row['organization'] or str(row['organization_id'])[:8])}: "
     if "hoursLeft" in payload:
-        return f"{who}{payload['hoursLeft']} h left"
+        left = float(payload["hoursLeft"])
+        return f"{who}{f'{left:.1f} h left' if left > 0 else 'empty'}"
     if "pastDue" in payload:
         return f"{who}owes {payload['pastDue']}"
     if "instances" in payload:
-        return f"{who}{payload['instances']} instances"
+        return f"{who}{counted(payload['instances'])} set aside"
     return who + str(payload.get("reason", ""))
 
 
@@ -211,6 +259,7 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
         "id": row["event_id"],
         "kind": row["kind"],
         "organizationId": row["organization_id"],
+        "organization": row["organization"],
         "walletId": row["wallet_id"],
         "runId": row["run_id"],
         "occurredAt": row["occurred_at"],

@@ -38,7 +38,7 @@ def migrate(
     status: Annotated[bool, typer.Option("--status", help="Show every migration and its state.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """Create the tables, or adopt those of ContainerStacks in place.
+    """Create the tables, or adopt the host application's in place.
 
     Needs a role that owns the tables. Reports what was found in the host's data, with the commands to look
     at it; a finding is no failure.
@@ -97,6 +97,7 @@ def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
 
 def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
     from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.cli.summary import number_of
 
     pending = list(pending)
     if as_json:
@@ -112,13 +113,14 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         for effect in one.effects:
             console.print(f"  - {render.printable(effect)}")
     if pending:
-        console.print(f"\n{len(pending)} migrations would be applied. Nothing was changed.")
+        console.print(f"\n{number_of(len(pending), 'migration')} would be applied. Nothing was changed.")
     else:
         console.print("Nothing to do: every migration has been applied.")
 
 
 def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) -> None:
     from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.cli.summary import number_of
 
     if as_json:
         applied = [_as_document(one) for one in report.applied]
@@ -128,7 +130,7 @@ def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) 
         return
     console = render.stdout()
     if report.applied:
-        console.print(f"Applied {len(report.applied)} migrations.")
+        console.print(f"Applied {number_of(len(report.applied), 'migration')}.")
     else:
         console.print("Nothing to do: every migration has been applied.")
     for finding in report.findings:

@@ -10,6 +10,7 @@ from uuid import UUID
 from containerstacks_billing.billing.money import plain
 from containerstacks_billing.billing.prices import Correction, OrganizationDifference, Plan, PriceVersion
 from containerstacks_billing.process.cli import render
+from containerstacks_billing.process.cli.summary import counted, number_of
 
 LINES = 25
 _ZERO = Decimal(0)
@@ -150,9 +151,8 @@ def _show_debts(differences: Sequence[OrganizationDifference], currency: str) ->
         old = plain(sum((one.debt_old_amount for one in debts), _ZERO))
         new = plain(sum((one.debt_new_amount for one in debts), _ZERO))
         instances = sum(one.debt_instances for one in debts)
-        many = f"{instances} instances" if instances > 1 else "1 instance"
         console = render.stdout()
-        console.print(f"\nPast due: {hours} hours of {many} are rated anew,")
+        console.print(f"\nPast due: {hours} hours of {counted(instances)} are rated anew,")
         console.print(f"  {new} {currency} instead of {old}; no money moves.")
 
 
@@ -161,7 +161,7 @@ def _show_unposted(differences: Sequence[OrganizationDifference]) -> None:
     short = [one for one in differences if one.unposted_charges]
     for number, one in enumerate(sorted(short, key=lambda one: -one.unposted_amount)):
         if number == LINES:
-            console.print(f"not posted: {len(short) - LINES} more organizations")
+            console.print(f"not posted: that of {number_of(len(short) - LINES, 'organization')} more")
             break
         if number == 0:
             console.print()

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from containerstacks_billing.process.cli.application import app, configured
+from containerstacks_billing.process.cli.asking import agreed
+from containerstacks_billing.process.cli.given import amount
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from containerstacks_billing.billing.prices import Correction, Plan, Price, PriceVersion
+    from containerstacks_billing.billing.prices import Plan, Price, PriceVersion
     from containerstacks_billing.billing.settings import Settings
     from containerstacks_billing.postgres.connection import Connection
 
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing prices list
+  containerstacks-billing prices set vc2-1c-1gb --base 5.00 --markup 1.00
+"""
+
 verbs = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Show, announce, set and correct the prices of plans."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_EXAMPLES,
+    help="Show, announce, set and correct the prices of plans.",
 )
 app.add_typer(verbs, name="prices")
 
@@ -50,11 +61,11 @@ anew; no balance falls below zero. Given again, it posts what is missing.
 def show(
     ctx: typer.Context,
     plan: Annotated[
-        str | None, typer.Argument(metavar="[PLAN]", help="Its id, provider_plan_id or exact name.")
+        str | None, typer.Argument(metavar="PLAN", help="Its id, provider_plan_id or exact name.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the prices of every plan, or of one, with the hourly rates they lead to."""
+    """List the prices of every plan, or of one, and hourly rates."""
     from containerstacks_billing.postgres import prices
     from containerstacks_billing.postgres.connection import connect, translated
     from containerstacks_billing.process.cli import price_tables, render
@@ -102,8 +113,9 @@ def set_price(
     yes: Annotated[bool, typer.Option("--yes", help="Post a correction without asking.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Set the price of a plan from now on, or announce one, or correct a past one.
+    """Set, announce or correct the price of a plan.
 
+    It holds from now on, from a later instant, or in the place of a past one.
     Each hour is charged at the price in force at its start, so hours that were charged keep theirs unless
     --correct is given.
     """
@@ -181,20 +193,9 @@ def _one_plan(connection: Connection, text: str) -> Plan:
 
 
 def _price(base: str, markup: str, columns: Any) -> Price:
-    from decimal import Decimal, InvalidOperation
-
     from containerstacks_billing.billing.prices import Price, price_problem
 
-    amounts = []
-    for option, text in (("--base", base), ("--markup", markup)):
-        try:
-            amount = Decimal(text)
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or len(text) > 40 or abs(amount.adjusted()) > 20:
-            raise typer.BadParameter(f"{text!r} is no amount; write it like 5.00.", param_hint=option)
-        amounts.append(amount)
-    price = Price(*amounts)
+    price = Price(amount(base, "--base"), amount(markup, "--markup"))
     if problem := price_problem(price, columns):
         raise typer.BadParameter(problem)
     return price
@@ -284,7 +285,10 @@ def _correct(
         else:
             render.stdout().print("\nNothing was changed.")
         return
-    _agreed(correction, yes=yes, as_json=as_json)
+    question = "Post what is missing?" if correction.correction_id else "Post this?"
+    if not any(one.instances or one.debt_instances or one.unposted_charges for one in differences):
+        question = "Record this price?"
+    agreed(f"\n{question}", "posting a correction", yes=yes, as_json=as_json)
     adjustments: list[int] = []
     correction, short = corrections.correct(
         conninfo,
@@ -299,13 +303,3 @@ def _correct(
         render.emit_json(price_tables.correction_document(correction, differences, short, sum(adjustments)))
     else:
         price_tables.show_posted(correction, sum(adjustments), short)
-
-
-def _agreed(correction: Correction, *, yes: bool, as_json: bool) -> None:
-    """Ask before money moves; where nobody can answer, --yes has to be given."""
-    if yes:
-        return
-    if as_json or not sys.stdin.isatty():
-        raise typer.BadParameter("posting a correction needs --yes here; --dry-run only shows it.")
-    question = "\nPost what is missing?" if correction.correction_id else "\nPost this?"
-    typer.confirm(question, abort=True, err=True)

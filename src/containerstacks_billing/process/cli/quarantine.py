@@ -24,10 +24,12 @@ Examples:
 @app.command(epilog=_EXAMPLES)
 def quarantine(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Show at most so many.")] = 200,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="Show at most so many.")
+    ] = 200,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """List the instances that the last run set aside, and what to do.
+    """List the instances that are set aside, and what to do.
 
     Every run looks at them again; what was repaired is charged and leaves the list.
     """
@@ -56,16 +58,16 @@ def quarantine(
 
 
 def _show(one: SetAside) -> None:
-    from rich.padding import Padding
-
     from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.cli.summary import exact_hours
 
-    hours = "" if one.due_hours is None else f", {one.due_hours.normalize():,f} hours due"
+    hours = "" if one.due_hours is None else f", {exact_hours(one.due_hours)} hours due"
     whose = one.organization if one.organization is not None else one.organization_id
     console = render.stdout()
-    console.print(f"  {one.instance_id}  {render.printable(one.label or '')[:40]}")
-    console.print(f"    {render.printable(whose)[:60]}, since {one.first_seen_at:%Y-%m-%d %H:%M}{hours}")
-    console.print(Padding(render.printable(one.detail), (0, 0, 0, 4), expand=False))
+    console.print(render.indented(f"{one.instance_id}  {render.printable(one.label or '')[:40]}", 2))
+    since = f"{one.first_seen_at:%Y-%m-%d %H:%M}"
+    console.print(render.indented(f"{render.printable(whose)[:60]}, since {since}{hours}", 4))
+    console.print(render.indented(one.detail, 4))
 
 
 def _as_document(one: SetAside) -> dict[str, object]:

@@ -14,7 +14,15 @@ from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.process.bill import Order
 from containerstacks_billing.process.cli import render
 from containerstacks_billing.process.cli.progress import RunDisplay
-from containerstacks_billing.process.cli.summary import amounts, counted, hour_digits, hours, moment
+from containerstacks_billing.process.cli.summary import (
+    amounts,
+    counted,
+    hour_digits,
+    hours,
+    moment,
+    nothing_due,
+    number_of,
+)
 from containerstacks_billing.process.forecasts import Limits
 from containerstacks_billing.process.interruption import interruptible
 from containerstacks_billing.process.rehearse import rehearse
@@ -113,9 +121,16 @@ def show(console: Console, found: Rehearsal, currency: str, *, every: bool) -> N
 
 def _headline(found: Rehearsal) -> str:
     if found.outcome is Outcome.INTERRUPTED:
-        return f"Stopped after {found.batches:,} batches; this is a part of what a run would do."
+        batches = "1 batch" if found.batches == 1 else f"{found.batches:,} batches"
+        return f"Stopped after {batches}; this is a part of what a run would do."
     if not found.instances_billed:
-        return "A run would charge nothing now: all is already billed."
+        why = nothing_due(
+            found.billable_instances,
+            found.past_due_instances,
+            quarantined=found.quarantined_instances,
+            held=found.held_instances,
+        )
+        return f"A run would charge nothing now: {why or 'all is already billed'}."
     return f"A run would charge {counted(found.instances_billed)} for {hours(found.hours)}."
 
 
@@ -153,7 +168,8 @@ def _difference(found: Rehearsal, last: RunRecord, currency: str) -> str:
     if not (instances or amount):
         return f"the same as run {last.run_id}"
     more = "more" if amount >= 0 else "less"
-    return f"with run {last.run_id}: {instances:+,} instances, {display(abs(amount), currency)} {more}"
+    noun = "instance" if abs(instances) == 1 else "instances"
+    return f"with run {last.run_id}: {instances:+,} {noun}, {display(abs(amount), currency)} {more}"
 
 
 def _show_largest(console: Console, found: Rehearsal) -> None:
@@ -175,7 +191,7 @@ def _show_largest(console: Console, found: Rehearsal) -> None:
     console.print(render.table(headings, rows, right=headings[1:]))
     hidden = found.organizations_billed - len(rows)
     if hidden:
-        console.print(f"and {hidden:,} organizations more; --all lists every one")
+        console.print(f"and {number_of(hidden, 'organization')} more; --all lists every one")
 
 
 def _show_short(console: Console, found: Rehearsal, *, every: bool) -> None:
@@ -188,7 +204,7 @@ def _show_short(console: Console, found: Rehearsal, *, every: bool) -> None:
     console.print(render.table(headings, rows, right=headings[1:]))
     hidden = found.organizations_short - len(rows)
     if hidden:
-        console.print(f"and {hidden:,} organizations more; --all lists every one")
+        console.print(f"and {number_of(hidden, 'organization')} more; --all lists every one")
 
 
 def _show_set_aside(console: Console, found: tuple[SetAside, ...], count: int, *, every: bool) -> None:
@@ -199,4 +215,4 @@ def _show_set_aside(console: Console, found: tuple[SetAside, ...], count: int, *
     rows = [(one.label or one.instance, one.detail) for one in shown]
     console.print(render.table(("Set aside", "Why"), rows))
     if count > len(rows):
-        console.print(f"and {count - len(rows):,} instances more; --all lists every one")
+        console.print(f"and {counted(count - len(rows))} more; --all lists every one")

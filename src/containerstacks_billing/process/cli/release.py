@@ -5,16 +5,21 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from containerstacks_billing.process.cli.application import app, configured
+from containerstacks_billing.process.cli.asking import agreed
+from containerstacks_billing.process.cli.given import (
+    instance_id,
+    organization_id,
+    see_that_organization_exists,
+)
 
 if TYPE_CHECKING:
-    from containerstacks_billing.billing.release import Released, ReleaseOrder
+    from containerstacks_billing.billing.release import ReleaseOrder
     from containerstacks_billing.billing.settings import Settings
 
 _EXAMPLES = """
@@ -30,8 +35,11 @@ Instances with more than MAX_CATCH_UP_HOURS due are held until one of these:
   --charge   all hours that are due until now
   --cap N    the N most recent hours; older ones are waived for good
   --waive    nothing; everything that is due is waived for good
+
+\b
+It shows what it means and asks. Where nobody can answer, as in a script or
+with --json, it takes --yes.
 """
-_MOST_SHOWN = 50
 
 
 @app.command(epilog=_EXAMPLES)
@@ -43,11 +51,20 @@ def release(
     ] = None,
     waive: Annotated[bool, typer.Option("--waive", help="Waive all hours due.")] = False,
     instance: Annotated[
-        UUID | None, typer.Option("--instance", metavar="ID", help="This held instance.", show_default=False)
+        UUID | None,
+        typer.Option(
+            "--instance", parser=instance_id, metavar="ID", help="This held instance.", show_default=False
+        ),
     ] = None,
     organization: Annotated[
         UUID | None,
-        typer.Option("--organization", metavar="ID", help="Its held instances.", show_default=False),
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Its held instances.",
+            show_default=False,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All held instances.")] = False,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")] = "",
@@ -73,9 +90,8 @@ def release(
         raise typer.BadParameter(f"Say {missing}.")
     settings = configured(ctx).settings
     decided_by, why = (by or _who())[:255], (reason or "no reason was given")[:1000]
-    asking = sys.stdin.isatty() and not (yes or json or dry_run)
     if not any(decisions):
-        _release_brake(settings, decided_by, why, dry_run=dry_run, asking=asking, as_json=json)
+        _release_brake(settings, decided_by, why, dry_run=dry_run, yes=yes, as_json=json)
         return
     from containerstacks_billing.billing.release import EVERY_HOUR, Decision, ReleaseOrder
 
@@ -88,7 +104,7 @@ def release(
         instance,
         dry_run,
     )
-    _release_instances(settings, order, asking=asking, as_json=json)
+    _release_instances(settings, order, yes=yes, as_json=json)
 
 
 def _who() -> str:
@@ -100,7 +116,7 @@ def _who() -> str:
 
 
 def _release_brake(
-    settings: Settings, decided_by: str, reason: str, *, dry_run: bool, asking: bool, as_json: bool
+    settings: Settings, decided_by: str, reason: str, *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     from containerstacks_billing.postgres.brake import latest_hold, release_hold
     from containerstacks_billing.postgres.connection import connect, translated
@@ -121,8 +137,10 @@ def _release_brake(
             return
         if not as_json:
             console.print(f"Run {hold.run_id} was held: {render.printable(hold.sentence)}")
-        if asking and not typer.confirm("Is that right, and shall billing go on?"):
-            raise typer.Exit(1)
+        if not dry_run:
+            agreed(
+                "Is that right, and shall billing go on?", "releasing a held run", yes=yes, as_json=as_json
+            )
         released = not dry_run and release_hold(connection, hold, decided_by, reason)
     if as_json:
         render.emit_json(
@@ -142,95 +160,36 @@ def _release_brake(
         console.print("Released. The next run goes on; containerstacks-billing run starts one now.")
 
 
-def _release_instances(settings: Settings, order: ReleaseOrder, *, asking: bool, as_json: bool) -> None:
+def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as_json: bool) -> None:
     from dataclasses import replace
 
     from containerstacks_billing.postgres.release import release as decide
     from containerstacks_billing.process.bill import terms_of
-    from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.cli import release_tables, render
     from containerstacks_billing.process.target import target
 
     conninfo, terms = target(settings).conninfo, terms_of(settings)
     holder = f"release on {socket.gethostname()}-{os.getpid()}"
-    if asking:
-        preview = replace(order, dry_run=True)
-        _show(decide(conninfo, terms, preview, holder), preview, terms.currency)
-        if not typer.confirm("Decide so?"):
-            raise typer.Exit(1)
-    released = decide(conninfo, terms, order, holder)
-    if as_json:
-        render.emit_json(_as_document(released, order))
-    else:
-        _show(released, order, terms.currency)
-
-
-def _show(released: Released, order: ReleaseOrder, currency: str) -> None:
-    from containerstacks_billing.billing.money import display
-    from containerstacks_billing.process.cli import render
-
-    console = render.stdout()
+    asking = not (yes or order.dry_run)
+    released = decide(conninfo, terms, replace(order, dry_run=asking or order.dry_run), holder)
     if not released.instances:
-        console.print("No such instance is held; there is nothing to decide.")
-        return
-    for one in released.listed[:_MOST_SHOWN]:
-        approved = _worth(one.hours_approved, one.amount_approved, currency)
-        waived = _worth(one.hours_waived, one.amount_waived, currency)
-        console.print(f"{one.instance}  {render.printable(one.label or '')[:40]}")
-        console.print(f"  charge {approved}; waive {waived}")
-    if released.instances > _MOST_SHOWN:
-        console.print(f"and {released.instances - _MOST_SHOWN:,} instances more")
-    console.print(f"\n{released.instances:,} instances")
-    console.print(
-        f"To charge: {released.hours_approved.normalize():,f} hours, {display(released.amount_approved, currency)}"
-    )
-    console.print(
-        f"Waived:    {released.hours_waived.normalize():,f} hours, {display(released.amount_waived, currency)}"
-    )
-    if released.unpriced_instances:
-        console.print(f"{released.unpriced_instances:,} of them have no usable price at present.")
-    if order.dry_run:
-        console.print("Nothing was changed.")
-    elif released.hours_approved:
-        console.print(
-            "Decided. The next run charges what was approved; containerstacks-billing run starts one now.",
-            soft_wrap=True,
-        )
+        _see_that_it_is_known(conninfo, order)
+    elif asking:
+        if not as_json:
+            release_tables.show(released, terms.currency)
+        agreed("\nDecide so?", "deciding", yes=yes, as_json=as_json)
+        released = decide(conninfo, terms, order, holder)
+    if as_json:
+        render.emit_json(release_tables.as_document(released, order))
     else:
-        console.print("Decided.")
+        release_tables.show(released, terms.currency)
+        release_tables.conclude(released, order)
 
 
-def _worth(hours: object, amount: object, currency: str) -> str:
-    from decimal import Decimal
+def _see_that_it_is_known(conninfo: str, order: ReleaseOrder) -> None:
+    """Let nobody take a mistyped organization for one that has nothing held."""
+    from containerstacks_billing.postgres.connection import connect, translated
 
-    from containerstacks_billing.billing.money import display
-
-    money = display(amount, currency) if isinstance(amount, Decimal) else "no price"
-    return f"{Decimal(str(hours)).normalize():,f} h ({money})"
-
-
-def _as_document(released: Released, order: ReleaseOrder) -> dict[str, object]:
-    return {
-        "decision": order.decision,
-        "dryRun": order.dry_run,
-        "decidedBy": order.decided_by,
-        "reason": order.reason,
-        "asOf": released.as_of,
-        "instances": released.instances,
-        "unpricedInstances": released.unpriced_instances,
-        "hoursApproved": released.hours_approved,
-        "amountApproved": released.amount_approved,
-        "hoursWaived": released.hours_waived,
-        "amountWaived": released.amount_waived,
-        "listed": [
-            {
-                "organizationId": one.organization,
-                "instanceId": one.instance,
-                "label": one.label,
-                "hoursApproved": one.hours_approved,
-                "amountApproved": one.amount_approved,
-                "hoursWaived": one.hours_waived,
-                "amountWaived": one.amount_waived,
-            }
-            for one in released.listed
-        ],
-    }
+    if order.organization is not None:
+        with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+            see_that_organization_exists(connection, order.organization)

@@ -1,20 +1,30 @@
-"""What is written for people and for programs: one JSON document, or tables at 80 columns."""
+"""What is written for people and for programs: one JSON document, or tables at 80 columns.
+
+A terminal gets lines that fit it, a file or a pipe whole sentences, for whoever searches them.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
 from containerstacks_billing.billing.money import plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
 _WIDTH = 80
+# Below this a table is written as one record per row: words and dates would be broken to fit.
+_NARROW = 70
+_LONGEST_WHOLE_CELL = 20
+_NAME_CELLS = 11
+_LONGEST_NAME = 22
 
 
 def emit_json(document: object) -> None:
@@ -45,14 +55,65 @@ def stderr() -> Console:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(
+    is_terminal = stream.isatty()
+    made = Console(
         file=stream,
-        width=None if stream.isatty() else _WIDTH,
+        width=None if is_terminal else _WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
         soft_wrap=False,
     )
+    made.soft_wrap = not is_terminal
+    return made
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table that fits, or else one record for each of its rows."""
+
+    table: Table
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    foldable_cells: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[object]:
+        """Draw it for a console."""
+        from rich.measure import Measurement
+
+        cells = Measurement.get(console, options.update(width=10_000), self.table).maximum
+        if options.no_wrap:
+            yield from console.render(self.table, options.update(width=cells))
+            return
+        if options.max_width >= _NARROW:
+            cells -= self.foldable_cells
+        if cells <= options.max_width:
+            yield self.table
+            return
+        for number, row in enumerate(self.rows):
+            if number:
+                yield ""
+            yield facts(zip(self.headings, row, strict=True))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Sentences, each behind what it begins with; a long one goes on below its beginning. No line ends in blanks."""
+
+    pairs: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Draw them for a console."""
+        from rich.text import Text
+
+        for begin, sentence in self.pairs:
+            before, room = begin, max(options.max_width - len(begin), _NAME_CELLS)
+            lines = (
+                [Text(sentence)] if options.no_wrap else Text(sentence).wrap(console, room, overflow="fold")
+            )
+            for line in lines:
+                yield Text(f"{before}{line.plain}".rstrip(), no_wrap=True, overflow="ignore")
+                before = " " * len(begin)
 
 
 def table(
@@ -60,37 +121,45 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     right: Collection[str] = (),
-    title: str | None = None,
-) -> Table:
+) -> Listing:
     """Make a table; columns named in `right` are aligned right and never broken, as money has to be.
 
-    Cells are plain text: markup in a label stays what it is, and control characters are shown escaped.
+    Neither are those with short cells: a date or a number of an id in two pieces is none. Cells are plain text: markup
+    in a label stays what it is, and control characters are shown escaped.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in headings:
+    cells = [[printable(cell) for cell in row] for row in rows]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    foldable_cells = 0
+    for number, heading in enumerate(headings):
         is_right = heading in right
-        made.add_column(heading, justify="right" if is_right else "left", no_wrap=is_right, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))
-    return made
+        longest = max((len(row[number]) for row in cells), default=0)
+        is_whole = is_right or longest <= _LONGEST_WHOLE_CELL
+        made.add_column(heading, justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
+        foldable_cells += 0 if is_whole else longest - _LONGEST_WHOLE_CELL
+    for row in cells:
+        made.add_row(*map(Text, row))
+    return Listing(made, headings, cells, foldable_cells)
 
 
-def facts(pairs: Iterable[tuple[str, object]]) -> Table:
-    """Make an indented list of names and sentences; a long sentence goes on below its own beginning."""
-    from rich.table import Table
-    from rich.text import Text
+def facts(pairs: Iterable[tuple[str, object]]) -> Facts:
+    """Make an indented list of names and sentences."""
+    listed = [(name, printable(text)) for name, text in pairs]
+    name_cells = max([_NAME_CELLS, *(len(name) for name, _ in listed)])
+    return Facts([(f"  {name:<{name_cells}} ", text) for name, text in listed])
 
-    made = Table.grid(padding=(0, 1))
-    made.add_column(width=1)
-    made.add_column(min_width=11, no_wrap=True)
-    made.add_column(overflow="fold")
-    for name, text in pairs:
-        made.add_row("", name, Text(printable(text)))
-    return made
+
+def indented(text: object, cells: int) -> Facts:
+    """Make a sentence that stands so far from the left margin in all of its lines."""
+    return Facts([(" " * cells, printable(text))])
+
+
+def shortened(name: str) -> str:
+    """Return a name as a table of several columns has room for it."""
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def printable(value: object) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from containerstacks_billing.process.cli.application import app, configured
+from containerstacks_billing.process.cli.given import organization_id, see_that_organization_exists
 
 if TYPE_CHECKING:
     from containerstacks_billing.billing.settings import Settings
@@ -41,7 +42,13 @@ def run(
     ] = False,
     organization: Annotated[
         UUID | None,
-        typer.Option("--organization", metavar="ID", help="Only this organization.", show_default=False),
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Only this organization.",
+            show_default=False,
+        ),
     ] = None,
     wait: Annotated[
         float,
@@ -136,25 +143,26 @@ def bill_and_watch(order: Order) -> tuple[Finished, int]:
 
 
 def _with_circumstances(order: Order, finished: Finished) -> Finished:
-    """Look up what was debited and why instances are set aside."""
+    """Look up what was debited, why instances are set aside, and whether there are others."""
     from dataclasses import replace
 
     from containerstacks_billing.postgres.connection import connect, translated
-    from containerstacks_billing.postgres.runs import debited_by_run
+    from containerstacks_billing.postgres.runs import billable_instances, debited_by_run
     from containerstacks_billing.postgres.status import set_aside_reasons
 
     with translated(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
+        result = finished.result
+        waiting = result.past_due_instances + result.quarantined_instances + result.held_instances
         return replace(
             finished,
-            debited=debited_by_run(connection, finished.result.run_id),
+            debited=debited_by_run(connection, result.run_id),
             reasons=set_aside_reasons(connection, order.organization),
+            billable=billable_instances(connection, order.terms, order.organization, waiting + 1),
         )
 
 
 def _see_that_it_exists(conninfo: str, organization: UUID) -> None:
     from containerstacks_billing.postgres.connection import connect, translated
-    from containerstacks_billing.postgres.runs import organization_exists
 
     with translated(conninfo), connect(conninfo, purpose="reading") as connection:
-        if not organization_exists(connection, organization):
-            raise typer.BadParameter(f"there is no organization {organization}.")
+        see_that_organization_exists(connection, organization)

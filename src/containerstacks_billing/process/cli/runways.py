@@ -16,7 +16,6 @@ Examples:
   containerstacks-billing runways --below 24    who is empty within a day
   containerstacks-billing runways --below 72 --json | jq .runways
 """
-_LONGEST_NAME = 22
 _TWO_DAYS = 48
 
 
@@ -32,7 +31,10 @@ def runways(
     ] = 50,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """Show when each wallet is empty at its present burn, as of its last run; those past due first."""
+    """Show when each wallet is empty at its present burn.
+
+    As of its last run; those past due come first.
+    """
     from containerstacks_billing.postgres import events
     from containerstacks_billing.postgres.connection import connect, translated
     from containerstacks_billing.process.cli import render
@@ -51,7 +53,7 @@ def runways(
     headings = ("Organization", "Balance", "Per hour", "Empty at (UTC)", "Left")
     cells = [
         (
-            _shortened(row["name"] or str(row["organization_id"])),
+            render.shortened(row["name"] or str(row["organization_id"])),
             row["balance"],
             row["burn_per_hour"],
             f"{row['empties_at'].astimezone(UTC):%Y-%m-%d %H:%M}" if row["empties_at"] else None,
@@ -74,10 +76,6 @@ def _left(row: dict[str, Any]) -> str:
     if hours <= 0:
         return "empty"
     return f"{hours:.1f} h" if hours < _TWO_DAYS else f"{hours / 24:.0f} d"
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _document(row: dict[str, Any]) -> dict[str, Any]:

@@ -21,13 +21,17 @@ Examples:
 @app.command(epilog=_EXAMPLES)
 def serve(
     ctx: typer.Context,
-    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[str | None, typer.Option(help="The port to listen on. [default: 3001]")] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="The port to listen on. [default: 3001]")
+    ] = None,
     check_seconds: Annotated[float, typer.Option(min=0.05, max=60, hidden=True)] = 60.0,
 ) -> None:
-    """Serve health, metrics and pages, and bill when the daemon is silent.
+    """Serve health and pages, and bill when the daemon is silent.
 
-    Needs DATABASE_URL. Built-in billing takes over FAILOVER_AFTER_MINUTES after
+    It serves metrics and the API too. Needs DATABASE_URL. Built-in billing takes over FAILOVER_AFTER_MINUTES after
     the last heartbeat, and stops when one returns; BUILT_IN_BILLING=off keeps it
     off. Make a token for the API with `token create`.
     """

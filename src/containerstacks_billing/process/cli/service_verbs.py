@@ -13,9 +13,31 @@ from containerstacks_billing.process.cli.application import app, configured
 if TYPE_CHECKING:
     from containerstacks_billing.process.findings import Finding
 
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service install --dry-run
+  containerstacks-billing service show
+  sudo containerstacks-billing service uninstall
+"""
+_UNINSTALL_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service uninstall --dry-run
+  sudo containerstacks-billing service uninstall
+  sudo containerstacks-billing service uninstall --app    the application side
+"""
+_SHOW_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service show
+  containerstacks-billing service show --app --json | jq .active
+"""
+
 verbs = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog=_EXAMPLES,
     help="Install, show or uninstall the systemd service.",
 )
 app.add_typer(verbs, name="service")
@@ -51,7 +73,7 @@ def install(
         bool, typer.Option("--yes", help="Replace a unit that is not ours; a copy is kept.")
     ] = False,
 ) -> None:
-    """Write the unit with the actual paths, enable it, start it, show the result.
+    """Write the unit with the actual paths, enable and start it.
 
     Looks first whether the user can reach program and configuration, and whether
     nobody else can change them. Needs root, except with --dry-run.
@@ -79,11 +101,11 @@ def install(
     _show_state(unit.name, as_json=False)
 
 
-@verbs.command()
+@verbs.command(epilog=_UNINSTALL_EXAMPLES)
 def uninstall(ctx: typer.Context, serves: AppOption = False, dry_run: DryRunOption = False) -> None:
-    """Stop the service after its current cycle, disable it, remove the unit.
+    """Stop and disable the service, and remove the unit.
 
-    Tables and charges stay. Built-in billing takes over when the last heartbeat
+    Its current cycle ends first.     Tables and charges stay. Built-in billing takes over when the last heartbeat
     is FAILOVER_AFTER_MINUTES old.
     """
     from containerstacks_billing.process import service_install as installing
@@ -103,7 +125,7 @@ def uninstall(ctx: typer.Context, serves: AppOption = False, dry_run: DryRunOpti
         )
 
 
-@verbs.command()
+@verbs.command(epilog=_SHOW_EXAMPLES)
 def show(
     serves: AppOption = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,

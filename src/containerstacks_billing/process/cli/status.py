@@ -163,7 +163,9 @@ def _next(found: Status, interval: timedelta) -> str:
     due = found.next_due(interval)
     if due is None or due <= found.now:
         return "now"
-    return f"in {span(due - found.now)}"
+    # The interval is the daemon's: without one nothing is due by itself.
+    condition = "" if found.daemon else ", if a daemon runs by then"
+    return f"in {span(due - found.now)}{condition}"
 
 
 def _set_aside(found: Status, name: str, count: int) -> str:

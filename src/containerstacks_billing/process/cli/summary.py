@@ -15,17 +15,22 @@ from containerstacks_billing.billing.run import Outcome, RunResult
 from containerstacks_billing.process.cli.render import facts, printable
 
 _HOUR_DIGITS = Decimal("0.01")
+_EXACT_DIGITS = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run's result with what the result does not say: who ran it, what was debited, why instances are set aside."""
+    """A run's result with what the result does not say: who ran it, what was debited, why instances are set aside.
+
+    `billable` is how many instances there are to bill, counted no further than one more than wait for somebody.
+    """
 
     result: RunResult
     holder: str
     currency: str
     debited: Decimal = Decimal(0)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    billable: int = 0
 
 
 def exit_code(outcome: Outcome, asked: int | None) -> int:
@@ -59,7 +64,7 @@ def as_document(result: RunResult) -> dict[str, object]:
 def show(console: Console, finished: Finished) -> None:
     """Write what a run did."""
     result = finished.result
-    console.print(headline(result), style=_STYLES[result.outcome])
+    console.print(headline(finished), style=_STYLES[result.outcome])
     console.print(facts(_facts(finished)))
     for line in _advice(result):
         console.print(line)
@@ -73,21 +78,45 @@ _STYLES = {
 }
 
 
-def headline(result: RunResult) -> str:
+def headline(finished: Finished) -> str:
     """Return the one sentence that says how the run ended."""
+    result = finished.result
     charged = f"{counted(result.instances_billed)} charged for {hours(result.hours)}"
     reason = printable((result.error_message or "the reason is not recorded").rstrip("."))
     match result.outcome:
         case Outcome.COMPLETED if result.instances_billed:
             return f"Run {result.run_id} completed: {charged}."
         case Outcome.COMPLETED:
-            return f"Run {result.run_id} completed: 0 charged, all already billed."
+            why = nothing_due(
+                finished.billable,
+                result.past_due_instances,
+                quarantined=result.quarantined_instances,
+                held=result.held_instances,
+            )
+            return f"Run {result.run_id} completed: 0 charged{f'; {why}' if why else ', all already billed'}."
         case Outcome.INTERRUPTED:
             return f"Run {result.run_id} stopped after the batches under way: {charged}."
         case Outcome.HELD:
             return f"Run {result.run_id} is held and charged nothing: {reason}."
         case _:
             return f"Run {result.run_id} failed: {reason}."
+
+
+def nothing_due(billable: int, past_due: int, *, quarantined: int, held: int) -> str | None:
+    """Say why nothing was charged; None where it is because everything is billed already.
+
+    Whoever waits for somebody may be counted twice: then the others go without mention, and nothing untrue is said.
+    """
+    aside = quarantined + held
+    if billable > past_due + aside:
+        return None
+    parts = []
+    if past_due:
+        parts.append(f"{counted(past_due)} {'is' if past_due == 1 else 'are'} past due")
+    if aside:
+        what = " or ".join([*(["a decision"] if held else []), *(["a repair"] if quarantined else [])])
+        parts.append(f"{counted(aside)} {'waits' if aside == 1 else 'wait'} for {what}")
+    return ", ".join(parts) or "there is no instance to bill"
 
 
 def _facts(finished: Finished) -> list[tuple[str, str]]:
@@ -145,18 +174,30 @@ def amounts(exact: Decimal, debited: Decimal, currency: str) -> str:
 
 def counted(instances: int) -> str:
     """Count instances in words."""
-    return "1 instance" if instances == 1 else f"{instances:,} instances"
+    return number_of(instances, "instance")
+
+
+def number_of(count: int, noun: str) -> str:
+    """Count anything that takes an s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def hours(amount: Decimal) -> str:
     """Write hours with their unit."""
     text = hour_digits(amount)
+    if text == "0" and amount > 0:
+        return "less than 0.1 hours"
     return "1 hour" if text == "1" else f"{text} hours"
 
 
 def hour_digits(amount: Decimal) -> str:
     """Write a number of hours with two digits at most: `61.53`, `5`."""
     return f"{amount.quantize(_HOUR_DIGITS):,f}".rstrip("0").rstrip(".")
+
+
+def exact_hours(amount: Decimal) -> str:
+    """Write a number of hours with four digits at most, where somebody decides about them: `95.0001`."""
+    return f"{amount.quantize(_EXACT_DIGITS):,f}".rstrip("0").rstrip(".")
 
 
 def moment(at: datetime) -> str:

@@ -11,28 +11,45 @@ from containerstacks_billing.process.cli.application import app, configured
 if TYPE_CHECKING:
     from containerstacks_billing.postgres.tokens import Token
 
-verbs = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Make, list and revoke admin tokens of the application side.",
-)
-app.add_typer(verbs, name="token")
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
-
 _EXAMPLES = """
 \b
 Examples:
   containerstacks-billing token create prometheus
   containerstacks-billing token create "Ada's laptop" --days 30
 """
+_LIST_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing token list
+  containerstacks-billing token list --json | jq -r '.tokens[].name'
+"""
+_REVOKE_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing token revoke prometheus
+  containerstacks-billing token revoke 3    by its number in the list
+"""
+
+verbs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_EXAMPLES,
+    help="Make, list and revoke admin tokens of the application side.",
+)
+app.add_typer(verbs, name="token")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
 @verbs.command(epilog=_EXAMPLES)
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="What it is for: 1 to 100 characters.", show_default=False)],
-    days: Annotated[float, typer.Option(min=0.001, max=3660, help="Days until it expires.")] = 365,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What it is for: 1 to 100 characters.", show_default=False)
+    ],
+    days: Annotated[
+        float, typer.Option(metavar="DAYS", min=0.001, max=3660, help="Days until it expires.")
+    ] = 365,
     never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not expire.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -65,9 +82,9 @@ def create(
     )
 
 
-@verbs.command("list")
+@verbs.command("list", epilog=_LIST_EXAMPLES)
 def list_(ctx: typer.Context, json: JsonOption = False) -> None:
-    """Show every token: its name, and whether it still opens anything."""
+    """Show every token, and whether it still opens anything."""
     from containerstacks_billing.postgres import tokens
     from containerstacks_billing.process.cli import render
 
@@ -86,7 +103,7 @@ def list_(ctx: typer.Context, json: JsonOption = False) -> None:
         )
 
 
-@verbs.command()
+@verbs.command(epilog=_REVOKE_EXAMPLES)
 def revoke(
     ctx: typer.Context,
     which: Annotated[

@@ -38,9 +38,11 @@ _TRY_NEXT = (
 def up(
     ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Stop after showing the result.")] = False,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the status page.")] = 3001,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="The port of the status page.")
+    ] = 3001,
 ) -> None:
-    """Bill a small demo fleet on an embedded PostgreSQL, then run the services.
+    """Bill a demo fleet on an embedded PostgreSQL, then serve it.
 
     The first time it creates the database, its tables and a demo fleet with a few hours due. Repeating it
     is harmless: only hours that became due meanwhile are charged. Daemon and status page then run until

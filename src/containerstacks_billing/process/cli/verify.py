@@ -9,6 +9,7 @@ import typer
 
 from containerstacks_billing.billing.errors import EXIT_FAILED
 from containerstacks_billing.process.cli.application import app, configured
+from containerstacks_billing.process.cli.given import organization_id
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,15 +30,21 @@ def verify(
     ctx: typer.Context,
     organization: Annotated[
         UUID | None,
-        typer.Option("--organization", metavar="ID", help="Only this organization.", show_default=False),
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Only this organization.",
+            show_default=False,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
-    """Prove from the rows that every hour was charged once, at its price, to the cent.
+    """Prove that every hour was charged once, to the cent.
 
-    Reads one snapshot and changes nothing; billing may go on meanwhile, and a role that may only read
-    is enough. What the host application billed by itself is counted separately. Exits 1 when anything
-    of ours is not as it has to be.
+    It starts from the rows alone, reads one snapshot and changes nothing; billing may go on meanwhile, and
+    a role that may only read is enough. What the host application billed by itself is counted separately.
+    Exits 1 when anything of ours is not as it has to be.
     """
     from containerstacks_billing.postgres.verify import verify as compare
     from containerstacks_billing.process.cli import render
@@ -105,7 +112,7 @@ def _remarks(verification: Verification) -> list[str]:
         remarks.append(f"Price corrections not posted yet, for want of money: {charges}.")
     if aside.charges_without_organization:
         remarks.append(
-            f"Not comparable: {aside.charges_without_organization:,} charges of deleted organizations,"
+            f"Not comparable: {_counted(aside.charges_without_organization, 'charges')} of deleted organizations,"
             " whose wallets are gone."
         )
     if host.cycles:
@@ -115,8 +122,9 @@ def _remarks(verification: Verification) -> list[str]:
         )
     if host.charged_by_both or host.unkeyed_debits:
         remarks.append(
-            f"The host application goes on billing beside us: {host.charged_by_both:,} of its periods are charged by us"
-            f" too, and it made {host.unkeyed_debits:,} debits since our first run. Switch its billing off."
+            f"The host application goes on billing beside us: {host.charged_by_both:,} of its periods"
+            f" {'is' if host.charged_by_both == 1 else 'are'} charged by us too, and it made"
+            f" {_counted(host.unkeyed_debits, 'debits')} since our first run. Switch its billing off."
         )
     return remarks
 

@@ -189,7 +189,8 @@ def last_run(subject: Subject) -> Iterator[Finding]:
         )
     else:
         minutes = (status.now - success.as_of).total_seconds() / 60
-        yield ok("last run", f"completed, {minutes:,.0f} minutes ago; {success.instances_billed:,} instances")
+        noun = "instance" if success.instances_billed == 1 else "instances"
+        yield ok("last run", f"completed, {minutes:,.0f} min ago; {success.instances_billed:,} {noun}")
     if status.reasons:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in status.reasons.items())
         yield warn("set aside", f"Instances that are not billed: {reasons}.",
