@@ -215,6 +215,16 @@ def a_changed_migration(p: Patient) -> Found:
     return p.examined()
 
 
+def undone(statement: str) -> Callable[[Patient], Found]:
+    """What is said of a database in which somebody undid something."""
+
+    def look(p: Patient) -> Found:
+        p.conn.execute(statement.encode())
+        return p.examined()
+
+    return look
+
+
 def lines_that_systemd_reads_differently(p: Patient) -> Path:
     file = p.directory / ".env"
     file.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
@@ -324,6 +334,11 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("clock", "ahead of this machine"): a_server_that(checks.clock, clock_ahead_seconds=400.0),
     ("clock", "behind this machine"): a_server_that(checks.clock, clock_ahead_seconds=-6.0),
     ("migrations", "014"): a_changed_migration,
+    ("migrations", "Triggers are disabled"): undone("alter table vps_instances disable trigger billing_move_watermark"),
+    ("migrations", "Triggers are missing"): undone("drop trigger billing_price_changed on vps_plans"),
+    ("migrations", "Functions are missing"): undone("drop function billing_amount"),
+    ("migrations", "is missing or invalid"): undone("drop index vps_billing_cycles_one_charge_per_hour"),
+    ("schema", "Missing: billing_decisions"): undone("drop table billing_decisions"),
     ("disk", "free for the embedded database"): a_full_disk_under_the_embedded_database,
     (".env", "reads differently as EnvironmentFile="): a_remark_behind_a_value,
     ("EnvironmentFile", "the service gets another BILLING_INTERVAL_MINUTES"): lambda p: list(

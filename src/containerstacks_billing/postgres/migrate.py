@@ -14,7 +14,8 @@ How it waits. A lock on a table is asked for with a short timeout, because every
 one who waits: better to let them pass and try again, a bounded number of times.
 
 What it refuses. A file that was changed after it was applied, and a database that a newer version has migrated: in
-both cases nobody knows what the tables are, and billing on them would be a guess.
+both cases nobody knows what the tables are, and billing on them would be a guess. And a table that was dropped since:
+what stood in it is not in a file. A function or a trigger that was dropped or disabled it makes whole (fitness.py).
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from containerstacks_billing.billing.errors import DatabaseUnavailable, SchemaMi
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.adoption import adoption_findings
 from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.faults import MIGRATE_HINT
+from containerstacks_billing.postgres.fitness import make_whole, unfitness
 from containerstacks_billing.postgres.migration_files import MigrationFile, Step, delivered_migrations
 from containerstacks_billing.postgres.migration_record import (
     Recorded,
@@ -69,13 +72,17 @@ def migrate(
 ) -> MigrationReport:
     """Apply what is pending, oldest first, and report it together with what was found in the host's data.
 
-    Repeating it is harmless. Raises SchemaMismatch on a changed or unknown migration or a host table that lacks what
-    billing needs, RightsMissing, and DatabaseUnavailable when a lock stays taken.
+    Repeating it is harmless. Raises SchemaMismatch on a changed or unknown migration, a host table that lacks what
+    billing needs, or what was dropped since and cannot be made again; RightsMissing; and DatabaseUnavailable when a
+    lock stays taken.
     """
     delivered = delivered_migrations() if migrations is None else migrations
     with translated(conninfo), closing(_open(conninfo)) as guard:
         record = read_record(guard, find_table(guard))
         refuse_mismatch(delivered, record)
+        mended: tuple[Finding, ...] = ()
+        if record:
+            mended = _under_lock(guard, partial(_mend, guard, delivered), "what was dropped", progress)
         applied = []
         for migration in delivered:
             if migration.version not in record:
@@ -83,12 +90,11 @@ def migrate(
                 done = _apply(conninfo, guard, delivered, migration, progress)
                 if done is not None:
                     applied.append(_status(migration, done))
-        _retrying(
-            lambda: _alone(guard, lambda: guard.execute(statement("adapt")), progress),
-            "the host's changes",
-            progress,
-        )
-        return MigrationReport(tuple(applied), adoption_findings(guard, settings))
+        _under_lock(guard, lambda: guard.execute(statement("adapt")), "the host's changes", progress)
+        # Inexact amounts are a finding of the report, which has the statements that change them.
+        if problem := unfitness(guard, delivered, ignoring=("amount",)):
+            raise problem
+        return MigrationReport(tuple(applied), (*mended, *adoption_findings(guard, settings)))
 
 
 def status(conninfo: str, *, migrations: Migrations | None = None) -> tuple[MigrationStatus, ...]:
@@ -129,19 +135,26 @@ def findings(conninfo: str, settings: Settings | None = None) -> tuple[Finding, 
         return adoption_findings(connection, settings)
 
 
-def expected_schema_problem(connection: Connection, *, migrations: Migrations | None = None) -> str | None:
-    """Say in one sentence why billing must not run on this schema, or None: versions, checksums, exact amounts."""
+def expected_schema_problem(
+    connection: Connection, *, migrations: Migrations | None = None
+) -> SchemaMismatch | None:
+    """Return why billing must not run on this schema, with what to do about it, or None.
+
+    Versions and checksums, and whether what the migrations made is still there.
+    """
     delivered = delivered_migrations() if migrations is None else migrations
     try:
         record = read_record(connection, find_table(connection))
         refuse_mismatch(delivered, record)
     except SchemaMismatch as mismatch:
-        return str(mismatch)
+        return mismatch
     pending = [migration.file_name for migration in delivered if migration.version not in record]
     if pending:
-        return f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}."
-    unfit = connection.execute(statement("fitness")).fetchall()
-    return f"The ledger cannot hold exact charges: {'; '.join(row[0] for row in unfit)}." if unfit else None
+        return SchemaMismatch(
+            f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}.",
+            MIGRATE_HINT,
+        )
+    return unfitness(connection, delivered)
 
 
 def refuse_mismatch(delivered: Migrations, record: Mapping[int, Recorded]) -> None:
@@ -193,7 +206,18 @@ def _apply(
             _run_steps(conninfo, migration, progress)
         return write_record(guard, table, migration, round((time.monotonic() - started) * 1000))
 
-    return _retrying(lambda: _alone(guard, work, progress), migration.file_name, progress)
+    return _under_lock(guard, work, migration.file_name, progress)
+
+
+def _mend(guard: Connection, delivered: Migrations) -> tuple[Finding, ...]:
+    """Make whole what the migrations that are in left behind; another migrator may have added to them meanwhile."""
+    record = read_record(guard, find_table(guard))
+    done = make_whole(guard, [migration for migration in delivered if migration.version in record])
+    return tuple(Finding("made_whole", 1, sentence, "") for sentence in done)
+
+
+def _under_lock(guard: Connection, work: Callable[[], Result], what: str, progress: Progress) -> Result:
+    return _retrying(lambda: _alone(guard, work, progress), what, progress)
 
 
 def _alone(guard: Connection, work: Callable[[], Result], progress: Progress) -> Result:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import psycopg
 
-from containerstacks_billing.billing.errors import BillingError, SchemaMismatch
+from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.run import (
     Batch,
@@ -110,9 +110,7 @@ def _obtain_lease(connection: Connection, order: Order) -> Lease:
     with bounded(connection):
         problem = expected_schema_problem(connection)
     if problem:
-        raise SchemaMismatch(
-            problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
-        )
+        raise problem
     return leases.acquire(
         connection,
         order.holder,

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from containerstacks_billing.billing.errors import SchemaMismatch
 from containerstacks_billing.billing.failover import HeartbeatClamp, fallback
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination, migrate
 from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
+from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.health import read_reading
 from containerstacks_billing.postgres.rights import only_reads
 from containerstacks_billing.postgres.status import read_status
-from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, Level, fail, failure, ok, warn
 from containerstacks_billing.process.target import Target
 
 OLDEST_SERVER = 150_000
@@ -63,23 +65,25 @@ def schema(subject: Subject) -> Iterator[Finding]:
     """See that every table of billing exists."""
     missing = examination.missing_tables(subject.connection)
     if missing:
-        yield fail(
-            "schema",
-            f"Missing: {', '.join(missing)}.",
-            "Run `containerstacks-billing migrate --dry-run` and then `containerstacks-billing migrate`.",
-        )
+        # Tables that no migration has made yet have another cure than those that somebody dropped.
+        problem = _schema_problem(subject)
+        yield fail("schema", f"Missing: {', '.join(missing)}.", problem.hint if problem else MIGRATE_HINT)
     else:
         yield ok("schema", "all tables of billing are there")
 
 
 def migrations(subject: Subject) -> Iterator[Finding]:
-    """See that every migration ran, and ran as it is delivered."""
-    with translated():
-        problem = migrate.expected_schema_problem(subject.connection)
+    """See that every migration ran as it is delivered, and that nobody undid what it made."""
+    problem = _schema_problem(subject)
     if problem:
-        yield fail("migrations", problem, "See `containerstacks-billing migrate --status`.")
+        yield failure("migrations", problem)
     else:
-        yield ok("migrations", "all applied, as they were delivered")
+        yield ok("migrations", "all applied, as they were delivered, and what they made is there")
+
+
+def _schema_problem(subject: Subject) -> SchemaMismatch | None:
+    with translated(subject.target.conninfo):
+        return migrate.expected_schema_problem(subject.connection)
 
 
 def rights(subject: Subject) -> Iterator[Finding]:
