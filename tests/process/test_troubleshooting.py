@@ -225,6 +225,24 @@ def undone(statement: str) -> Callable[[Patient], Found]:
     return look
 
 
+def no_password(p: Patient) -> Found:
+    given = {name: value for name, value in conninfo_to_dict(p.conninfo).items() if name != "password"}
+    return p.examined(make_conninfo(**{**given, "user": p.role, "passfile": str(p.directory / "none")}))
+
+
+def a_link_into_nowhere(p: Patient) -> Found:
+    (p.directory / ".env").symlink_to(p.directory / "none")
+    return p.examined()
+
+
+def a_silent_embedded_database(p: Patient) -> Found:
+    with connect(p.conninfo, purpose="reading") as connection:
+        server = examination.server(connection, p.conninfo)
+        return list(
+            checks.heartbeat(Subject(Settings(), Target(p.conninfo, embedded=True), connection, server))
+        )
+
+
 def lines_that_systemd_reads_differently(p: Patient) -> Path:
     file = p.directory / ".env"
     file.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
@@ -304,6 +322,10 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("service", "exit 78"): ended(ExecMainStatus="78"),
     ("database", "no PostgreSQL is listening"): lambda p: p.examined("postgresql://u:p@127.0.0.1:1/d"),
     ("database", "refused the password"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password="x")),
+    ("database", "none was given"): no_password,
+    ("migrations", "permission denied"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
+    ("heartbeat", "nobody bills by itself here"): a_silent_embedded_database,
+    ("configuration", "is a link to"): a_link_into_nowhere,
     ("database", "has no database of that name"): lambda p: p.examined(make_conninfo(p.conninfo, dbname="none")),
     ("rights", "lacks rights"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
     ("recovery", "read-only by default"): read_only,

@@ -259,6 +259,16 @@ def _execute(connection: Connection, sql: str, file_name: str) -> None:
     except errors.RaiseException as refusal:
         message = refusal.diag.message_primary or ""
         raise SchemaMismatch(f"{file_name}: {message}.", refusal.diag.message_hint) from None
+    except (
+        errors.UndefinedTable,
+        errors.UndefinedColumn,
+        errors.UndefinedFunction,
+        errors.UndefinedObject,
+    ) as lack:
+        raise SchemaMismatch(
+            f"{file_name}: {lack.diag.message_primary}.",
+            "Somebody changed what an earlier migration made: restore it from a backup, then migrate again.",
+        ) from None
 
 
 def _retrying(work: Callable[[], Result], what: str, progress: Progress) -> Result:
