@@ -11,7 +11,7 @@ from tests.fleet import Fleet
 
 from containerstacks_billing.billing.errors import SchemaMismatch
 from containerstacks_billing.postgres.connection import connect
-from containerstacks_billing.postgres.migrate import expected_schema_problem, migrate
+from containerstacks_billing.postgres.migrate import expected_schema_problem, migrate, plan
 from containerstacks_billing.postgres.migration_files import delivered_migrations
 from containerstacks_billing.postgres.schema_objects import objects_of
 from containerstacks_billing.postgres.verify import verify
@@ -94,9 +94,12 @@ def test_stopped_hours_are_not_charged_in_silence(fleet: Fleet, database: str) -
 def test_migrate_enables_and_says_so(conn: Connection, database: str) -> None:
     """And says that what happened meanwhile went unnoticed."""
     conn.execute("alter table vps_instances disable trigger user")
+    (planned,) = plan(database)
+    assert len(planned.effects) == 6
+    assert "on vps_instances, disabled, is to be enabled again." in planned.effects[0]
     (first, *_) = found = migrate(database).findings
     assert len([one for one in found if one.kind == "made_whole"]) == 6
-    assert "was disabled and is enabled again" in first.sentence
+    assert "disabled, was enabled again." in first.sentence
     assert "went unnoticed" in first.sentence
     assert problem(conn) == ""
     assert migrate(database).findings == ()
@@ -143,12 +146,14 @@ def test_a_missing_table_ends_somewhere(conn: Connection, database: str, table: 
     assert (table in said) is (table not in silent)
     assert ("from a backup" in said) is (table not in silent | again)
     if table in again:
-        assert f"The table {table} was missing" in migrate(database).findings[0].sentence
+        assert f"The table {table}, missing, was made again." in migrate(database).findings[0].sentence
         assert problem(conn) == ""
         assert conn.execute("select to_regclass(%s) is null", (table,)).fetchone() == (False,)
     else:
         with pytest.raises(SchemaMismatch, match=f"missing.*{table}") as refused:
             migrate(database)
+        with pytest.raises(SchemaMismatch, match=str(refused.value)):
+            plan(database)
         assert "from a backup" in str(refused.value.hint)
 
 

@@ -434,4 +434,8 @@ def test_a_role_that_does_not_own_the_tables_is_told(legacy_database: str) -> No
         with pytest.raises(RightsMissing):
             migrate(make_conninfo(legacy_database, user=role, password="reader"))
         assert owner.execute("select to_regclass('schema_migrations') is null").fetchone() == (True,)
+        migrate(legacy_database)
+        with pytest.raises(RightsMissing, match="permission denied for table schema_migrations") as refused:
+            migrate(make_conninfo(legacy_database, user=role, password="reader"))
+        assert "as the owner of the host application's tables" in str(refused.value.hint)
         owner.execute(f"drop owned by {role}; drop role {role}")

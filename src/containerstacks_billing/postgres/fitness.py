@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from containerstacks_billing.billing.errors import SchemaMismatch
 from containerstacks_billing.postgres.connection import Connection
-from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.migration_files import MigrationFile
 from containerstacks_billing.postgres.migration_record import statement
 from containerstacks_billing.postgres.schema_objects import SchemaObject, objects_of
@@ -34,6 +33,7 @@ _RESTORE_HINT = (
     "Restore what was in there from a backup, see “Backup and restore” in docs/billing-daemon.md: "
     "`containerstacks-billing migrate` cannot know it."
 )
+_MIGRATE_HINT = "Run `containerstacks-billing migrate`, which makes them again."
 _UNNOTICED = (
     "What the host changed meanwhile went unnoticed: "
     "look at `containerstacks-billing run --dry-run` before you bill."
@@ -80,26 +80,31 @@ def make_whole(connection: Connection, migrations: Sequence[MigrationFile]) -> l
 
     Belongs into a transaction under the migrators' lock. Raises SchemaMismatch where a table is gone for good.
     """
+    repairs = _repairs(connection, migrations)
+    if repairs:
+        # A function may call one that is made after it.
+        connection.execute("select set_config('check_function_bodies', 'off', true)")
+    for one, defect in repairs:
+        statements = (_enabling(defect),) if defect.kind == "disabled trigger" else one.statements
+        for text in statements:
+            connection.execute(text.encode())
+    return [f"{_repair(one, defect, 'was')} {_consequence(one)}" for one, defect in repairs]
+
+
+def to_make_whole(connection: Connection, migrations: Sequence[MigrationFile]) -> list[str]:
+    """Say in sentences what `make_whole` would do, and raise what it would; nothing is changed."""
+    return [_repair(one, defect, "is to be") for one, defect in _repairs(connection, migrations)]
+
+
+def _repairs(
+    connection: Connection, migrations: Sequence[MigrationFile]
+) -> list[tuple[SchemaObject, _Defect]]:
     objects = objects_of(migrations)
     defects = {(one.name, one.table): one for one in _defects(connection, objects)}
     lost = [one for one in defects.values() if one.kind == "table" and one.name not in _WRITTEN_AGAIN]
     if lost:
         raise _tables(lost)
-    if defects:
-        # A function may call one that is made after it.
-        connection.execute("select set_config('check_function_bodies', 'off', true)")
-    done = []
-    for one in objects:
-        defect = defects.get((one.name, one.table))
-        if defect is None:
-            continue
-        if defect.kind == "disabled trigger":
-            connection.execute(_enabling(defect).encode())
-        else:
-            for text in one.statements:
-                connection.execute(text.encode())
-        done.append(_done(one, defect))
-    return done
+    return [(one, defects[one.name, one.table]) for one in objects if (one.name, one.table) in defects]
 
 
 def _defects(connection: Connection, objects: Iterable[SchemaObject]) -> list[_Defect]:
@@ -116,14 +121,15 @@ def _defects(connection: Connection, objects: Iterable[SchemaObject]) -> list[_D
     return [_Defect(*row) for row in rows]
 
 
-def _done(one: SchemaObject, defect: _Defect) -> str:
+def _repair(one: SchemaObject, defect: _Defect, tense: str) -> str:
+    place = f" on {one.table}" if one.table else ""
     if defect.kind == "disabled trigger":
-        return f"The trigger {one.name} on {one.table} was disabled and is enabled again. {_UNNOTICED}"
-    if one.kind == "trigger":
-        return f"The trigger {one.name} on {one.table} was missing and is made again. {_UNNOTICED}"
-    if one.kind == "table":
-        return f"The table {one.name} was missing and is made again. Roles of least privilege need `grants` again."
-    return f"The function {one.name}() was missing and is made again."
+        return f"The trigger {one.name}{place}, disabled, {tense} enabled again."
+    return f"The {one.kind} {one.name}{place}, missing, {tense} made again."
+
+
+def _consequence(one: SchemaObject) -> str:
+    return "Roles of least privilege need `grants` again." if one.kind == "table" else _UNNOTICED
 
 
 def _enabling(defect: _Defect) -> str:
@@ -142,21 +148,21 @@ def _tables(defects: list[_Defect]) -> SchemaMismatch:
     lost = [defect for defect in defects if defect.name not in _WRITTEN_AGAIN]
     return SchemaMismatch(
         f"Tables are missing that were there when the database was migrated: {_names(lost or defects)}.",
-        _RESTORE_HINT if lost else MIGRATE_HINT,
+        _RESTORE_HINT if lost else _MIGRATE_HINT,
     )
 
 
 def _functions(defects: list[_Defect]) -> SchemaMismatch:
     return SchemaMismatch(
         f"Functions are missing that migrations made: {_names(defects)}.",
-        "Run `containerstacks-billing migrate`, which makes them again.",
+        _MIGRATE_HINT,
     )
 
 
 def _missing_triggers(defects: list[_Defect]) -> SchemaMismatch:
     return SchemaMismatch(
         f"Triggers are missing, so billing does not learn what the host changes: {_on_tables(defects)}.",
-        f"Run `containerstacks-billing migrate`, which makes them again.\n{_UNNOTICED}",
+        f"{_MIGRATE_HINT}\n{_UNNOTICED}",
     )
 
 

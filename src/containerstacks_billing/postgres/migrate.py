@@ -21,8 +21,8 @@ what stood in it is not in a file. A function or a trigger that was dropped or d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -36,12 +36,12 @@ from containerstacks_billing.billing.adoption import (
     MigrationStatus,
     PlannedMigration,
 )
-from containerstacks_billing.billing.errors import DatabaseUnavailable, SchemaMismatch
+from containerstacks_billing.billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.adoption import adoption_findings
 from containerstacks_billing.postgres.connection import Connection, connect, translated
 from containerstacks_billing.postgres.faults import MIGRATE_HINT
-from containerstacks_billing.postgres.fitness import make_whole, unfitness
+from containerstacks_billing.postgres.fitness import make_whole, to_make_whole, unfitness
 from containerstacks_billing.postgres.migration_files import MigrationFile, Step, delivered_migrations
 from containerstacks_billing.postgres.migration_record import (
     Recorded,
@@ -77,7 +77,7 @@ def migrate(
     lock stays taken.
     """
     delivered = delivered_migrations() if migrations is None else migrations
-    with translated(conninfo), closing(_open(conninfo)) as guard:
+    with translated(conninfo), _work_of_the_owner(), closing(_open(conninfo)) as guard:
         record = read_record(guard, find_table(guard))
         refuse_mismatch(delivered, record)
         mended: tuple[Finding, ...] = ()
@@ -112,12 +112,17 @@ def status(conninfo: str, *, migrations: Migrations | None = None) -> tuple[Migr
 
 
 def plan(conninfo: str, *, migrations: Migrations | None = None) -> tuple[PlannedMigration, ...]:
-    """Say what migrate would do to this database, and what it would lock for how long; nothing is changed."""
+    """Say what migrate would do to this database, and what it would lock for how long; nothing is changed.
+
+    What it would make whole before the first migration stands under the number 0.
+    """
     delivered = delivered_migrations() if migrations is None else migrations
     with translated(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
         record = read_record(connection, find_table(connection))
         refuse_mismatch(delivered, record)
-        return tuple(
+        mended = to_make_whole(connection, [one for one in delivered if one.version in record])
+        first = (PlannedMigration(0, "made_whole", (), tuple(mended)),) if mended else ()
+        return first + tuple(
             PlannedMigration(
                 migration.version,
                 migration.name,
@@ -172,6 +177,21 @@ def refuse_mismatch(delivered: Migrations, record: Mapping[int, Recorded]) -> No
                 f"The migration {migration.file_name} was changed after it was applied on {one.applied_at:%Y-%m-%d}.",
                 "Restore the file as it was delivered; a correction is a migration of its own.",
             )
+
+
+@contextmanager
+def _work_of_the_owner() -> Iterator[None]:
+    """A role that may not touch a table needs no right on it, but to be another."""
+    try:
+        yield
+    except errors.InsufficientPrivilege as refusal:
+        message = refusal.diag.message_primary or ""
+        if "for schema" in message:
+            raise
+        raise RightsMissing(
+            f"The database role may not change the schema: {message}.",
+            "Run `containerstacks-billing migrate` as the owner of the host application's tables.",
+        ) from refusal
 
 
 def _open(conninfo: str) -> Connection:
