@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from containerstacks_billing.billing.errors import (
     BillingError,
@@ -28,6 +28,8 @@ from containerstacks_billing.postgres.connection import (
     translate,
     translated,
 )
+from containerstacks_billing.postgres.migrate import migrate
+from containerstacks_billing.postgres.rights import reading_grants
 
 SECRET = "canary-5d1c6a"
 
@@ -122,6 +124,16 @@ def test_a_wrong_password_is_refused_without_being_repeated(database: str, role:
     assert (refused.value.exit_code, SECRET in said(refused.value)) == (75, False)
 
 
+def test_a_password_that_nobody_gave_was_not_refused(database: str, role: str) -> None:
+    """Who forgot it looks for another fault than who mistyped it."""
+    without = {**conninfo_to_dict(database), "user": role}
+    for name in ("password", "passfile"):
+        without.pop(name, None)
+    with pytest.raises(LoginRefused, match="asks for a password, and none was given") as refused:
+        connect(make_conninfo(**without, passfile="/nonexistent"), purpose="billing")
+    assert "DATABASE_URL" in str(refused.value.hint)
+
+
 def test_an_unknown_user_is_refused(database: str) -> None:
     """The server may say as little as it likes; it stays a refused login."""
     with pytest.raises(LoginRefused):
@@ -152,29 +164,77 @@ def test_a_database_that_lets_nobody_in_hints_at_the_grant(database: str, role: 
     assert refused.value.hint == f'Run as its owner: GRANT CONNECT ON DATABASE "{name}" TO "{role}";'
 
 
-def test_a_missing_table_leads_to_migrate(empty_database: str) -> None:
-    """Exit code 78: trying again changes nothing."""
+@pytest.mark.parametrize("statement", ["select from wallets", "select billing_clock()"])
+def test_an_unmigrated_database_is_called_that(empty_database: str, statement: str) -> None:
+    """Whatever a verb asks for first: how many migrations are missing, and migrate. Exit code 78: no attempt helps."""
     with (
         connect(empty_database, purpose="billing") as connection,
-        pytest.raises(SchemaMismatch) as refused,
+        pytest.raises(SchemaMismatch, match=r"lacks (\d+) of \1 migrations, the first is 001_") as refused,
         translated(empty_database),
     ):
-        connection.execute("SELECT 1 FROM wallets")
-    assert 'relation "wallets" does not exist' in str(refused.value)
+        connection.execute(statement.encode())
     assert "containerstacks-billing migrate" in said(refused.value)
 
 
 def test_a_missing_right_comes_with_its_grant(database: str, role: str) -> None:
-    """The statement can be copied and run by the owner, and then the work is allowed."""
+    """All that the role lacks, and not one table after the other; run by the owner, the work is allowed."""
     with (
         psycopg.connect(database, autocommit=True) as owner,
         connect(as_role(database, role), purpose="billing") as connection,
     ):
+        for statement in reading_grants(owner.info.dbname, role):
+            owner.execute(statement.encode())
+        owner.execute(sql.SQL("grant update on wallets to {}").format(sql.Identifier(role)))
         with pytest.raises(RightsMissing) as refused, translated(as_role(database, role)):
-            connection.execute("UPDATE wallets SET balance = 0")
-        assert refused.value.hint == f'GRANT SELECT, UPDATE ON wallets TO "{role}";'
-        owner.execute(refused.value.hint)
-        connection.execute("UPDATE wallets SET balance = 0")
+            connection.execute("INSERT INTO billing_decisions DEFAULT VALUES")
+        hint = str(refused.value.hint)
+        assert f'GRANT INSERT ON billing_decisions TO "{role}";' in hint
+        assert f'GRANT UPDATE ON vps_instances TO "{role}";' in hint
+        assert "wallets" not in hint
+        owner.execute(hint.encode())
+        connection.execute("DELETE FROM billing_quarantine")
+
+
+def test_a_role_without_any_right_is_told_of_both_kinds(database: str, role: str) -> None:
+    """To look needs less than to bill, and either is one command."""
+    with connect(as_role(database, role), purpose="reading") as connection:
+        with pytest.raises(RightsMissing) as refused, translated(as_role(database, role)):
+            connection.execute("SELECT FROM billing_runs")
+    assert f"containerstacks-billing grants --read-only --role {role}\n" in str(refused.value.hint)
+    assert str(refused.value.hint).endswith(f"containerstacks-billing grants --role {role}")
+
+
+def test_what_is_more_than_billing_is_for_the_owner(database: str, role: str) -> None:
+    """Prices are changed by people: the role that bills is not told to be given what it has."""
+    with (
+        psycopg.connect(database, autocommit=True) as owner,
+        connect(as_role(database, role), purpose="billing") as connection,
+    ):
+        owner.execute("select billing_admit(%s)", (role,))
+        with pytest.raises(RightsMissing, match="permission denied for table vps_plans") as refused:
+            with translated(as_role(database, role)):
+                connection.execute("UPDATE vps_plans SET base_price = 1")
+    assert "GRANT" not in str(refused.value.hint)
+    assert "as the owner of the tables" in str(refused.value.hint)
+
+
+def test_the_right_on_the_schema_that_is_missing_is_the_one_that_is_named(
+    database: str, empty_database: str, role: str
+) -> None:
+    """USAGE where a role may see nothing, CREATE where it may see but not migrate; with it, it migrates."""
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute("revoke usage on schema public from public")
+    for statement in ("select public.billing_clock()", "select from wallets"):
+        with connect(as_role(database, role), purpose="billing") as connection:
+            with pytest.raises(RightsMissing) as refused, translated(as_role(database, role)):
+                connection.execute(statement.encode())
+        assert f'GRANT USAGE ON SCHEMA public TO "{role}";' in str(refused.value.hint)
+    with pytest.raises(RightsMissing, match=f"{role} may not create anything") as refused:
+        migrate(as_role(empty_database, role))
+    with psycopg.connect(empty_database, autocommit=True) as owner:
+        owner.execute(str(refused.value.hint).splitlines()[-1].encode())
+        migrate(as_role(empty_database, role))
+        owner.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(role)))
 
 
 def test_a_role_that_may_not_migrate_is_told_who_may(database: str, role: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -129,6 +130,52 @@ def test_the_plan_changes_nothing_and_names_tables_and_seconds(legacy_database: 
     assert "wallets is locked for about 1 s" in text
     assert "idx_vps_instances_last_billed_at" in text
     assert schema_of(legacy_database) == before
+
+
+# What takes a lock on a table, or reads it for an index: the table that a statement of a migration names.
+LOCKING = re.compile(
+    r"^(?:create (?:or replace )?trigger .*? on|alter table|create (?:unique )?index (?:concurrently )?if not exists \w+ on"
+    r"|lock table) (\w+)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def test_the_plan_is_silent_about_no_migration(legacy_database: str) -> None:
+    """Each says something, and names the tables that were there before it and that it locks, with a time or a size."""
+    tables = {name for (name,) in schema_tables(legacy_database)}
+    seen = 0
+    for planned, migration in zip(plan(legacy_database), delivered_migrations(), strict=True):
+        text = " ".join(planned.effects)
+        if migration.version == 1:  # everything it would create is there
+            continue
+        assert text, migration.file_name
+        for table in tables & set(LOCKING.findall(migration.sql)):
+            seen += 1
+            assert re.search(rf"\b{table}\b", text), (migration.file_name, table)
+            assert re.search(r"milliseconds|about \d+ s", text), migration.file_name
+    assert seen >= 9
+
+
+def test_the_plan_of_an_empty_database_locks_nothing_of_the_hosts(empty_database: str) -> None:
+    """What does not exist yet is created, and nobody waits for it."""
+    text = " ".join(effect for one in plan(empty_database) for effect in one.effects)
+    assert "locked against" not in text
+    assert "concurrently" not in text
+
+
+def test_the_plan_grows_with_what_has_to_be_read(legacy_database: str) -> None:
+    """A ledger of two hundred million rows takes minutes to index, and that is said before."""
+    with opened(legacy_database) as connection:
+        connection.execute("update pg_class set reltuples = 200000000 where relname = 'payment_transactions'")
+    (tokens,) = [one for one in plan(legacy_database) if one.version == 23]
+    assert "about 200000000 rows" in tokens.effects[-1]
+    assert "is built concurrently in about 401 s" in tokens.effects[-1]
+
+
+def schema_tables(conninfo: str) -> list[Any]:
+    """The tables of a database."""
+    with opened(conninfo) as connection:
+        return connection.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
 
 
 def test_an_unmigrated_database_is_not_billed(empty_database: str) -> None:
@@ -387,4 +434,8 @@ def test_a_role_that_does_not_own_the_tables_is_told(legacy_database: str) -> No
         with pytest.raises(RightsMissing):
             migrate(make_conninfo(legacy_database, user=role, password="reader"))
         assert owner.execute("select to_regclass('schema_migrations') is null").fetchone() == (True,)
+        migrate(legacy_database)
+        with pytest.raises(RightsMissing, match="permission denied for table schema_migrations") as refused:
+            migrate(make_conninfo(legacy_database, user=role, password="reader"))
+        assert "as the owner of the host application's tables" in str(refused.value.hint)
         owner.execute(f"drop owned by {role}; drop role {role}")

@@ -13,6 +13,13 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.postgres import examination
+from containerstacks_billing.postgres.connection import connect
+from containerstacks_billing.process.doctor import database as checks
+from containerstacks_billing.process.doctor.database import Subject
+from containerstacks_billing.process.target import Target
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SECRET = "canary-5d1c6a"
 
@@ -93,6 +100,27 @@ def test_missing_tables_lead_to_migrate(command: Command, empty_database: str) -
     assert "containerstacks-billing migrate" in findings["schema"]["hint"]
     assert findings["migrations"]["level"] == "FAIL"
     assert "heartbeat" not in findings
+
+
+def test_a_role_without_rights_is_named_and_told_once(command: Command, database: str, role: str) -> None:
+    """No placeholder, no check for each table that may not be read, and the lesser right is named."""
+    _, findings = examined(command, make_conninfo(database, user=role, password=role))
+    hints = " ".join(str(finding["hint"]) for finding in findings.values())
+    assert "<role>" not in hints
+    assert f"containerstacks-billing grants --read-only --role {role}" in findings["rights"]["hint"]
+    assert {"heartbeat", "last run", "other billers", "instances"}.isdisjoint(findings)
+
+
+def test_nobody_bills_by_itself_on_the_embedded_database(database: str) -> None:
+    """No systemd is told of and no built-in billing promised: `up` is what bills there."""
+    with connect(database, purpose="reading") as connection:
+        server = examination.server(connection, database)
+        subject = Subject(Settings(), Target(database, embedded=True), connection, server)
+        found = [*checks.heartbeat(subject), *checks.last_run(subject), *checks.built_in_billing(subject)]
+    said = " ".join(f"{one.message} {one.hint}" for one in found)
+    assert "nobody bills by itself here" in said
+    assert "containerstacks-billing up" in said
+    assert [] == re.findall("built-in billing bills|systemctl|takes over", said)
 
 
 def test_missing_rights_come_as_statements_that_mend_them(command: Command, database: str, role: str) -> None:

@@ -124,6 +124,13 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes, what
         read_env_file(path)
 
 
+def test_a_link_into_nowhere_is_refused(tmp_path: Path) -> None:
+    """Somebody meant a file to be read: without it another database might be billed."""
+    (tmp_path / ".env").symlink_to(tmp_path / "moved")
+    with pytest.raises(ConfigurationError, match=r"\.env is a link to .*/moved, which does not exist"):
+        read_env_file(tmp_path / ".env")
+
+
 def test_no_file_is_no_error(tmp_path: Path) -> None:
     """Whether one is needed is for the caller to say."""
     assert read_env_file(tmp_path / ".env") is None

@@ -215,6 +215,34 @@ def a_changed_migration(p: Patient) -> Found:
     return p.examined()
 
 
+def undone(statement: str) -> Callable[[Patient], Found]:
+    """What is said of a database in which somebody undid something."""
+
+    def look(p: Patient) -> Found:
+        p.conn.execute(statement.encode())
+        return p.examined()
+
+    return look
+
+
+def no_password(p: Patient) -> Found:
+    given = {name: value for name, value in conninfo_to_dict(p.conninfo).items() if name != "password"}
+    return p.examined(make_conninfo(**{**given, "user": p.role, "passfile": str(p.directory / "none")}))
+
+
+def a_link_into_nowhere(p: Patient) -> Found:
+    (p.directory / ".env").symlink_to(p.directory / "none")
+    return p.examined()
+
+
+def a_silent_embedded_database(p: Patient) -> Found:
+    with connect(p.conninfo, purpose="reading") as connection:
+        server = examination.server(connection, p.conninfo)
+        return list(
+            checks.heartbeat(Subject(Settings(), Target(p.conninfo, embedded=True), connection, server))
+        )
+
+
 def lines_that_systemd_reads_differently(p: Patient) -> Path:
     file = p.directory / ".env"
     file.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
@@ -294,6 +322,10 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("service", "exit 78"): ended(ExecMainStatus="78"),
     ("database", "no PostgreSQL is listening"): lambda p: p.examined("postgresql://u:p@127.0.0.1:1/d"),
     ("database", "refused the password"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password="x")),
+    ("database", "none was given"): no_password,
+    ("migrations", "permission denied"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
+    ("heartbeat", "nobody bills by itself here"): a_silent_embedded_database,
+    ("configuration", "is a link to"): a_link_into_nowhere,
     ("database", "has no database of that name"): lambda p: p.examined(make_conninfo(p.conninfo, dbname="none")),
     ("rights", "lacks rights"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
     ("recovery", "read-only by default"): read_only,
@@ -324,6 +356,11 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("clock", "ahead of this machine"): a_server_that(checks.clock, clock_ahead_seconds=400.0),
     ("clock", "behind this machine"): a_server_that(checks.clock, clock_ahead_seconds=-6.0),
     ("migrations", "014"): a_changed_migration,
+    ("migrations", "Triggers are disabled"): undone("alter table vps_instances disable trigger billing_move_watermark"),
+    ("migrations", "Triggers are missing"): undone("drop trigger billing_price_changed on vps_plans"),
+    ("migrations", "Functions are missing"): undone("drop function billing_amount"),
+    ("migrations", "is missing or invalid"): undone("drop index vps_billing_cycles_one_charge_per_hour"),
+    ("schema", "Missing: billing_decisions"): undone("drop table billing_decisions"),
     ("disk", "free for the embedded database"): a_full_disk_under_the_embedded_database,
     (".env", "reads differently as EnvironmentFile="): a_remark_behind_a_value,
     ("EnvironmentFile", "the service gets another BILLING_INTERVAL_MINUTES"): lambda p: list(

@@ -116,4 +116,4 @@ def test_a_database_that_was_not_migrated_is_refused(command: Command, conn: psy
     conn.execute("delete from schema_migrations where version = 13")
     refused = command()
     assert refused.exit_code == 78
-    assert "run containerstacks-billing migrate" in refused.stderr
+    assert "Run `containerstacks-billing migrate`" in refused.stderr

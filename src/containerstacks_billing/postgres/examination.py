@@ -81,6 +81,11 @@ def missing_tables(connection: Connection) -> list[str]:
     return [name for (name,) in _rows(connection, "examine_missing_tables", {"tables": list(BILLING_TABLES)})]
 
 
+def usable_schema(connection: Connection) -> bool:
+    """Whether the current role may use the schema that the tables stand in."""
+    return bool(_rows(connection, "examine_schema")[0][0])
+
+
 def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
     """List the rights that the current role still needs, by table, on the tables that exist."""
     wanted = [(table, privilege) for table, rights in BILLING_RIGHTS.items() for privilege in rights]
@@ -93,6 +98,11 @@ def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
     for table, privilege in rows:
         by_table[table] = (*by_table.get(table, ()), privilege)
     return by_table
+
+
+def may_read(connection: Connection) -> bool:
+    """Whether the current role may read every table of billing that exists."""
+    return not any("SELECT" in rights for rights in missing_rights(connection).values())
 
 
 def missing_grants(connection: Connection, role: str) -> list[str]:

@@ -43,7 +43,13 @@ _CONNECTION_STRING = (
 # What a refused connection says, most specific first: pattern, error, what is wrong, what to do.
 _REFUSALS: tuple[tuple[str, type[BillingError], str, str], ...] = (
     (
-        r"password authentication failed|no password supplied|empty password|authentication failed",
+        r"no password supplied|empty password",
+        LoginRefused,
+        "asks for a password, and none was given",
+        "Write it into DATABASE_URL (postgresql://user:password@host:5432/database), or into ~/.pgpass.",
+    ),
+    (
+        r"password authentication failed|authentication failed",
         LoginRefused,
         "refused the password",
         _LOGIN_HINT,

@@ -14,14 +14,15 @@ How it waits. A lock on a table is asked for with a short timeout, because every
 one who waits: better to let them pass and try again, a bounded number of times.
 
 What it refuses. A file that was changed after it was applied, and a database that a newer version has migrated: in
-both cases nobody knows what the tables are, and billing on them would be a guess.
+both cases nobody knows what the tables are, and billing on them would be a guess. And a table that was dropped since:
+what stood in it is not in a file. A function or a trigger that was dropped or disabled it makes whole (fitness.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -35,10 +36,12 @@ from containerstacks_billing.billing.adoption import (
     MigrationStatus,
     PlannedMigration,
 )
-from containerstacks_billing.billing.errors import DatabaseUnavailable, SchemaMismatch
+from containerstacks_billing.billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.adoption import adoption_findings
 from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.faults import MIGRATE_HINT
+from containerstacks_billing.postgres.fitness import make_whole, to_make_whole, unfitness
 from containerstacks_billing.postgres.migration_files import MigrationFile, Step, delivered_migrations
 from containerstacks_billing.postgres.migration_record import (
     Recorded,
@@ -69,13 +72,17 @@ def migrate(
 ) -> MigrationReport:
     """Apply what is pending, oldest first, and report it together with what was found in the host's data.
 
-    Repeating it is harmless. Raises SchemaMismatch on a changed or unknown migration or a host table that lacks what
-    billing needs, RightsMissing, and DatabaseUnavailable when a lock stays taken.
+    Repeating it is harmless. Raises SchemaMismatch on a changed or unknown migration, a host table that lacks what
+    billing needs, or what was dropped since and cannot be made again; RightsMissing; and DatabaseUnavailable when a
+    lock stays taken.
     """
     delivered = delivered_migrations() if migrations is None else migrations
-    with translated(conninfo), closing(_open(conninfo)) as guard:
+    with translated(conninfo), _work_of_the_owner(), closing(_open(conninfo)) as guard:
         record = read_record(guard, find_table(guard))
         refuse_mismatch(delivered, record)
+        mended: tuple[Finding, ...] = ()
+        if record:
+            mended = _under_lock(guard, partial(_mend, guard, delivered), "what was dropped", progress)
         applied = []
         for migration in delivered:
             if migration.version not in record:
@@ -83,12 +90,11 @@ def migrate(
                 done = _apply(conninfo, guard, delivered, migration, progress)
                 if done is not None:
                     applied.append(_status(migration, done))
-        _retrying(
-            lambda: _alone(guard, lambda: guard.execute(statement("adapt")), progress),
-            "the host's changes",
-            progress,
-        )
-        return MigrationReport(tuple(applied), adoption_findings(guard, settings))
+        _under_lock(guard, lambda: guard.execute(statement("adapt")), "the host's changes", progress)
+        # Inexact amounts are a finding of the report, which has the statements that change them.
+        if problem := unfitness(guard, delivered, ignoring=("amount",)):
+            raise problem
+        return MigrationReport(tuple(applied), (*mended, *adoption_findings(guard, settings)))
 
 
 def status(conninfo: str, *, migrations: Migrations | None = None) -> tuple[MigrationStatus, ...]:
@@ -106,12 +112,17 @@ def status(conninfo: str, *, migrations: Migrations | None = None) -> tuple[Migr
 
 
 def plan(conninfo: str, *, migrations: Migrations | None = None) -> tuple[PlannedMigration, ...]:
-    """Say what migrate would do to this database, and what it would lock for how long; nothing is changed."""
+    """Say what migrate would do to this database, and what it would lock for how long; nothing is changed.
+
+    What it would make whole before the first migration stands under the number 0.
+    """
     delivered = delivered_migrations() if migrations is None else migrations
     with translated(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
         record = read_record(connection, find_table(connection))
         refuse_mismatch(delivered, record)
-        return tuple(
+        mended = to_make_whole(connection, [one for one in delivered if one.version in record])
+        first = (PlannedMigration(0, "made_whole", (), tuple(mended)),) if mended else ()
+        return first + tuple(
             PlannedMigration(
                 migration.version,
                 migration.name,
@@ -129,19 +140,26 @@ def findings(conninfo: str, settings: Settings | None = None) -> tuple[Finding, 
         return adoption_findings(connection, settings)
 
 
-def expected_schema_problem(connection: Connection, *, migrations: Migrations | None = None) -> str | None:
-    """Say in one sentence why billing must not run on this schema, or None: versions, checksums, exact amounts."""
+def expected_schema_problem(
+    connection: Connection, *, migrations: Migrations | None = None
+) -> SchemaMismatch | None:
+    """Return why billing must not run on this schema, with what to do about it, or None.
+
+    Versions and checksums, and whether what the migrations made is still there.
+    """
     delivered = delivered_migrations() if migrations is None else migrations
     try:
         record = read_record(connection, find_table(connection))
         refuse_mismatch(delivered, record)
     except SchemaMismatch as mismatch:
-        return str(mismatch)
+        return mismatch
     pending = [migration.file_name for migration in delivered if migration.version not in record]
     if pending:
-        return f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}."
-    unfit = connection.execute(statement("fitness")).fetchall()
-    return f"The ledger cannot hold exact charges: {'; '.join(row[0] for row in unfit)}." if unfit else None
+        return SchemaMismatch(
+            f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}.",
+            MIGRATE_HINT,
+        )
+    return unfitness(connection, delivered)
 
 
 def refuse_mismatch(delivered: Migrations, record: Mapping[int, Recorded]) -> None:
@@ -159,6 +177,21 @@ def refuse_mismatch(delivered: Migrations, record: Mapping[int, Recorded]) -> No
                 f"The migration {migration.file_name} was changed after it was applied on {one.applied_at:%Y-%m-%d}.",
                 "Restore the file as it was delivered; a correction is a migration of its own.",
             )
+
+
+@contextmanager
+def _work_of_the_owner() -> Iterator[None]:
+    """A role that may not touch a table needs no right on it, but to be another."""
+    try:
+        yield
+    except errors.InsufficientPrivilege as refusal:
+        message = refusal.diag.message_primary or ""
+        if "for schema" in message:
+            raise
+        raise RightsMissing(
+            f"The database role may not change the schema: {message}.",
+            "Run `containerstacks-billing migrate` as the owner of the host application's tables.",
+        ) from refusal
 
 
 def _open(conninfo: str) -> Connection:
@@ -193,7 +226,18 @@ def _apply(
             _run_steps(conninfo, migration, progress)
         return write_record(guard, table, migration, round((time.monotonic() - started) * 1000))
 
-    return _retrying(lambda: _alone(guard, work, progress), migration.file_name, progress)
+    return _under_lock(guard, work, migration.file_name, progress)
+
+
+def _mend(guard: Connection, delivered: Migrations) -> tuple[Finding, ...]:
+    """Make whole what the migrations that are in left behind; another migrator may have added to them meanwhile."""
+    record = read_record(guard, find_table(guard))
+    done = make_whole(guard, [migration for migration in delivered if migration.version in record])
+    return tuple(Finding("made_whole", 1, sentence, "") for sentence in done)
+
+
+def _under_lock(guard: Connection, work: Callable[[], Result], what: str, progress: Progress) -> Result:
+    return _retrying(lambda: _alone(guard, work, progress), what, progress)
 
 
 def _alone(guard: Connection, work: Callable[[], Result], progress: Progress) -> Result:
@@ -235,6 +279,16 @@ def _execute(connection: Connection, sql: str, file_name: str) -> None:
     except errors.RaiseException as refusal:
         message = refusal.diag.message_primary or ""
         raise SchemaMismatch(f"{file_name}: {message}.", refusal.diag.message_hint) from None
+    except (
+        errors.UndefinedTable,
+        errors.UndefinedColumn,
+        errors.UndefinedFunction,
+        errors.UndefinedObject,
+    ) as lack:
+        raise SchemaMismatch(
+            f"{file_name}: {lack.diag.message_primary}.",
+            "Somebody changed what an earlier migration made: restore it from a backup, then migrate again.",
+        ) from None
 
 
 def _retrying(work: Callable[[], Result], what: str, progress: Progress) -> Result:

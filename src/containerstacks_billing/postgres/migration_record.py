@@ -18,6 +18,7 @@ from psycopg import sql
 from containerstacks_billing.billing.errors import RightsMissing, SchemaMismatch
 from containerstacks_billing.postgres.connection import Connection
 from containerstacks_billing.postgres.migration_files import MigrationFile
+from containerstacks_billing.postgres.rights import quoted
 
 SHARED_TABLE = "schema_migrations"
 OWN_TABLE = "containerstacks_billing_migrations"
@@ -67,7 +68,7 @@ def find_table(connection: Connection) -> RecordTable:
     if schema_name is None:
         raise RightsMissing(
             "The role may use no schema of its search path.",
-            "Run as the owner of the database: GRANT USAGE, CREATE ON SCHEMA public TO the role in DATABASE_URL;",
+            f"GRANT USAGE ON SCHEMA public TO {quoted(connection.info.user)}; -- and CREATE for the role that migrates",
         )
     if schema_name != "public":
         raise SchemaMismatch(

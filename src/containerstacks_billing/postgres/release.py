@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost, SchemaMismatch, WorkFailed
+from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost, WorkFailed
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.release import EVERY_HOUR, Released, ReleaseOrder, Stake
 from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Terms
@@ -38,9 +38,7 @@ def release(
     """
     with translated(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
         if problem := expected_schema_problem(connection):
-            raise SchemaMismatch(
-                problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
-            )
+            raise problem
         if order.dry_run:
             return _decide(connection, terms, order, None)
         lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)

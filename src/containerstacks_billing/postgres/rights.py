@@ -8,6 +8,7 @@ the schema, as the owner of the tables.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 
 # What the daemon, built-in billing and `run` do to each table. A row lock needs UPDATE.
@@ -72,6 +73,16 @@ def grant(table: str, rights: tuple[str, ...], role: str) -> str:
 def grants_for(table: str, role: str) -> list[str]:
     """Write the statements that give a role what it needs on a table; empty when no table is named."""
     return [grant(table, BILLING_RIGHTS.get(table, _OTHERWISE), role)] if table else []
+
+
+def every_right_hint(role: str) -> str:
+    """Say how a role gets all its rights at once, instead of one after the other as statements are refused."""
+    named = shlex.quote(role)
+    return (
+        "As the owner of the tables run what one of these prints, for a role that only looks or for one that bills:\n"
+        f"containerstacks-billing grants --read-only --role {named}\n"
+        f"containerstacks-billing grants --role {named}"
+    )
 
 
 def only_reads(missing: Mapping[str, tuple[str, ...]]) -> bool:

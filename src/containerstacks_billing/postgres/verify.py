@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from containerstacks_billing.billing.errors import InvariantBroken, SchemaMismatch
+from containerstacks_billing.billing.errors import InvariantBroken
 from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.verify import (
     SHOWN_PER_CHECK,
@@ -109,9 +109,7 @@ def verify(
     """
     with translated(conninfo), connect(conninfo, purpose="reading") as connection:
         if problem := expected_schema_problem(connection):
-            raise SchemaMismatch(
-                problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
-            )
+            raise problem
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             connection.execute(_READ_EVERYTHING)

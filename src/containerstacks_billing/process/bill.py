@@ -24,7 +24,6 @@ from containerstacks_billing.billing.errors import (
     DatabaseUnavailable,
     LeaseLost,
     OutcomeUnknown,
-    SchemaMismatch,
 )
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.run import (
@@ -122,9 +121,7 @@ def _obtain_lease(connection: Connection, order: Order) -> Lease:
     with bounded(connection):
         problem = expected_schema_problem(connection)
     if problem:
-        raise SchemaMismatch(
-            problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
-        )
+        raise problem
     return leases.acquire(
         connection,
         order.holder,

@@ -60,6 +60,12 @@ def read_env_file(path: Path) -> EnvFile | None:
             warnings = _judge_mode(path, mode)
             content = file.read(_LARGEST_FILE_BYTES + 1)
     except FileNotFoundError:
+        if path.is_symlink():
+            # Somebody meant it to be read; without it another database might be billed.
+            raise ConfigurationError(
+                f"{path} is a link to {path.readlink()}, which does not exist.",
+                hint="Put the file there, or mend or remove the link.",
+            ) from None
         return None
     except IsADirectoryError:
         raise ConfigurationError(

@@ -6,11 +6,9 @@ from containerstacks_billing.billing.errors import (
     EXIT_CONFIGURATION,
     BillingError,
     RightsMissing,
-    SchemaMismatch,
 )
 from containerstacks_billing.postgres.connection import Connection, bounded, connect, translated
 from containerstacks_billing.postgres.examination import missing_grants, missing_rights
-from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.process import logs
 
@@ -35,7 +33,7 @@ def see_that_it_can_bill(conninfo: str) -> None:
         with translated(conninfo), connect(conninfo, purpose="reading") as connection, bounded(connection):
             _see_that_it_may_bill(connection)
             if problem := expected_schema_problem(connection):
-                raise SchemaMismatch(problem, MIGRATE_HINT)
+                raise problem
     except BillingError as error:
         if error.exit_code == EXIT_CONFIGURATION:
             raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from containerstacks_billing.billing.errors import SchemaMismatch, WorkFailed
+from containerstacks_billing.billing.errors import WorkFailed
 from containerstacks_billing.billing.rehearsal import Rehearsal
 from containerstacks_billing.billing.run import (
     FIRST_UUID,
@@ -63,10 +63,8 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
     started = time.monotonic()
     with translated(order.conninfo):
         with connect(order.conninfo, purpose="billing") as connection:
-            if problem := expected_schema_problem(connection):
-                raise SchemaMismatch(
-                    problem, "run containerstacks-billing migrate; with --dry-run it shows its plan first"
-                )
+            if unfit := expected_schema_problem(connection):
+                raise unfit
             plan = _plan(connection, order)
             stage = _Stage(plan, Forecasts(limits))
             if not plan.batches:

@@ -27,6 +27,11 @@ where to_regclass(quote_ident(name)) is null
 order by name
 
 
+-- name: examine_schema
+-- Whether the current role may use the schema that the tables stand in.
+select has_schema_privilege('public', 'USAGE')
+
+
 -- name: examine_missing_rights
 -- Rights of a list that the current role does not have, on tables that exist.
 select wanted.name, wanted.privilege

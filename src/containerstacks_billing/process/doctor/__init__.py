@@ -50,8 +50,8 @@ def _database(loaded: configuration.Configuration) -> Iterator[Finding]:
         subject = database.Subject(
             loaded.settings, chosen, connection, examination.server(connection, chosen.conninfo)
         )
-        schema_is_whole = not examination.missing_tables(connection)
-        for check in (*database.CHECKS, *(database.TABLE_CHECKS if schema_is_whole else ())):
+        readable = not examination.missing_tables(connection) and examination.may_read(connection)
+        for check in (*database.CHECKS, *(database.TABLE_CHECKS if readable else ())):
             try:
                 yield from check(subject)
             except BillingError as error:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from containerstacks_billing.billing.errors import SchemaMismatch
 from containerstacks_billing.billing.failover import HeartbeatClamp, fallback
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination, migrate
 from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
+from containerstacks_billing.postgres.faults import MIGRATE_HINT
 from containerstacks_billing.postgres.health import read_reading
 from containerstacks_billing.postgres.rights import only_reads
 from containerstacks_billing.postgres.status import read_status
-from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
+from containerstacks_billing.process.findings import Finding, Level, fail, failure, ok, warn
 from containerstacks_billing.process.target import Target
 
 OLDEST_SERVER = 150_000
@@ -63,23 +66,25 @@ def schema(subject: Subject) -> Iterator[Finding]:
     """See that every table of billing exists."""
     missing = examination.missing_tables(subject.connection)
     if missing:
-        yield fail(
-            "schema",
-            f"Missing: {', '.join(missing)}.",
-            "Run `containerstacks-billing migrate --dry-run` and then `containerstacks-billing migrate`.",
-        )
+        # Tables that no migration has made yet have another cure than those that somebody dropped.
+        problem = _schema_problem(subject)
+        yield fail("schema", f"Missing: {', '.join(missing)}.", problem.hint if problem else MIGRATE_HINT)
     else:
         yield ok("schema", "all tables of billing are there")
 
 
 def migrations(subject: Subject) -> Iterator[Finding]:
-    """See that every migration ran, and ran as it is delivered."""
-    with translated():
-        problem = migrate.expected_schema_problem(subject.connection)
+    """See that every migration ran as it is delivered, and that nobody undid what it made."""
+    problem = _schema_problem(subject)
     if problem:
-        yield fail("migrations", problem, "See `containerstacks-billing migrate --status`.")
+        yield failure("migrations", problem)
     else:
-        yield ok("migrations", "all applied, as they were delivered")
+        yield ok("migrations", "all applied, as they were delivered, and what they made is there")
+
+
+def _schema_problem(subject: Subject) -> SchemaMismatch | None:
+    with translated(subject.target.conninfo):
+        return migrate.expected_schema_problem(subject.connection)
 
 
 def rights(subject: Subject) -> Iterator[Finding]:
@@ -95,10 +100,15 @@ def rights(subject: Subject) -> Iterator[Finding]:
         yield fail(
             "rights",
             f"The role {subject.server.role} lacks rights on {len(grants)} tables or sequences; as their owner run:",
-            "\n".join(grants),
+            "\n".join(grants if examination.may_read(subject.connection) else [*grants, _looking(subject)]),
         )
     else:
         yield ok("rights", f"the role {subject.server.role} may read and write what billing needs")
+
+
+def _looking(subject: Subject) -> str:
+    name = shlex.quote(subject.server.role)
+    return f"-- A role that only looks needs less: containerstacks-billing grants --read-only --role {name}"
 
 
 def clock(subject: Subject) -> Iterator[Finding]:
@@ -128,15 +138,18 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
     silence = subject.settings.failover_after_minutes
     alive = [d for d in daemons if d.age_seconds is not None and d.age_seconds < silence * 60]
     beating = [d for d in alive if d.status == "running"]
+    embedded = subject.target.embedded
+    instead = "nobody bills by itself here" if embedded else "built-in billing bills"
+    start = _UP_HINT if embedded else _START_HINT
     if not daemons:
-        yield warn("heartbeat", "No daemon has reported yet; built-in billing bills.", _START_HINT)
+        yield warn("heartbeat", f"No daemon has reported yet; {instead}.", start)
     elif not alive:
         age = daemons[0].age_seconds
         since = "never" if age is None else f"{age / 60:,.0f} minutes ago"
-        yield warn("heartbeat", f"Last heartbeat {since}; built-in billing bills.", _START_HINT)
+        yield warn("heartbeat", f"Last heartbeat {since}; {instead}.", start)
     elif not beating:
         latest = alive[0]
-        yield warn("heartbeat", f"The daemon {latest.instance_id} says {latest.status}.", _START_HINT)
+        yield warn("heartbeat", f"The daemon {latest.instance_id} says {latest.status}.", start)
     else:
         yield ok("heartbeat", f"{beating[0].instance_id}, {beating[0].age_seconds:.0f} s ago")
     if len(beating) > 1:
@@ -149,7 +162,7 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
     for daemon in daemons[:1]:
         if daemon.error_message:
             yield warn("last error", daemon.error_message[:300], "See `containerstacks-billing runs`.")
-    for daemon in beating[:1]:
+    for daemon in beating[:1] if not embedded else ():  # `up` reads no configuration
         yield from _interval(daemon, subject.settings.billing_interval_minutes)
 
 
@@ -185,7 +198,7 @@ def last_run(subject: Subject) -> Iterator[Finding]:
         yield warn(
             "last run",
             f"No run has completed for {minutes:,.0f} minutes (BILLING_INTERVAL_MINUTES={interval}).",
-            'See why: journalctl -u containerstacks-billing.service | grep -i "billing" | tail -20',
+            _UP_HINT if subject.target.embedded else _LOG_HINT,
         )
     else:
         minutes = (status.now - success.as_of).total_seconds() / 60
@@ -199,6 +212,9 @@ def last_run(subject: Subject) -> Iterator[Finding]:
 
 _FAILURES = {"held", "failed", "interrupted"}
 _START_HINT = "Start it: systemctl start containerstacks-billing.service"
+_LOG_HINT = 'See why: journalctl -u containerstacks-billing.service | grep -i "billing" | tail -20'
+# The embedded database belongs to no service: what bills on it was started by hand, and ends with its terminal.
+_UP_HINT = "Start it, and let it run: containerstacks-billing up"
 
 
 def other_billers(subject: Subject) -> Iterator[Finding]:
@@ -217,6 +233,8 @@ def other_billers(subject: Subject) -> Iterator[Finding]:
 
 def built_in_billing(subject: Subject) -> Iterator[Finding]:
     """Say which built-in billing takes over when the daemon is silent, and what to set for another."""
+    if subject.target.embedded:
+        return  # what `up` started bills or nobody does, as the heartbeat says
     with translated():
         reading = read_reading(subject.connection, HeartbeatClamp())
     found = fallback(reading, subject.settings.built_in_billing)
@@ -245,7 +263,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     pooler,
 )
 
-# These read tables of billing and would only repeat that one is missing.
+# These read tables of billing and would only repeat that one is missing, or may not be read.
 TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     heartbeat,
     last_run,

@@ -31,9 +31,7 @@ async def healthz() -> State:
 def readyz(context: InContext) -> State:
     """Say whether the database answers and has the schema of this version."""
     if context.readings.schema_problem():
-        raise Refused(
-            503, "The database has not the schema of this version; run `containerstacks-billing migrate`."
-        )
+        raise Refused(503, "Billing cannot run on this schema; `containerstacks-billing doctor` says why.")
     context.readings.health()
     return State(status="ready")
 

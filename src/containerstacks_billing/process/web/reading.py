@@ -85,4 +85,5 @@ class Readings:
 
     def _read_schema(self) -> tuple[str | None]:
         with self._pool.reading() as connection:
-            return (expected_schema_problem(connection),)
+            problem = expected_schema_problem(connection)
+            return (str(problem) if problem else None,)

@@ -1,9 +1,25 @@
--- What must be true of the ledger beyond the version numbers, because the host's installer, run later, could undo it.
-select a.attname || ' of vps_billing_cycles holds a fixed number of decimals' as problem
+-- What must be true of the schema beyond the version numbers, because somebody can undo it: a restore that disabled triggers, the
+-- host's installer run later, a hand at the wrong prompt. Of each defect its kind and what it is about.
+select 'table' as kind, name as subject, '' as on_table
+  from unnest(%(tables)s::text[]) as name
+ where to_regclass(quote_ident(name)) is null
+union all
+select 'function', name, ''
+  from unnest(%(functions)s::text[]) as name
+ where not exists (select from pg_proc where proname = name and pronamespace = 'public'::regnamespace)
+union all
+-- Those that fire always or for ordinary sessions; 'R' fires only while rows are replicated into here.
+select case when t.tgenabled is null then 'trigger' else 'disabled trigger' end, wanted.name, wanted.on_table
+  from unnest(%(triggers)s::text[], %(trigger_tables)s::text[]) as wanted (name, on_table)
+  left join pg_trigger t on t.tgrelid = to_regclass(wanted.on_table) and t.tgname = wanted.name
+ where to_regclass(wanted.on_table) is not null and t.tgenabled is distinct from 'O' and t.tgenabled is distinct from 'A'
+union all
+select 'index', wanted.name, 'vps_billing_cycles'
+  from (values ('vps_billing_cycles_one_charge_per_hour'), ('vps_billing_cycles_open_debts')) as wanted (name)
+ where to_regclass('vps_billing_cycles') is not null
+   and not exists (select from pg_index where indexrelid = to_regclass(wanted.name) and indisvalid)
+union all
+select 'amount', a.attname, 'vps_billing_cycles'
   from pg_attribute a
  where a.attrelid = to_regclass('vps_billing_cycles') and a.attname in ('hourly_rate', 'total_amount')
-   and a.atttypmod <> -1
-union all
-select 'the index ' || wanted.name || ' is missing or invalid'
-  from (values ('vps_billing_cycles_one_charge_per_hour'), ('vps_billing_cycles_open_debts')) as wanted (name)
- where not exists (select from pg_index where indexrelid = to_regclass(wanted.name) and indisvalid);
+   and a.atttypmod <> -1;

@@ -1,0 +1,2 @@
+-- Functions alone.
+select 'Replaces functions that record prices: no table is locked.';
