@@ -189,6 +189,13 @@ def _amounts(defects: list[_Defect]) -> SchemaMismatch:
     )
 
 
+def _backups(_: list[_Defect]) -> SchemaMismatch:
+    return SchemaMismatch(
+        "vps_instances has the column backup_frequency by now, and backups are not rated yet.",
+        "Run `containerstacks-billing migrate`, which adapts to it; backups are charged from then on.",
+    )
+
+
 # The one to mend first stands first: without its table no trigger can be made.
 _SENTENCES: dict[str, Callable[[list[_Defect]], SchemaMismatch]] = {
     "table": _tables,
@@ -197,4 +204,5 @@ _SENTENCES: dict[str, Callable[[list[_Defect]], SchemaMismatch]] = {
     "disabled trigger": _disabled_triggers,
     "index": _indexes,
     "amount": _amounts,
+    "backups": _backups,
 }

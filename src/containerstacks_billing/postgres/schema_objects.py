@@ -17,7 +17,7 @@ from containerstacks_billing.postgres.migration_files import MigrationFile
 Kind = Literal["table", "function", "trigger"]
 
 # A semicolon ends a statement, unless it stands in a remark, a text or the body of a function.
-_STATEMENT = re.compile(r"(?:--[^\n]*|'[^']*'|\$\$.*?\$\$|-(?!-)|\$(?!\$)|[^;'$-])+;", re.DOTALL)
+_STATEMENT = re.compile(r"(?:--[^\n]*|'[^']*'|\$\$.*?\$\$|-(?!-)|\$(?!\$)|[^;'$-]++)+;", re.DOTALL)
 _REMARKS_IN_FRONT = re.compile(r"(?:\s|--[^\n]*\n)*")
 _ABOUT: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
@@ -29,7 +29,7 @@ _ABOUT: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
         "trigger",
         re.compile(
-            r"(?:create|create or replace|drop) trigger (?:if exists )?(?P<name>\w+)\b.*?\bon (?P<table>\w+)",
+            r"(?:create|create or replace|create constraint|drop) trigger (?:if exists )?(?P<name>\w+)\b.*?\bon (?P<table>\w+)",
             re.DOTALL,
         ),
     ),

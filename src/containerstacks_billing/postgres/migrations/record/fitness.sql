@@ -22,4 +22,11 @@ union all
 select 'amount', a.attname, 'vps_billing_cycles'
   from pg_attribute a
  where a.attrelid = to_regclass('vps_billing_cycles') and a.attname in ('hourly_rate', 'total_amount')
-   and a.atttypmod <> -1;
+   and a.atttypmod <> -1
+union all
+-- The host's successor adds backups; that they are rated is decided when the schema is adapted to it.
+select 'backups', a.attname, 'vps_instances'
+  from pg_attribute a
+ where a.attrelid = to_regclass('vps_instances') and a.attname = 'backup_frequency' and not a.attisdropped
+   and exists (select from pg_proc where proname = 'billing_has_backups' and pronamespace = 'public'::regnamespace
+               and prosrc = 'select false');
