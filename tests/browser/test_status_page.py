@@ -20,6 +20,10 @@ HEADLINES = {
     "in-progress": "The billing daemon is billing now",
     "failing": "The billing daemon needs attention",
     "held": "The billing daemon needs attention",
+    "silent": "The billing daemon is silent",
+    "stopped": "The billing daemon is stopped",
+    "without-daemon": "Built-in billing is on duty",
+    "host-bills": "The host application bills by itself",
     "taken-over": "Built-in billing has taken over",
     "nobody": "Nobody is billing",
 }

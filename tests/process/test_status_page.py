@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,40 @@ def test_figures_want_a_session_and_a_bearer_is_none(conn: psycopg.Connection[An
         client.post("/status/sign-out", data={"csrf": csrf}, headers=held)
         client.cookies.clear()
         assert "Acme" not in client.get("/status", headers=held).text
+
+
+def words(fleet: Any) -> str:
+    """The text of the page, without its marks."""
+    with client_of(fleet.conninfo) as client:
+        return " ".join(re.sub(r"<[^>]+>", " ", client.get("/status").text).split())
+
+
+def test_a_silent_daemon_is_counted_down_and_its_run_is_overdue(conn: psycopg.Connection[Any]) -> None:
+    """It is not on duty, nobody bills, and the page says until when."""
+    fleet = scenes.fleet_of(conn)
+    scenes.silent(fleet)
+    page = words(fleet)
+    for said in (
+        "The billing daemon is silent",
+        "Silent, last heartbeat 1 h 20 min ago",
+        "Built-in billing takes over in 0:10:00",
+        "Bills at present nobody",
+        "Overdue",
+        "Daemon Silent",
+    ):
+        assert said in page
+    assert "on duty" not in page
+
+
+def test_without_a_daemon_nothing_waits_for_one(conn: psycopg.Connection[Any]) -> None:
+    """Built-in billing takes over at once, and then bills; no daemon failed."""
+    fleet = scenes.fleet_of(conn)
+    assert "Heartbeat none yet Built-in billing takes over at once" in words(fleet)
+    scenes.without_daemon(fleet)
+    page = words(fleet)
+    assert "Heartbeat none yet Built-in billing bills until one comes" in page
+    assert "Bills at present built-in billing" in page
+    assert not re.search("failed|taken over|90", page.partition("Recent runs")[0])
 
 
 def test_a_stream_tells_news_once_and_ends_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,18 @@ def test_stale_is_ninety_minutes(client: TestClient, fleet: Fleet, age: timedelt
     )
 
 
+def test_a_long_interval_is_no_warning(fleet: Fleet) -> None:
+    """Every three hours, and 100 minutes ago; the metrics tell alerts what is too long."""
+    heartbeat(fleet, timedelta(minutes=1))
+    fleet.conn.execute("update billing_daemon_status set last_run_at = heartbeat_at - interval '99 minutes'")
+    for interval, late, seconds in (("60", True, 5400.0), ("180", False, 21600.0)):
+        with client_of(fleet.conninfo, billing_interval_minutes=interval) as client:
+            daemon = client.get(DAEMON, headers=AS_ADMIN).json()["daemon"]
+            metrics = sample(client.get("/metrics").text)
+        assert (late, seconds) == (daemon["warningThresholdExceeded"], metrics["late_after_seconds"])
+        assert 300.0 == metrics["silent_after_seconds"]
+
+
 @pytest.mark.parametrize("poison", ["'infinity'", "'-infinity'", "'294000-01-01'", "'0044-03-15 BC'"])
 def test_a_status_row_of_nonsense_is_shown_as_far_as_it_makes_sense(
     client: TestClient, fleet: Fleet, poison: str
