@@ -19,14 +19,12 @@ from containerstacks_billing.process.web.problems import Refused, documented
 router = APIRouter(tags=["health"])
 
 
-@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> State:
     """Say that the process answers. Asks nobody else."""
     return State(status="ok")
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=documented(503))
 def readyz(context: InContext) -> State:
     """Say whether the database answers and has the schema of this version."""

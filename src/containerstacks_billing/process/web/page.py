@@ -23,6 +23,7 @@ from containerstacks_billing.process.web import writing
 from containerstacks_billing.process.web.access import NotAnAdmin, admit, recognise
 from containerstacks_billing.process.web.chart import HEIGHT, WIDTH, chart_of
 from containerstacks_billing.process.web.context import Context
+from containerstacks_billing.process.web.limits import HEAD
 from containerstacks_billing.process.web.problems import Refused
 from containerstacks_billing.process.web.sessions import COOKIE, LIFETIME_SECONDS, Session, Sessions, carries
 from containerstacks_billing.process.web.standing import Look, Standing
@@ -82,6 +83,8 @@ async def events(request: Request) -> Response:
     """Send the page anew whenever something changed."""
     page = _page_of(request)
     cookie = request.cookies.get(COOKIE)
+    if HEAD in request.scope:
+        return Response(media_type="text/event-stream")
 
     def look(before: object) -> tuple[object, str, dict[str, object] | None]:
         session = page.sessions.find(cookie)
