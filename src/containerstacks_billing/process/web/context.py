@@ -12,7 +12,7 @@ from containerstacks_billing.postgres.pool import ReadingPool
 from containerstacks_billing.process.built_in import BuiltInBilling
 from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.complaint import Complaint
-from containerstacks_billing.process.web.attempts import FailedAttempts
+from containerstacks_billing.process.web.attempts import FailedAttempts, FailureLog
 from containerstacks_billing.process.web.reading import Readings
 
 
@@ -29,6 +29,7 @@ class Context:
     readings: Readings
     built_in: BuiltInBilling | None = None
     attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    refusals: FailureLog = field(default_factory=FailureLog)
     unanswered: Complaint = field(default_factory=_unanswered)
 
 
