@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -18,7 +19,9 @@ from tests.browser import scenes
 from tests.process.web import ADMIN_TOKEN, client_of, serving
 
 from containerstacks_billing.billing.errors import DatabaseUnavailable
+from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.process.web import sessions, stream, writing
+from containerstacks_billing.process.web.chart import HEIGHT, chart_of
 from containerstacks_billing.process.web.server import SHUTDOWN_SECONDS
 from containerstacks_billing.process.web.sessions import Sessions
 
@@ -198,3 +201,34 @@ def test_a_server_that_stops_does_not_wait_for_who_looks_on(conn: psycopg.Connec
     assert time.monotonic() - begun < SHUTDOWN_SECONDS / 2
     assert b'"admin": false' in answer.read()
     looking.close()
+
+
+def test_what_charged_nothing_is_a_mark_at_the_base_and_no_amount() -> None:
+    """Failed, held and interrupted runs stand on the scale of amounts; for the public every run is one mark of a strip."""
+    runs = [record(3, "failed", 0), record(2, "interrupted", 40), record(1, "completed", 100)]
+    drawn = chart_of(runs, figures=True)
+    assert [HEIGHT, HEIGHT * 0.4, 9.0] == [bar.height for bar in drawn.bars]
+    assert [HEIGHT] * 3 == [bar.height for bar in chart_of(runs, figures=False).bars]
+    assert {"completed": 1, "interrupted": 1, "failed": 1} == drawn.counts
+    assert [3, 2] == [run.run_id for run in drawn.odd]
+
+
+def record(number: int, outcome: str, amount: int) -> RunRecord:
+    return RunRecord(number, outcome, "daemon", "h", None, NOW, NOW, NOW, 1, 1, 1, Decimal(1), Decimal(amount), 0, 0, 0, 1, 1.0, None)  # fmt: skip
+
+
+def test_every_run_that_is_drawn_has_a_row_and_how_it_ended_is_written(conn: psycopg.Connection[Any]) -> None:
+    """47 runs, 47 rows for admins; the public reads what colours and hovering say."""
+    fleet = scenes.fleet_of(conn)
+    scenes.on_duty(fleet)
+    with client_of(fleet.conninfo) as client:
+        public = " ".join(re.sub(r"<[^>]+>", " ", client.get("/status").text).split())
+        client.post("/status/sign-in", data={"token": ADMIN_TOKEN})
+        admin = client.get("/status").text
+    table = admin.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert 47 == table.count('<th scope="row"')
+    assert "45 completed 1 interrupted 1 failed" in public
+    assert "Did not complete: interrupted 01 Mar 2026, 00:00 UTC , failed 28 Feb 2026, 05:00 UTC" in public
+    assert 'class="scale zero">0<' in admin
+    for said in ("118 h due", "first seen"):
+        assert said in admin

@@ -68,6 +68,12 @@ def _page_of(request: Request) -> StatusPage:
     return page
 
 
+@router.get("/")
+def root() -> Response:
+    """Lead who typed the address alone to the page, wherever that is mounted."""
+    return RedirectResponse("status", 307)
+
+
 @router.get("/status")
 def status(request: Request) -> HTMLResponse:
     """Show how billing stands."""
@@ -93,7 +99,7 @@ async def events(request: Request) -> Response:
         news: dict[str, object] | None = None
         if seen != before:
             html = _template("live.html").render(_values(standing, session))
-            news = {"page": html, "admin": session is not None}
+            news = {"page": html, "admin": session is not None, "seen": standing.health is not None}
         return seen, standing.now.isoformat(), news
 
     async def pieces() -> AsyncIterator[str]:

@@ -58,7 +58,7 @@ class Standing:
         stopped = self.health is not None and is_stopped(self.health)
         if self.biller is Biller.DAEMON:
             return "nobody" if self.silent or (stopped and not self.running) else "the daemon"
-        return {Biller.BUILT_IN: "built-in billing", Biller.HOST: "the host"}.get(
+        return {Biller.BUILT_IN: "built-in billing", Biller.HOST: "the host application"}.get(
             self.biller or Biller.NOBODY, "nobody"
         )
 
