@@ -260,9 +260,24 @@ def test_the_documentation_names_no_other_host(client: TestClient) -> None:
     """It works where nothing but this host is reachable; its parts are there."""
     page = client.get("/docs").text
     assert "http" not in page.replace("<!doctype html>", "")
-    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "start.js"):
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "dark.css", "start.js"):
         assert f"docs/{name}" in page
         assert 200 == client.get(f"/docs/{name}").status_code
+
+
+def test_the_documentation_speaks_of_what_a_path_is_for(client: TestClient) -> None:
+    """A summary is words for people, and not the name of a function."""
+    paths = client.get("/openapi.json").json()["paths"]
+    summaries = {path: operation["get"]["summary"] for path, operation in paths.items()}
+    assert "Whether the process lives" == summaries["/healthz"]
+    assert [] == [path for path, text in summaries.items() if text.istitle()]
+
+
+def test_the_address_alone_leads_to_the_page(client: TestClient) -> None:
+    """Relative, so that it holds where the application is mounted."""
+    answer = client.get("/", follow_redirects=False)
+    assert (307, "status") == (answer.status_code, answer.headers["location"])
+    assert 200 == client.get("/").status_code
 
 
 def test_secrets_are_in_no_answer_and_no_log(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:

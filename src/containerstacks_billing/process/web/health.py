@@ -19,13 +19,13 @@ from containerstacks_billing.process.web.problems import Refused, documented
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", summary="Whether the process lives")
 async def healthz() -> State:
     """Say that the process answers. Asks nobody else."""
     return State(status="ok")
 
 
-@router.get("/readyz", responses=documented(503))
+@router.get("/readyz", summary="Whether it can work", responses=documented(503))
 def readyz(context: InContext) -> State:
     """Say whether the database answers and has the schema of this version."""
     if context.readings.schema_problem():
@@ -36,7 +36,7 @@ def readyz(context: InContext) -> State:
     return State(status="ready")
 
 
-@router.get("/api/health", responses=documented(503))
+@router.get("/api/health", summary="Whether the application side works", responses=documented(503))
 def api_health(context: InContext, response: Response) -> ApiHealth:
     """Say whether the application side works."""
     works = True
@@ -55,6 +55,7 @@ def api_health(context: InContext, response: Response) -> ApiHealth:
 
 @router.get(
     "/api/health/billing-daemon",
+    summary="The daemon, and who bills",
     responses=documented(401, 403, 429, 503),
     response_model_exclude_unset=True,
 )

@@ -57,6 +57,7 @@ def from_here_or_admin(
 
 @router.get(
     "/metrics",
+    summary="Figures for Prometheus",
     response_class=PlainTextResponse,
     responses=documented(401, 403, 429),
     dependencies=[Depends(from_here_or_admin)],
