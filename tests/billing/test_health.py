@@ -8,7 +8,17 @@ from decimal import Decimal
 import pytest
 
 from containerstacks_billing.billing.failover import Reading
-from containerstacks_billing.billing.health import Biller, DaemonRow, Health, biller, run_is_late
+from containerstacks_billing.billing.health import (
+    Biller,
+    DaemonRow,
+    Health,
+    Limits,
+    biller,
+    limits_of,
+    run_is_late,
+    silent_for,
+)
+from containerstacks_billing.billing.settings import settings_from
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 INSTANT = timedelta(microseconds=1)
@@ -40,14 +50,62 @@ def test_instances_that_wait_for_a_decision_are_not_those_of_bad_data() -> None:
     assert (2, 7) == (seen.held_instances, seen.quarantined_instances)
 
 
+def row(
+    last_run: datetime | None = NOW, started: datetime | None = NOW, status: str = "running"
+) -> DaemonRow:
+    return DaemonRow("d", status, None, last_run, True, 1, Decimal(1), Decimal(1), started, NOW, None)
+
+
 def test_a_run_is_late_from_ninety_minutes_after_the_last_one() -> None:
-    """To the microsecond; a daemon that never ran is late at once."""
+    """To the microsecond; a daemon that never ran has as long from its start, and without a start none."""
 
-    def late(last: datetime | None) -> bool:
-        row = DaemonRow("d", "running", None, last, True, 1, Decimal(1), Decimal(1), NOW, NOW, None)
-        return run_is_late(Health(Reading(NOW, NOW), row), NINETY)
+    def late(last: datetime | None, started: datetime | None = NOW) -> bool:
+        return run_is_late(Health(Reading(NOW, NOW), row(last, started)), NINETY)
 
-    assert [False, True, True] == [late(NOW - NINETY + INSTANT), late(NOW - NINETY), late(None)]
+    assert [False, True] == [late(NOW - NINETY + INSTANT), late(NOW - NINETY)]
+    assert [False, True, True] == [late(None), late(None, NOW - NINETY), late(None, None)]
+
+
+@pytest.mark.parametrize(
+    ("failover", "interval", "heartbeat", "silent", "late"),
+    [
+        (90, 60, 60, 5, 90),
+        (90, 89, 60, 5, 90),
+        (90, 90, 60, 5, 180),
+        (90, 180, 60, 5, 360),
+        (90, 1440, 100, 5, 2880),
+        (30, 60, 600, 30, 120),
+    ],
+)
+def test_what_is_too_long_follows_the_settings(
+    failover: int, interval: int, heartbeat: int, silent: int, late: int
+) -> None:
+    """Three heartbeats, five minutes at least; a run that is left out, where runs are as far apart as a failover."""
+    texts = {
+        "FAILOVER_AFTER_MINUTES": str(failover),
+        "BILLING_INTERVAL_MINUTES": str(interval),
+        "HEARTBEAT_SECONDS": str(heartbeat),
+    }
+    minutes = [timedelta(minutes=one) for one in (failover, silent, late, interval)]
+    assert Limits(*minutes) == limits_of(settings_from(texts))
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "expected"),
+    [
+        (timedelta(minutes=5) - INSTANT, "running", None),
+        (timedelta(minutes=5), "running", timedelta(minutes=5)),
+        (timedelta(minutes=80), "error", timedelta(minutes=80)),
+        (timedelta(minutes=80), "stopped", None),
+        (NINETY, "running", None),
+    ],
+)
+def test_a_daemon_is_silent_from_a_few_heartbeats_until_somebody_takes_over(
+    age: timedelta, status: str, expected: timedelta | None
+) -> None:
+    """One that was stopped is not missed; after the failover it is gone."""
+    seen = Health(Reading(NOW, NOW - age), row(status=status))
+    assert expected == silent_for(seen, limits_of(settings_from({})))
 
 
 def test_where_nothing_is_known_nothing_is_counted() -> None:

@@ -9,13 +9,21 @@ from decimal import Decimal
 import pytest
 
 from containerstacks_billing.billing.failover import Reading
-from containerstacks_billing.billing.health import Biller, DaemonRow, Health, Lease
-from containerstacks_billing.billing.standing import Tone, is_running, judge, next_run, successor
+from containerstacks_billing.billing.health import Biller, DaemonRow, Health, Lease, Limits
+from containerstacks_billing.billing.standing import (
+    Tone,
+    is_running,
+    judge,
+    next_run,
+    successor,
+    without_heartbeat,
+)
 from containerstacks_billing.billing.status import RunRecord
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 NINETY = timedelta(minutes=90)
+LIMITS = Limits(NINETY, 5 * MINUTE, NINETY, 60 * MINUTE)
 
 
 def run(outcome: str | None = "completed") -> RunRecord:
@@ -75,14 +83,37 @@ def health(heartbeat: timedelta | None = MINUTE, ran: timedelta = 20 * MINUTE, *
             "Nobody is billing",
             ["The daemon hasn’t run in 90+ minutes"],
         ),
+        (
+            health(80 * MINUTE, 85 * MINUTE),
+            Tone.WARNING,
+            "The billing daemon is silent",
+            ["No heartbeat for 5+ minutes"],
+        ),
+        (
+            health(80 * MINUTE, NINETY),
+            Tone.WARNING,
+            "The billing daemon is silent",
+            ["No heartbeat for 5+ minutes", "The daemon hasn’t run in 90+ minutes"],
+        ),
     ],
-    ids=["first", "well", "busy", "left open", "failed", "held", "late", "nobody"],
+    ids=[
+        "first",
+        "well",
+        "busy",
+        "left open",
+        "failed",
+        "held",
+        "late",
+        "nobody",
+        "silent",
+        "silent and late",
+    ],
 )
 def test_the_headline_says_who_bills_and_the_notices_what_is_the_matter(
     seen: Health, tone: Tone, headline: str, notices: list[str]
 ) -> None:
     """One headline, one tone, and nothing is the matter without a notice."""
-    said = judge(seen, NINETY)
+    said = judge(seen, LIMITS)
     assert (tone, headline) == (said.tone, said.headline)
     assert notices == [notice.title for notice in said.notices]
 
@@ -98,20 +129,53 @@ def test_the_headline_says_who_bills_and_the_notices_what_is_the_matter(
 )
 def test_billing_that_ever_began_is_not_waiting_for_its_first_run(seen: Health) -> None:
     """Each trace of it is enough to call silence an alarm."""
-    said = judge(seen, NINETY)
+    said = judge(seen, LIMITS)
     assert (Tone.BAD, "Nobody is billing") == (said.tone, said.headline)
 
 
 def test_a_host_that_bills_by_itself_is_said_before_the_first_run() -> None:
     """Right after the installation it is the host that bills, and nobody should think that nothing happens."""
-    said = judge(Health(Reading(NOW, host_debit_at=NOW)), NINETY)
+    said = judge(Health(Reading(NOW, host_debit_at=NOW)), LIMITS)
     assert (Tone.WARNING, "The host application bills by itself") == (said.tone, said.headline)
     assert () == said.notices
 
 
-def with_error(seen: Health) -> Health:
+def with_status(seen: Health, status: str) -> Health:
     assert seen.daemon is not None
-    return replace(seen, daemon=replace(seen.daemon, status="error"))
+    return replace(seen, daemon=replace(seen.daemon, status=status))
+
+
+def test_a_daemon_that_somebody_stopped_is_not_on_duty_and_not_silent() -> None:
+    """Its heartbeat is minutes old, and nobody bills."""
+    for age in (MINUTE, 80 * MINUTE):
+        said = judge(with_status(health(age), "stopped"), LIMITS)
+        assert (Tone.WARNING, "The billing daemon is stopped") == (said.tone, said.headline)
+        assert () == said.notices
+
+
+def test_a_run_of_somebody_else_is_not_the_daemons() -> None:
+    """Whoever runs billing by hand beside a daemon that is stopped makes it bill no more than before."""
+    seen = health(in_progress=replace(run(None), trigger="command"), lease=Lease("h", 20.0))
+    assert "A run is under way" == judge(with_status(seen, "stopped"), LIMITS).headline
+
+
+def test_a_daemon_that_never_was_did_not_fail() -> None:
+    """Built-in billing has taken over from nobody, and nobody waits for ninety minutes."""
+    seen = Health(Reading(NOW, last_run_at=NOW - MINUTE), last_finished=run(), last_successful=run())
+    said = judge(seen, LIMITS)
+    assert (Tone.GOOD, "Built-in billing is on duty", ()) == (said.tone, said.headline, said.notices)
+    failed = judge(replace(seen, last_finished=run("failed")), LIMITS)
+    assert (Tone.BAD, ["The last run failed"]) == (failed.tone, [one.title for one in failed.notices])
+    hosted = Health(Reading(NOW, host_debit_at=NOW))
+    assert "bills until one comes" in without_heartbeat(seen, Biller.BUILT_IN, "auto")
+    assert "takes over at once" in without_heartbeat(Health(Reading(NOW)), Biller.NOBODY, "auto")
+    assert "goes on until one comes" in without_heartbeat(hosted, Biller.HOST, "auto")
+    assert "takes over at once" in without_heartbeat(hosted, Biller.HOST, "on")
+    assert "Nobody takes over" in without_heartbeat(hosted, Biller.HOST, "off")
+
+
+def with_error(seen: Health) -> Health:
+    return with_status(seen, "error")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +187,7 @@ def with_error(seen: Health) -> Health:
         (with_error(health(last_finished=run("failed"))), ["The last run failed"]),
         (with_error(health(last_finished=run("held"))), ["The last run was held"]),
         (health(last_finished=None), []),
-        (Health(Reading(NOW), last_finished=run()), ["The daemon hasn’t run in 90+ minutes"]),
+        (Health(Reading(NOW), last_finished=run()), []),
         (
             health(last_finished=run("held"), in_progress=run(None)),
             ["The last run was held", "A run was left open"],
@@ -133,7 +197,7 @@ def with_error(seen: Health) -> Health:
 )
 def test_one_trouble_is_one_notice_and_the_worst_is_the_first(seen: Health, notices: list[str]) -> None:
     """A daemon that reports an error because its run was held or failed says nothing twice."""
-    assert notices == [notice.title for notice in judge(seen, NINETY).notices]
+    assert notices == [notice.title for notice in judge(seen, LIMITS).notices]
 
 
 def test_a_run_is_under_way_while_it_is_open_and_somebody_holds_the_lease() -> None:
@@ -148,7 +212,7 @@ def test_built_in_billing_that_has_taken_over_is_a_warning_and_no_alarm() -> Non
     """No hour is lost, so nobody has to be woken."""
     seen = health(100 * MINUTE, 110 * MINUTE)
     seen = replace(seen, failover=replace(seen.failover, last_run_at=NOW - 9 * MINUTE))
-    said = judge(seen, NINETY)
+    said = judge(seen, LIMITS)
     assert (Tone.WARNING, "Built-in billing has taken over") == (said.tone, said.headline)
     assert ["Built-in billing provides automatic failover." in notice.text for notice in said.notices] == [
         True

@@ -229,9 +229,60 @@ def nobody(fleet: Fleet) -> None:
     troubles(fleet)
 
 
+def silent(fleet: Fleet) -> None:
+    """The daemon died 80 minutes ago: its run is overdue, and nobody takes over yet."""
+    history(fleet, instant("2026-03-01 10:55"))
+    daemon(
+        fleet,
+        timedelta(minutes=80),
+        last_run_at=instant("2026-03-01 10:55"),
+        metadata='{"next_run_at": "2026-03-01T11:55:00+00:00"}',
+    )
+    troubles(fleet)
+
+
+def stopped(fleet: Fleet) -> None:
+    """Somebody stopped the daemon a quarter of an hour ago."""
+    history(fleet, instant("2026-03-01 12:00"))
+    daemon(fleet, timedelta(minutes=15), status="stopped")
+    troubles(fleet)
+
+
+def without_daemon(fleet: Fleet) -> None:
+    """No daemon was ever installed, and built-in billing bills."""
+    for back in reversed(range(5)):
+        run(fleet, instant("2026-03-01 11:31") - back * HOUR, trigger="built-in")
+    troubles(fleet)
+
+
+def host_bills(fleet: Fleet) -> None:
+    """The daemon is silent, and the host's own scheduler debits wallets."""
+    history(fleet, instant("2026-03-01 08:00"))
+    daemon(fleet, timedelta(hours=4, minutes=12), last_run_at=instant("2026-03-01 08:00"))
+    troubles(fleet)
+    fleet.conn.execute(
+        "insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, created_at)"
+        " select id, -1, 'wallet_debit', 'internal', 'completed', %s from organizations limit 1",
+        (NOW - HOUR / 3,),
+    )
+
+
 SCENES: dict[str, Callable[[Fleet], None]] = {
     scene.__name__.replace("_", "-"): scene
-    for scene in (first_run, on_duty, all_well, in_progress, failing, held, taken_over, nobody)
+    for scene in (
+        first_run,
+        on_duty,
+        all_well,
+        in_progress,
+        failing,
+        held,
+        silent,
+        stopped,
+        taken_over,
+        without_daemon,
+        host_bills,
+        nobody,
+    )
 }
 
 

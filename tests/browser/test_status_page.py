@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ HEADLINES = {
     "in-progress": "The billing daemon is billing now",
     "failing": "The billing daemon needs attention",
     "held": "The billing daemon needs attention",
+    "silent": "The billing daemon is silent",
+    "stopped": "The billing daemon is stopped",
+    "without-daemon": "Built-in billing is on duty",
+    "host-bills": "The host application bills by itself",
     "taken-over": "Built-in billing has taken over",
     "nobody": "Nobody is billing",
 }
@@ -61,14 +66,61 @@ def test_every_state_is_designed_and_accessible(
 
 
 def test_a_database_that_is_away_has_a_page_too(visit: Visit) -> None:
-    """Nobody knows who bills, and the page says so, with the status that a monitor understands."""
+    """Nobody knows who bills, and the page says so, with the status that a monitor understands; nothing is live."""
     with serving("host=127.0.0.1 port=1 dbname=none") as address, visit(address, expected=503) as one:
         for scheme in ("light", "dark"):
-            one.page.emulate_media(color_scheme=scheme)
-            page = one.open()
-            assert "Billing cannot be seen" == page.locator("h1").inner_text()
-            assert [] == findings(page)
-            one.picture(f"database-away-public-{scheme}-wide")
+            for name, width in WIDTHS.items():
+                one.page.emulate_media(color_scheme=scheme)
+                one.page.set_viewport_size({"width": width, "height": 900})
+                page = one.open()
+                page.locator("[data-state=lost]").wait_for()
+                assert "No data" == page.locator("#live-word").inner_text()
+                assert "Billing cannot be seen" == page.locator("h1").inner_text()
+                assert [] == findings(page)
+                one.picture(f"database-away-public-{scheme}-{name}")
+
+
+def test_a_connection_that_is_lost_takes_the_colours_away(
+    conn: psycopg.Connection[Any], visit: Visit
+) -> None:
+    """What was green may be so no more; the page says since when, and nothing of it is cut off."""
+    fleet = scenes.fleet_of(conn)
+    scenes.on_duty(fleet)
+    server = ExitStack()
+    address = server.enter_context(serving(fleet.conninfo))
+    with visit(address) as one, server:
+        page = one.sign_in()
+        page.locator("[data-state=live]").wait_for()
+        green = page.evaluate("getComputedStyle(document.querySelector('.badge')).color")
+        page.evaluate("document.getElementById('lost').dataset.patience = 0")
+        server.close()
+        page.locator("[data-state=lost]").wait_for()
+        assert page.get_by_text("The server does not answer.").is_visible()
+        assert green != page.evaluate("getComputedStyle(document.querySelector('.badge')).color")
+        assert "Connection lost" in page.title()
+        for scheme in ("light", "dark"):
+            for name, width in WIDTHS.items():
+                page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                page.set_viewport_size({"width": width, "height": 900})
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+                assert [] == findings(page)
+                one.picture(f"connection-lost-admin-{scheme}-{name}")
+        assert all("ERR_" in problem for problem in one.problems)
+        one.problems.clear()
+
+
+def test_forced_colors_keep_the_legend(conn: psycopg.Connection[Any], visit: Visit) -> None:
+    """Whoever chose the colours of the system still sees which mark means what."""
+    fleet = scenes.fleet_of(conn)
+    scenes.on_duty(fleet)
+    with serving(fleet.conninfo) as address, visit(address, forced_colors="active") as one:
+        page = one.sign_in()
+        page.locator("[data-state=live]").wait_for()
+        colours = page.evaluate(
+            "[...document.querySelectorAll('.swatch')].map(one => getComputedStyle(one).backgroundColor)"
+        )
+        assert 3 == len(set(colours))
+        one.picture("forced-colors-admin-wide")
 
 
 def test_everybody_sees_the_state_and_admins_see_figures_and_names(

@@ -6,17 +6,20 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.fleet import Fleet
 
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination
 from containerstacks_billing.postgres.connection import connect
 from containerstacks_billing.process.doctor import database as checks
+from containerstacks_billing.process.doctor.billers import heartbeat
 from containerstacks_billing.process.doctor.database import Subject
 from containerstacks_billing.process.target import Target
 
@@ -116,9 +119,9 @@ def test_nobody_bills_by_itself_on_the_embedded_database(database: str) -> None:
     with connect(database, purpose="reading") as connection:
         server = examination.server(connection, database)
         subject = Subject(Settings(), Target(database, embedded=True), connection, server)
-        found = [*checks.heartbeat(subject), *checks.last_run(subject), *checks.built_in_billing(subject)]
+        found = [*checks.heartbeat(subject), *checks.last_run(subject)]
     said = " ".join(f"{one.message} {one.hint}" for one in found)
-    assert "nobody bills by itself here" in said
+    assert "nobody bills by itself" in said
     assert "containerstacks-billing up" in said
     assert [] == re.findall("built-in billing bills|systemctl|takes over", said)
 
@@ -156,7 +159,11 @@ def test_it_says_which_built_in_billing_takes_over(
         return finding["level"], finding["message"].split(":")[0], "BUILT_IN_BILLING=" in finding["hint"]
 
     silent = "when the daemon is silent"
-    assert ("OK", f"ours takes over {silent} (BUILT_IN_BILLING=auto)", True) == found("auto")
+    assert (
+        "OK",
+        f"ours takes over {silent} (BUILT_IN_BILLING=auto), if the application side runs",
+        True,
+    ) == found("auto")
     assert ("WARN", f"nobody takes over {silent}", True) == found("off")
     conn.execute(
         """
@@ -173,7 +180,7 @@ def test_it_says_which_built_in_billing_takes_over(
 def test_daemons_are_counted_by_their_heartbeats(
     command: Command, database: str, conn: psycopg.Connection[Any]
 ) -> None:
-    """None, a silent one, a living one, two living ones."""
+    """None, one that is gone, one that has fallen silent, a living one, two living ones."""
 
     def report(instance: str, minutes_ago: int) -> None:
         conn.execute(
@@ -187,7 +194,15 @@ def test_daemons_are_counted_by_their_heartbeats(
     report("old-1", 200)
     _, findings = examined(command, database)
     assert findings["heartbeat"]["level"] == "WARN"
-    assert "200 minutes ago; built-in billing bills" in findings["heartbeat"]["message"]
+    assert "200 minutes ago; built-in billing would bill, if" in findings["heartbeat"]["message"]
+    report("dead-1", 80)
+    _, findings = examined(command, database)
+    assert findings["heartbeat"]["level"] == "WARN"
+    assert findings["heartbeat"]["message"].startswith(
+        "The daemon dead-1 has been silent for 80 minutes; in 10 minutes it counts as gone, and then built-in"
+    )
+    assert "systemctl status" in findings["heartbeat"]["hint"]
+    conn.execute("delete from billing_daemon_status where daemon_instance_id = 'dead-1'")
     report("host-2", 1)
     _, findings = examined(command, database)
     assert findings["heartbeat"]["message"].startswith("host-2, 6")
@@ -195,6 +210,31 @@ def test_daemons_are_counted_by_their_heartbeats(
     code, findings = examined(command, database)
     assert (code, findings["other daemons"]["level"]) == (0, "WARN")
     assert "host-3" in findings["other daemons"]["message"]
+
+
+def test_it_promises_nobody_who_is_not_there(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Built-in billing bills where it was seen to; on the embedded database nobody does by himself."""
+    fleet = Fleet(conn)
+
+    def said(*, embedded: bool = False) -> tuple[str, str | None]:
+        with connect(database, purpose="reading") as connection:
+            target = Target(database, embedded=embedded)
+            subject = Subject(Settings(), target, connection, examination.server(connection, database))
+            found = next(iter(heartbeat(subject)))
+            return found.message, found.hint
+
+    assert (
+        "No daemon has reported yet; nobody bills by itself.",
+        "Start it: containerstacks-billing up",
+    ) == said(embedded=True)
+    assert "built-in billing would bill, if the application side runs." in said()[0]
+    fleet.bill(trigger="built-in")
+    fleet.at(timedelta(minutes=12))
+    assert "built-in billing bills, last 12 minutes ago." in said()[0]
+    fleet.hours(2)
+    assert "built-in billing would bill" in said()[0]
 
 
 def test_a_broken_configuration_is_a_finding(command: Command, database: str, tmp_path: Path) -> None:

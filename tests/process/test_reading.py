@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from benchmarks import status_page, years
 from tests.daemons import eventually
-from tests.process.web import ADMIN_TOKEN, bearer, client_of
+from tests.process.web import ADMIN_TOKEN, bearer, client_of, serving
 
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.postgres.connection import asking, connect
-from containerstacks_billing.postgres.pool import ReadingPool
+from containerstacks_billing.postgres.pool import PoolExhausted, ReadingPool
 from containerstacks_billing.postgres.status import read_status
+from containerstacks_billing.process import logs
 
 PATHS = (
     "/readyz",
@@ -120,3 +124,38 @@ def test_an_error_ends_what_travels_together(
         assert [(3,)] == connection.execute("select 3").fetchall()
     pool.close()
     assert [] == caplog.messages
+
+
+def test_an_outage_is_said_once_and_truly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Eight requests while the database is away: one error, in our words; no connection is said to be in use."""
+    monkeypatch.setattr("containerstacks_billing.postgres.pool.WAIT_SECONDS", 0.2)
+    logs.configure("info", form="logfmt")
+    with serving(f"host={tmp_path} dbname=x") as (host, port):
+        codes = []
+        for path in ("/api/health", "/readyz", "/status", "/api/billing/runs") * 2:
+            connection = http.client.HTTPConnection(host, port, timeout=30)
+            connection.request("GET", path, headers=bearer(ADMIN_TOKEN))
+            codes.append(connection.getresponse().status)
+            connection.close()
+    assert [503] * 8 == codes
+    lines = [line for line in capfd.readouterr().err.splitlines() if "level=info" not in line]
+    assert 1 == len(lines), lines
+    assert "level=error" in lines[0]
+    assert "The database cannot be read" in lines[0]
+    assert not re.search(r"in use|psycopg|\\n", lines[0])
+
+
+def test_a_pool_is_in_use_when_every_connection_is_lent(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then is it said; the database is well, and the next who asks after one came back is served."""
+    monkeypatch.setattr("containerstacks_billing.postgres.pool.WAIT_SECONDS", 0.2)
+    pool = ReadingPool(database, connections=1)
+    pool.open()
+    with pool.reading(), pytest.raises(PoolExhausted, match="in use"), pool.reading():
+        pass
+    with pool.reading() as connection:
+        assert [(1,)] == connection.execute("select 1").fetchall()
+    pool.close()

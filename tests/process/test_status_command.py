@@ -67,7 +67,7 @@ def test_runs_and_what_they_left(fleet: Fleet, command: Command) -> None:
     assert (1, 1, 0, {"no plan": 1}) == tuple(
         document[key] for key in ("pastDueInstances", "quarantinedInstances", "heldInstances", "reasons")
     )
-    assert ("2026-03-01T06:00:00Z", False, {"3": 1}) == (
+    assert (None, False, {"3": 1}) == (
         document["nextDue"],
         document["late"],
         document["runways"],
@@ -92,7 +92,79 @@ def test_the_daemon_is_judged_by_its_newest_heartbeat(fleet: Fleet, command: Com
     fleet.hours(1.6)
     assert not shown(command, fleet, "status")["daemon"]["active"]
     words = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
-    assert "No daemon bills: host-7 is running, its last heartbeat was 1 h 36 min ago." in words
+    assert "Nobody bills: host-7 is silent, its last heartbeat was 1 h 36 min ago." in words
+
+
+@pytest.mark.parametrize(
+    ("minutes", "status", "silent", "words"),
+    [
+        (4, "running", False, "The billing daemon host-1 bills; its last heartbeat was 4 min 0 s ago."),
+        (4, "error", False, "The billing daemon host-1 reports an error; its last heartbeat was 4 min 0 s ago."),
+        (80, "running", True, "No daemon bills: host-1 has been silent for 1 h 20 min. Built-in billing takes over in 10 min 0 s."),
+        (80, "stopped", False, "No daemon bills: host-1 is stopped, its last heartbeat was 1 h 20 min ago. Built-in"),
+    ],
+)  # fmt: skip
+def test_a_daemon_that_falls_silent_is_said_long_before_anybody_takes_over(
+    fleet: Fleet, command: Command, minutes: int, status: str, silent: bool, words: str
+) -> None:
+    """From the third missing heartbeat on; one that was stopped is not missed."""
+    heartbeat(fleet, timedelta(minutes=minutes), status=status)
+    document = shown(command, fleet, "status")
+    assert ("daemon", silent) == (document["biller"], document["daemon"]["silent"])
+    said = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
+    assert words in " ".join(said.split())
+
+
+def test_built_in_billing_that_bills_is_said(fleet: Fleet, command: Command) -> None:
+    """With a daemon that fell silent and without any; the last run says who began it, and the next is the built-in's."""
+    environment = {"DATABASE_URL": fleet.conninfo}
+    fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
+    fleet.hours(1)
+    fleet.bill(trigger="built-in")
+    fleet.at(timedelta(minutes=3))
+    words = " ".join(command("status", environment=environment).stdout.split())
+    assert words.startswith("Built-in billing bills. No billing daemon has ever run on this database.")
+    assert "run 1 by built-in billing, completed 3 min 0 s ago" in words
+    assert "Next due in 57 min 0 s" in words
+    heartbeat(fleet, timedelta(minutes=92))
+    assert "built-in" == shown(command, fleet, "status")["biller"]
+    words = command("status", environment=environment).stdout
+    assert words.startswith(
+        "Built-in billing bills: host-1 is silent, its last heartbeat was 1 h 32 min ago."
+    )
+
+
+def test_the_next_run_is_the_one_that_the_page_announces(fleet: Fleet, command: Command) -> None:
+    """A run by hand does not move the daemon's schedule; without a daemon nothing is due."""
+    environment = {"DATABASE_URL": fleet.conninfo}
+    fleet.bill()
+    words = " ".join(command("status", environment=environment).stdout.split())
+    assert "Next due when a daemon or built-in billing is started" in words
+    heartbeat(fleet, timedelta(seconds=20))
+    fleet.conn.execute(
+        "update billing_daemon_status set metadata = jsonb_build_object('next_run_at', %s::text)",
+        ((fleet.now + timedelta(minutes=22)).isoformat(),),
+    )
+    assert (
+        f"{fleet.now + timedelta(minutes=22):%Y-%m-%dT%H:%M:%SZ}"
+        == shown(command, fleet, "status")["nextDue"]
+    )
+    assert "Next due in 22 min 0 s" in " ".join(command("status", environment=environment).stdout.split())
+    fleet.at(timedelta(minutes=47))
+    assert "Next due overdue for 25 min 0 s" in " ".join(
+        command("status", environment=environment).stdout.split()
+    )
+
+
+def test_a_long_interval_is_not_late(fleet: Fleet, command: Command) -> None:
+    """Every three hours, and 100 minutes ago; two intervals without a run are late."""
+    fleet.bill(trigger="daemon")
+    fleet.hours(1.7)
+    environment = {"DATABASE_URL": fleet.conninfo, "BILLING_INTERVAL_MINUTES": "180"}
+    done = command("status", "--json", environment=environment)
+    assert not json.loads(done.stdout)["late"]
+    fleet.hours(4.4)
+    assert json.loads(command("status", "--json", environment=environment).stdout)["late"]
 
 
 @pytest.mark.parametrize("poison", ["'infinity'", "'-infinity'", "'294000-01-01'", "'0044-03-15 BC'", "null"])
@@ -253,7 +325,7 @@ def test_a_role_without_rights_is_told_so_in_our_words_alone(
 def test_the_status_reads_no_large_table() -> None:
     """Charges, ledger entries, instances and wallets grow with the fleet; the status never looks at them."""
     names = ("newest_daemon", "runs_before", "last_run_of_fleet", "events_waiting", "newest_heartbeat", "last_built_in_run",
-             "runways_ending", "last_heard_of", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
+             "runways_ending", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
              "set_aside_reasons", "runway_levels", "newest_runs")  # fmt: skip
     large = re.compile(
         r"\b(vps_billing_cycles|payment_transactions|vps_instances|wallets|billing_usage_segments|billing_quarantine)\b"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -17,7 +19,9 @@ from tests.browser import scenes
 from tests.process.web import ADMIN_TOKEN, client_of, serving
 
 from containerstacks_billing.billing.errors import DatabaseUnavailable
+from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.process.web import sessions, stream, writing
+from containerstacks_billing.process.web.chart import HEIGHT, chart_of
 from containerstacks_billing.process.web.server import SHUTDOWN_SECONDS
 from containerstacks_billing.process.web.sessions import Sessions
 
@@ -99,6 +103,40 @@ def test_figures_want_a_session_and_a_bearer_is_none(conn: psycopg.Connection[An
         assert "Acme" not in client.get("/status", headers=held).text
 
 
+def words(fleet: Any) -> str:
+    """The text of the page, without its marks."""
+    with client_of(fleet.conninfo) as client:
+        return " ".join(re.sub(r"<[^>]+>", " ", client.get("/status").text).split())
+
+
+def test_a_silent_daemon_is_counted_down_and_its_run_is_overdue(conn: psycopg.Connection[Any]) -> None:
+    """It is not on duty, nobody bills, and the page says until when."""
+    fleet = scenes.fleet_of(conn)
+    scenes.silent(fleet)
+    page = words(fleet)
+    for said in (
+        "The billing daemon is silent",
+        "Silent, last heartbeat 1 h 20 min ago",
+        "Built-in billing takes over in 0:10:00",
+        "Bills at present nobody",
+        "Overdue",
+        "Daemon Silent",
+    ):
+        assert said in page
+    assert "on duty" not in page
+
+
+def test_without_a_daemon_nothing_waits_for_one(conn: psycopg.Connection[Any]) -> None:
+    """Built-in billing takes over at once, and then bills; no daemon failed."""
+    fleet = scenes.fleet_of(conn)
+    assert "Heartbeat none yet Built-in billing takes over at once" in words(fleet)
+    scenes.without_daemon(fleet)
+    page = words(fleet)
+    assert "Heartbeat none yet Built-in billing bills until one comes" in page
+    assert "Bills at present built-in billing" in page
+    assert not re.search("failed|taken over|90", page.partition("Recent runs")[0])
+
+
 def test_a_stream_tells_news_once_and_ends_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that finds nothing new says nothing; ending leaves no stream behind."""
     monkeypatch.setattr(stream, "LOOK_SECONDS", 0.0)
@@ -163,3 +201,34 @@ def test_a_server_that_stops_does_not_wait_for_who_looks_on(conn: psycopg.Connec
     assert time.monotonic() - begun < SHUTDOWN_SECONDS / 2
     assert b'"admin": false' in answer.read()
     looking.close()
+
+
+def test_what_charged_nothing_is_a_mark_at_the_base_and_no_amount() -> None:
+    """Failed, held and interrupted runs stand on the scale of amounts; for the public every run is one mark of a strip."""
+    runs = [record(3, "failed", 0), record(2, "interrupted", 40), record(1, "completed", 100)]
+    drawn = chart_of(runs, figures=True)
+    assert [HEIGHT, HEIGHT * 0.4, 9.0] == [bar.height for bar in drawn.bars]
+    assert [HEIGHT] * 3 == [bar.height for bar in chart_of(runs, figures=False).bars]
+    assert {"completed": 1, "interrupted": 1, "failed": 1} == drawn.counts
+    assert [3, 2] == [run.run_id for run in drawn.odd]
+
+
+def record(number: int, outcome: str, amount: int) -> RunRecord:
+    return RunRecord(number, outcome, "daemon", "h", None, NOW, NOW, NOW, 1, 1, 1, Decimal(1), Decimal(amount), 0, 0, 0, 1, 1.0, None)  # fmt: skip
+
+
+def test_every_run_that_is_drawn_has_a_row_and_how_it_ended_is_written(conn: psycopg.Connection[Any]) -> None:
+    """47 runs, 47 rows for admins; the public reads what colours and hovering say."""
+    fleet = scenes.fleet_of(conn)
+    scenes.on_duty(fleet)
+    with client_of(fleet.conninfo) as client:
+        public = " ".join(re.sub(r"<[^>]+>", " ", client.get("/status").text).split())
+        client.post("/status/sign-in", data={"token": ADMIN_TOKEN})
+        admin = client.get("/status").text
+    table = admin.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert 47 == table.count('<th scope="row"')
+    assert "45 completed 1 interrupted 1 failed" in public
+    assert "Did not complete: interrupted 01 Mar 2026, 00:00 UTC , failed 28 Feb 2026, 05:00 UTC" in public
+    assert 'class="scale zero">0<' in admin
+    for said in ("118 h due", "first seen"):
+        assert said in admin

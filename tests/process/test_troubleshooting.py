@@ -275,6 +275,11 @@ def silence(p: Patient) -> Found:
     return p.examined()
 
 
+def missing_heartbeats(p: Patient) -> Found:
+    p.daemon(20)
+    return p.examined()
+
+
 def two_daemons(p: Patient) -> Found:
     p.daemon(1)
     p.daemon(2)
@@ -339,7 +344,8 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("service", "The service is stopped"): ended(ActiveState="inactive", Result="success", ExecMainCode="0"),
     ("last error", "was held"): an_error_in_the_row,
     ("heartbeat", "No daemon has reported yet"): lambda p: p.examined(),
-    ("heartbeat", "built-in billing bills"): silence,
+    ("heartbeat", "Last heartbeat "): silence,
+    ("heartbeat", "has been silent for"): missing_heartbeats,
     ("interval", "BILLING_INTERVAL_MINUTES is"): another_interval,
     ("last run", "was held"): a_held_run,
     ("last run", "was failed"): a_failed_run,

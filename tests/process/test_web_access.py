@@ -18,7 +18,14 @@ from starlette.testclient import TestClient
 from tests.process.web import ADMIN_TOKEN, DAEMON, JWT_SECRET, bearer, client_of, make_token
 
 from containerstacks_billing.billing.token import PREFIX
-from containerstacks_billing.process.web.attempts import ATTEMPTS, FailedAttempts
+from containerstacks_billing.process import logs
+from containerstacks_billing.process.web.attempts import (
+    ATTEMPTS,
+    LINES,
+    WINDOW_SECONDS,
+    FailedAttempts,
+    FailureLog,
+)
 
 
 @pytest.fixture
@@ -225,3 +232,34 @@ def test_a_token_in_the_database_does_not_open_anything(
     assert row is not None
     assert text not in row[1]
     assert 401 == client.get(DAEMON, headers=bearer(row[0])).status_code
+
+
+def test_who_is_refused_is_logged_by_address_and_not_by_token(
+    database: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Page and API alike, until the address waits; an admin leaves no such line."""
+    logs.configure("info", form="logfmt")
+    with client_of(database, "192.0.2.9") as client:
+        client.post("/status/sign-in", data={"token": "a-token-that-nobody-knows"})
+        client.get(DAEMON, headers=bearer(ADMIN_TOKEN))
+        for _ in range(ATTEMPTS):
+            client.get(DAEMON, headers=bearer("a-token-that-nobody-knows"))
+    said = capfd.readouterr().err
+    assert ATTEMPTS == said.count("Somebody was refused")
+    assert ATTEMPTS == said.count("address=192.0.2.9")
+    assert "nobody-knows" not in said
+
+
+def test_refusals_of_many_addresses_fill_no_disk(capfd: pytest.CaptureFixture[str]) -> None:
+    """So many lines a minute; the first of the next says how many were left out."""
+    logs.configure("info", form="logfmt")
+    clock = [0.0]
+    log = FailureLog(lambda: clock[0])
+    for number in range(LINES + 70):
+        log.note(f"192.0.2.{number}", "no admin")
+    assert LINES == len(capfd.readouterr().err.splitlines())
+    clock[0] = WINDOW_SECONDS
+    for _ in range(2):
+        log.note("192.0.2.9", "no admin")
+    first, second = capfd.readouterr().err.splitlines()
+    assert ("left_out_before=70" in first, "left_out" in second) == (True, False)

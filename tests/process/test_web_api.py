@@ -92,6 +92,18 @@ def test_stale_is_ninety_minutes(client: TestClient, fleet: Fleet, age: timedelt
     )
 
 
+def test_a_long_interval_is_no_warning(fleet: Fleet) -> None:
+    """Every three hours, and 100 minutes ago; the metrics tell alerts what is too long."""
+    heartbeat(fleet, timedelta(minutes=1))
+    fleet.conn.execute("update billing_daemon_status set last_run_at = heartbeat_at - interval '99 minutes'")
+    for interval, late, seconds in (("60", True, 5400.0), ("180", False, 21600.0)):
+        with client_of(fleet.conninfo, billing_interval_minutes=interval) as client:
+            daemon = client.get(DAEMON, headers=AS_ADMIN).json()["daemon"]
+            metrics = sample(client.get("/metrics").text)
+        assert (late, seconds) == (daemon["warningThresholdExceeded"], metrics["late_after_seconds"])
+        assert 300.0 == metrics["silent_after_seconds"]
+
+
 @pytest.mark.parametrize("poison", ["'infinity'", "'-infinity'", "'294000-01-01'", "'0044-03-15 BC'"])
 def test_a_status_row_of_nonsense_is_shown_as_far_as_it_makes_sense(
     client: TestClient, fleet: Fleet, poison: str
@@ -227,6 +239,7 @@ def test_errors_are_problems_and_repeat_nothing(client: TestClient) -> None:
             answer.headers["content-type"],
         )
         assert "script" not in answer.text
+    assert b"" == client.head("/nowhere").content
     refused = client.post("/api/billing/runs")
     assert (405, "GET", 405) == (refused.status_code, refused.headers["allow"], refused.json()["status"])
 
@@ -247,9 +260,24 @@ def test_the_documentation_names_no_other_host(client: TestClient) -> None:
     """It works where nothing but this host is reachable; its parts are there."""
     page = client.get("/docs").text
     assert "http" not in page.replace("<!doctype html>", "")
-    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "start.js"):
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "dark.css", "start.js"):
         assert f"docs/{name}" in page
         assert 200 == client.get(f"/docs/{name}").status_code
+
+
+def test_the_documentation_speaks_of_what_a_path_is_for(client: TestClient) -> None:
+    """A summary is words for people, and not the name of a function."""
+    paths = client.get("/openapi.json").json()["paths"]
+    summaries = {path: operation["get"]["summary"] for path, operation in paths.items()}
+    assert "Whether the process lives" == summaries["/healthz"]
+    assert [] == [path for path, text in summaries.items() if text.istitle()]
+
+
+def test_the_address_alone_leads_to_the_page(client: TestClient) -> None:
+    """Relative, so that it holds where the application is mounted."""
+    answer = client.get("/", follow_redirects=False)
+    assert (307, "status") == (answer.status_code, answer.headers["location"])
+    assert 200 == client.get("/").status_code
 
 
 def test_secrets_are_in_no_answer_and_no_log(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,29 @@ def healthy(site: tuple[str, int]) -> int:
         connection.close()
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/readyz", "/api/health", "/metrics", "/status", "/status/status.css", "/status/events", "/docs",
+     "/openapi.json", "/nowhere", "/api/billing/runs"],
+)  # fmt: skip
+def test_a_head_is_answered_as_a_get_without_its_body(site: tuple[str, int], path: str) -> None:
+    """Monitors ask so; status and headers are those of the GET, and the connection goes on."""
+
+    def asked(connection: http.client.HTTPConnection, method: str) -> tuple[int, str | None, str | None]:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        if not (path.endswith("events") and method == "GET"):
+            assert bool(answer.read()) is (method == "GET")
+        return answer.status, answer.getheader("content-type"), answer.getheader("content-security-policy")
+
+    connection = http.client.HTTPConnection(*site, timeout=20)
+    try:
+        heads = [asked(connection, "HEAD"), asked(connection, "HEAD")]
+        assert [asked(connection, "GET")] * 2 == heads
+    finally:
+        connection.close()
+
+
 def test_a_header_that_does_not_come_ends_the_connection(site: tuple[str, int]) -> None:
     """Nothing, half a line, a header without end: each is hung up on, and others are served meanwhile."""
     for said in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):

@@ -8,7 +8,35 @@ from decimal import Decimal
 from enum import StrEnum
 
 from containerstacks_billing.billing.failover import INTERVAL, Reading, heartbeat_is_fresh, host_bills
+from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.billing.status import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long is too long, from the settings; `interval` is how often the daemon bills.
+
+    A heartbeat older than `silent_after` was missed more than once: somebody should look, though nobody takes over
+    before `failover_after`. A run is late after `late_after`.
+    """
+
+    failover_after: timedelta
+    silent_after: timedelta
+    late_after: timedelta
+    interval: timedelta
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Read the limits off the settings."""
+    failover_after = timedelta(minutes=settings.failover_after_minutes)
+    interval = timedelta(minutes=settings.billing_interval_minutes)
+    return Limits(
+        failover_after=failover_after,
+        silent_after=max(timedelta(minutes=5), timedelta(seconds=3 * settings.heartbeat_seconds)),
+        # A daemon that bills more seldom than others would take over is late when it left out a run, and not before.
+        late_after=failover_after if interval < failover_after else 2 * interval,
+        interval=interval,
+    )
 
 
 class Biller(StrEnum):
@@ -88,7 +116,31 @@ def biller(health: Health, failover_after: timedelta) -> Biller:
     return Biller.HOST if host_bills(reading) else Biller.NOBODY
 
 
-def run_is_late(health: Health, failover_after: timedelta) -> bool:
-    """Whether the daemon has not finished a run for `failover_after`, or never: what the page warns of."""
-    last = health.daemon.last_run_at if health.daemon else None
-    return last is None or health.now - last >= failover_after
+def silent_for(health: Health, limits: Limits) -> timedelta | None:
+    """How long a daemon that should live has been silent, while nobody takes over yet; None when it is not.
+
+    A daemon that somebody stopped says so itself.
+    """
+    if biller(health, limits.failover_after) is not Biller.DAEMON or is_stopped(health):
+        return None
+    beat = health.failover.heartbeat_at
+    silence = health.now - beat if beat is not None else timedelta(0)
+    return silence if silence >= limits.silent_after else None
+
+
+def is_stopped(health: Health) -> bool:
+    """Whether the daemon was stopped by somebody: it ended in order, and said so."""
+    return health.daemon is not None and health.daemon.status == "stopped"
+
+
+def run_is_late(health: Health, late_after: timedelta) -> bool:
+    """Whether the daemon has not finished a run for so long; without a daemon, whether nobody has.
+
+    One that never ran had time since it started.
+    """
+    row, last = health.daemon, health.last_finished
+    if row is None:
+        since = (last.finished_at or last.started_at) if last else None
+    else:
+        since = row.last_run_at or row.started_at
+    return since is None or health.now - since >= late_after

@@ -6,6 +6,7 @@ more than these connections from billing and no more than seconds from the serve
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,10 @@ WAIT_SECONDS = 3.0
 READ_TIMEOUT = "3s"
 
 
+class PoolExhausted(DatabaseUnavailable):
+    """Every connection for reading is lent; the database may be well."""
+
+
 class ReadingPool:
     """Connections for reading, opened when they are first needed.
 
@@ -37,6 +42,9 @@ class ReadingPool:
 
     def __init__(self, conninfo: str, *, connections: int = CONNECTIONS) -> None:
         self._conninfo = conninfo
+        self._connections = connections
+        self._lent = 0
+        self._counting = threading.Lock()
         self._pool: ConnectionPool[ConfirmingConnection] = ConnectionPool(
             "",
             connection_class=ConfirmingConnection,
@@ -78,20 +86,30 @@ class ReadingPool:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         try:
-            with self._pool.connection() as connection:
+            with self._pool.connection() as connection, self._counted():
                 yield connection
         except (PoolTimeout, PoolClosed, TooManyRequests):
             raise self._why() from None
         except psycopg.Error as error:
             raise translate(error, self._conninfo) from error
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        # The pool's own figure counts connections that it only tries to open, as it does all through an outage.
+        with self._counting:
+            self._lent += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._lent -= 1
+
     def _why(self) -> BillingError:
         """Find out why the pool had no connection to give: it does not say."""
-        busy = DatabaseUnavailable("Every connection for reading is in use.", "Try again in a few seconds.")
-        if self._pool.get_stats().get("pool_size", 0):
-            return busy
+        if self._lent >= self._connections:
+            return PoolExhausted("Every connection for reading is in use.", "Try again in a few seconds.")
         try:
             connect(self._conninfo, purpose="reading").close()
         except BillingError as error:
             return error
-        return busy
+        return DatabaseUnavailable("The database gave no connection in time.", "Try again in a few seconds.")

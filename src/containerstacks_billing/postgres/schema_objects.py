@@ -29,7 +29,8 @@ _ABOUT: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
         "trigger",
         re.compile(
-            r"(?:create|create or replace|create constraint|drop) trigger (?:if exists )?(?P<name>\w+)\b.*?\bon (?P<table>\w+)",
+            r"(?:create|create or replace|create constraint|drop) trigger (?:if exists )?(?P<name>\w+)\b"
+            r".*?\bon (?P<table>\w+)",
             re.DOTALL,
         ),
     ),

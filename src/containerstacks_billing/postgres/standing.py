@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from psycopg.rows import args_row, class_row
 
-from containerstacks_billing.billing.standing import (
+from containerstacks_billing.billing.details import (
     Details,
     PastDueWallet,
     PriceToCome,

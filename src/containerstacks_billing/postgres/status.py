@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from psycopg.rows import args_row
 
-from containerstacks_billing.billing.status import Daemon, RunRecord, Status
+from containerstacks_billing.billing.failover import HeartbeatClamp
+from containerstacks_billing.billing.status import RunRecord, Status
 from containerstacks_billing.postgres.connection import Connection, asking
+from containerstacks_billing.postgres.health import ask_health
 from containerstacks_billing.postgres.queries import ask
 
 
@@ -32,24 +35,17 @@ def last_success(connection: Connection) -> RunRecord | None:
 def read_status(connection: Connection) -> Status:
     """Read everything that the status shows, as of one instant."""
     with asking(connection):
-        now = ask(connection, "database_clock")
-        beat = ask(connection, "last_heard_of", args_row(Daemon))
-        lease = ask(connection, "lease_holder")
+        answers = ask_health(connection)
         counts = ask(connection, "last_counts")
         last_run = ask(connection, "last_ended_run", args_row(RunRecord))
-        success = ask(connection, "last_success", args_row(RunRecord))
-        open_run = ask(connection, "open_run_record", args_row(RunRecord))
-        reasons = ask(connection, "set_aside_reasons")
         runways = ask(connection, "runway_levels")
+    health = answers(HeartbeatClamp())
+    # One look cannot tell a heartbeat of another age from one of now; the row of the daemon says what counts.
+    beat = health.daemon.heartbeat_at if health.daemon else None
     return Status(
-        now=now.fetchall()[0][0],
-        daemon=beat.fetchone(),
-        holder=_first(lease.fetchone(), None),
+        health=replace(health, failover=replace(health.failover, heartbeat_at=beat)),
         last_run=last_run.fetchone(),
-        last_success=success.fetchone(),
-        open_run=open_run.fetchone(),
         past_due_instances=_first(counts.fetchone(), 0),
-        reasons=dict(reasons.fetchall()),
         runways=dict(runways.fetchall()),
     )
 

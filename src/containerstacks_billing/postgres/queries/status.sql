@@ -85,13 +85,6 @@ heard_of as (
     from billing_daemon_status
 )
 
--- name: last_heard_of
--- The daemon that was heard of last.
-with
--- include: heard_of
-select daemon_instance_id, status, heartbeat_at, started_at, last_run_at, last_run_success, error_message
-from heard_of order by heartbeat_at desc nulls last, id desc limit 1;
-
 -- name: runway_levels
 -- How many wallets are empty within 3, 24 and 72 hours, each counted once; at most a hundred thousand of them.
 with

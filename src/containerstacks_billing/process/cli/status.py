@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,27 +86,21 @@ def _shown(found: Status, settings: Settings) -> Group:
     from rich.console import Group
     from rich.text import Text
 
+    from containerstacks_billing.billing.health import limits_of
     from containerstacks_billing.process.cli import render
+    from containerstacks_billing.process.cli.who import who_bills
 
-    failover_after = timedelta(minutes=settings.failover_after_minutes)
-    lines: list[object] = [Text(_who(found, failover_after), style="bold")]
-    if found.is_late(failover_after):
+    limits = limits_of(settings)
+    lines: list[object] = [Text(who_bills(found.health, settings), style="bold")]
+    if found.is_late(limits.late_after):
         lines.append(Text(_late(found, settings), style="yellow"))
     lines.append(render.facts(_facts(found, settings)))
     return Group(*lines)  # type: ignore[arg-type]
 
 
-def _who(found: Status, failover_after: timedelta) -> str:
-    daemon = found.daemon
-    if daemon is None:
-        return "No billing daemon has ever run on this database."
-    age = span(found.now - daemon.heartbeat_at) if daemon.heartbeat_at else "unknown time"
-    if daemon.status == "running" and found.daemon_is_active(failover_after):
-        return f"The billing daemon {daemon.instance} bills; its last heartbeat was {age} ago."
-    return f"No daemon bills: {daemon.instance} is {daemon.status}, its last heartbeat was {age} ago."
-
-
 def _late(found: Status, settings: Settings) -> str:
+    from containerstacks_billing.process.cli.who import span
+
     since = (
         f"The last successful run was {span(found.now - found.last_success.as_of)} ago"
         if found.last_success
@@ -117,25 +111,29 @@ def _late(found: Status, settings: Settings) -> str:
 
 def _facts(found: Status, settings: Settings) -> list[tuple[str, object]]:
     """Name what is worth knowing, each in one line."""
+    from containerstacks_billing.billing.health import limits_of
+    from containerstacks_billing.process.cli.who import next_due
+
     facts: list[tuple[str, object]] = []
-    if found.open_run:
-        facts.append(("Now", _progress(found.open_run, found.holder)))
-    elif found.holder:
-        facts.append(("Now", f"{found.holder} holds the lease"))
+    health = found.health
+    if health.in_progress:
+        facts.append(("Now", _progress(health.in_progress, health.lease.holder)))
+    elif health.lease.holder:
+        facts.append(("Now", f"{health.lease.holder} holds the lease"))
     if found.last_run:
         facts.append(("Last run", _ended(found.last_run, found.now, settings.currency)))
     if found.last_success and found.last_run and found.last_success.run_id != found.last_run.run_id:
         facts.append(("Last success", _ended(found.last_success, found.now, settings.currency)))
-    facts.append(("Next due", _next(found, timedelta(minutes=settings.billing_interval_minutes))))
+    facts.append(("Next due", next_due(health, limits_of(settings))))
     if found.past_due_instances:
-        facts.append(("Past due", f"{_instances(found.past_due_instances)}, paid after a top-up"))
-    for name, count in (("Quarantined", found.quarantined_instances), ("Held", found.held_instances)):
+        facts.append(("Past due", f"{_instances(found.past_due_instances)}, which stay due until a top-up"))
+    for name, count in (("Quarantined", health.quarantined_instances), ("Held", health.held_instances)):
         if count:
             facts.append((name, _set_aside(found, name, count)))
     if found.runways:
         facts.append(("Runways", _runways(found.runways)))
-    if found.daemon and found.daemon.error_message:
-        facts.append(("Error", found.daemon.error_message))
+    if health.daemon and health.daemon.error_message:
+        facts.append(("Error", health.daemon.error_message))
     return facts
 
 
@@ -153,19 +151,12 @@ def _progress(run: RunRecord, holder: str | None) -> str:
 def _ended(run: RunRecord, now: datetime, currency: str) -> str:
     from containerstacks_billing.billing.money import display
     from containerstacks_billing.process.cli.summary import hours
+    from containerstacks_billing.process.cli.who import span
 
-    text = f"run {run.run_id}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
+    by = {"daemon": "the daemon", "built-in": "built-in billing"}.get(run.trigger, run.trigger)
+    text = f"run {run.run_id} by {by}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
     text += f"{_instances(run.instances_billed)}, {hours(run.hours)}, {display(run.amount, currency)}"
     return f"{text} ({run.error_message})" if run.error_message else text
-
-
-def _next(found: Status, interval: timedelta) -> str:
-    due = found.next_due(interval)
-    if due is None or due <= found.now:
-        return "now"
-    # The interval is the daemon's: without one nothing is due by itself.
-    condition = "" if found.daemon else ", if a daemon runs by then"
-    return f"in {span(due - found.now)}{condition}"
 
 
 def _set_aside(found: Status, name: str, count: int) -> str:
@@ -186,45 +177,39 @@ def _instances(count: int) -> str:
     return "1 instance" if count == 1 else f"{count:,} instances"
 
 
-def span(time: timedelta) -> str:
-    """Write a span with its two largest units at most: `3 min 5 s`, `2 d 4 h`."""
-    seconds = max(int(time.total_seconds()), 0)
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
-
-
 def as_document(found: Status, settings: Settings) -> dict[str, object]:
     """Return the status as one document."""
+    from containerstacks_billing.billing.health import Biller, biller, limits_of, silent_for
+    from containerstacks_billing.billing.standing import next_run
     from containerstacks_billing.process.cli.runs import as_document as run_document
 
-    failover_after = timedelta(minutes=settings.failover_after_minutes)
-    daemon = found.daemon
+    health, limits = found.health, limits_of(settings)
+    daemon, who = health.daemon, biller(health, limits.failover_after)
+    silent = silent_for(health, limits) is not None
     return {
         "now": found.now,
-        "late": found.is_late(failover_after),
+        "late": found.is_late(limits.late_after),
+        "biller": who,
         "daemon": daemon
         and {
-            "instanceId": daemon.instance,
+            "instanceId": daemon.daemon_instance_id,
             "status": daemon.status,
-            "active": daemon.status == "running" and found.daemon_is_active(failover_after),
+            "active": daemon.status == "running" and who is Biller.DAEMON,
+            "silent": silent or who is not Biller.DAEMON,
             "heartbeatAt": daemon.heartbeat_at,
             "startedAt": daemon.started_at,
             "lastRunAt": daemon.last_run_at,
             "lastRunSuccess": daemon.last_run_success,
             "errorMessage": daemon.error_message,
         },
-        "leaseHolder": found.holder,
-        "openRun": found.open_run and run_document(found.open_run),
+        "leaseHolder": health.lease.holder,
+        "openRun": health.in_progress and run_document(health.in_progress),
         "lastRun": found.last_run and run_document(found.last_run),
         "lastSuccess": found.last_success and run_document(found.last_success),
-        "nextDue": found.next_due(timedelta(minutes=settings.billing_interval_minutes)),
+        "nextDue": next_run(health, who, limits.interval),
         "pastDueInstances": found.past_due_instances,
-        "quarantinedInstances": found.quarantined_instances,
-        "heldInstances": found.held_instances,
+        "quarantinedInstances": health.quarantined_instances,
+        "heldInstances": health.held_instances,
         "reasons": found.reasons,
         "runways": found.runways,
     }

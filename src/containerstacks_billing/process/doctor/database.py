@@ -5,19 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 from containerstacks_billing.billing.errors import SchemaMismatch
-from containerstacks_billing.billing.failover import HeartbeatClamp, fallback
+from containerstacks_billing.billing.health import limits_of
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination, migrate
 from containerstacks_billing.postgres.connection import Connection, translated
 from containerstacks_billing.postgres.examination import Server
 from containerstacks_billing.postgres.faults import MIGRATE_HINT
-from containerstacks_billing.postgres.health import read_reading
 from containerstacks_billing.postgres.rights import only_reads
 from containerstacks_billing.postgres.status import read_status
-from containerstacks_billing.process.findings import Finding, Level, fail, failure, ok, warn
+from containerstacks_billing.process.doctor.billers import built_in_billing, heartbeat
+from containerstacks_billing.process.findings import Finding, fail, failure, ok, warn
 from containerstacks_billing.process.target import Target
 
 OLDEST_SERVER = 150_000
@@ -132,55 +131,11 @@ def pooler(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def heartbeat(subject: Subject) -> Iterator[Finding]:
-    """See who bills: one daemon alive, none, or more than one."""
-    daemons = examination.daemons(subject.connection)
-    silence = subject.settings.failover_after_minutes
-    alive = [d for d in daemons if d.age_seconds is not None and d.age_seconds < silence * 60]
-    beating = [d for d in alive if d.status == "running"]
-    embedded = subject.target.embedded
-    instead = "nobody bills by itself here" if embedded else "built-in billing bills"
-    start = _UP_HINT if embedded else _START_HINT
-    if not daemons:
-        yield warn("heartbeat", f"No daemon has reported yet; {instead}.", start)
-    elif not alive:
-        age = daemons[0].age_seconds
-        since = "never" if age is None else f"{age / 60:,.0f} minutes ago"
-        yield warn("heartbeat", f"Last heartbeat {since}; {instead}.", start)
-    elif not beating:
-        latest = alive[0]
-        yield warn("heartbeat", f"The daemon {latest.instance_id} says {latest.status}.", start)
-    else:
-        yield ok("heartbeat", f"{beating[0].instance_id}, {beating[0].age_seconds:.0f} s ago")
-    if len(beating) > 1:
-        others = ", ".join(d.instance_id for d in beating[1:])
-        yield warn(
-            "other daemons",
-            f"Also seen in the last {silence} minutes: {others}.",
-            "One daemon is enough; the lease keeps them apart, so nothing is charged twice.",
-        )
-    for daemon in daemons[:1]:
-        if daemon.error_message:
-            yield warn("last error", daemon.error_message[:300], "See `containerstacks-billing runs`.")
-    for daemon in beating[:1] if not embedded else ():  # `up` reads no configuration
-        yield from _interval(daemon, subject.settings.billing_interval_minutes)
-
-
-def _interval(daemon: examination.Daemon, minutes: int) -> Iterator[Finding]:
-    """See that the daemon goes by the interval that is configured here."""
-    if daemon.interval_minutes not in {None, str(minutes)}:
-        yield warn(
-            "interval",
-            f"The daemon bills every {daemon.interval_minutes} minutes, here BILLING_INTERVAL_MINUTES is {minutes}.",
-            "Let it read its configuration again: systemctl reload containerstacks-billing.service",
-        )
-
-
 def last_run(subject: Subject) -> Iterator[Finding]:
     """See that the last run completed, and not too long ago; and that nothing is left out of the runs."""
     with translated():
         status = read_status(subject.connection)
-    interval, silence = subject.settings.billing_interval_minutes, subject.settings.failover_after_minutes
+    interval = subject.settings.billing_interval_minutes
     last, success = status.last_run, status.last_success
     if last is not None and last.outcome in _FAILURES:
         yield warn(
@@ -193,7 +148,7 @@ def last_run(subject: Subject) -> Iterator[Finding]:
     elif success is None:
         yield warn("last run", "No run has completed yet.",
                    "See whom one would charge: containerstacks-billing run --dry-run")  # fmt: skip
-    elif status.is_late(timedelta(minutes=max(silence, 2 * interval))):
+    elif status.is_late(limits_of(subject.settings).late_after):
         minutes = (status.now - success.as_of).total_seconds() / 60
         yield warn(
             "last run",
@@ -229,17 +184,6 @@ def other_billers(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield ok("other billers", "no wallet debit of the last day is anybody else's")
-
-
-def built_in_billing(subject: Subject) -> Iterator[Finding]:
-    """Say which built-in billing takes over when the daemon is silent, and what to set for another."""
-    if subject.target.embedded:
-        return  # what `up` started bills or nobody does, as the heartbeat says
-    with translated():
-        reading = read_reading(subject.connection, HeartbeatClamp())
-    found = fallback(reading, subject.settings.built_in_billing)
-    level = Level.OK if found.is_sound else Level.WARN
-    yield Finding("built-in billing", level, found.sentence, found.advice)
 
 
 def instances(subject: Subject) -> Iterator[Finding]:

@@ -113,12 +113,17 @@ def admit(context: Context, request: Request, bearer: str) -> Admin:
     try:
         admin = recognise(context, bearer)
     except NotAnAdmin:
-        context.attempts.note(address)
+        _note(context, address, "no admin")
         raise Refused(403, "This user is not an admin.") from None
     if admin is None:
-        context.attempts.note(address)
+        _note(context, address, "the token is not valid")
         raise Refused(401, "The token is not valid.", {"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
     return admin
+
+
+def _note(context: Context, address: str, why: str) -> None:
+    context.attempts.note(address)
+    context.refusals.note(address, why)
 
 
 def require_admin(

@@ -79,7 +79,9 @@ class Daemon(Answer):
     is_stale: bool = Field(
         description="Whether the heartbeat is FAILOVER_AFTER_MINUTES old, or there is none"
     )
-    warning_threshold_exceeded: bool = Field(description="Whether no run ended for FAILOVER_AFTER_MINUTES")
+    warning_threshold_exceeded: bool = Field(
+        description="Whether no run ended for FAILOVER_AFTER_MINUTES, or two intervals where those are that long"
+    )
     error_message: str | None = None
     daemon_instance_id: str | None
     heartbeat_at: datetime | None

@@ -1,4 +1,4 @@
-"""Failed attempts to get in, counted per address in bounded memory.
+"""Failed attempts to get in, counted per address in bounded memory, and logged in bounded lines.
 
 Tokens are too long to be guessed; what is bounded here is the noise, and the work that each guess costs the database.
 Behind a reverse proxy every client has the proxy's address unless it passes theirs on: the server believes
@@ -13,9 +13,12 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from containerstacks_billing.process.logs import logger
+
 ATTEMPTS = 10
 WINDOW_SECONDS = 60.0
 ADDRESSES = 10_000
+LINES = 30
 
 
 class FailedAttempts:
@@ -46,6 +49,30 @@ class FailedAttempts:
             self._failures.move_to_end(network)
             if len(self._failures) > self._addresses:
                 self._failures.popitem(last=False)
+
+
+class FailureLog:
+    """Logs failures by their address and nothing of what was sent: some lines a minute, and how many were left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun = float("-inf")
+        self._said = 0
+        self._left_out = 0
+        self._lock = threading.Lock()
+
+    def note(self, address: str, why: str) -> None:
+        """Log a failure, unless this minute had its lines."""
+        with self._lock:
+            now = self._clock()
+            if now - self._begun >= WINDOW_SECONDS:
+                self._begun, self._said = now, 0
+            if self._said >= LINES:
+                self._left_out += 1
+                return
+            self._said += 1
+            left_out, self._left_out = self._left_out or None, 0
+        logger().warning("Somebody was refused", address=address[:64], why=why, left_out_before=left_out)
 
 
 def _network(address: str) -> str:

@@ -13,7 +13,11 @@ HEIGHT = 120
 LONGEST = 48
 # Fewer runs than this leave room to their left instead of growing broader.
 SLOTS = 12
+ODD = 4
+OUTCOMES = ("completed", "interrupted", "held", "failed", "open")
 _SMALLEST = 3.0
+# A run that ended otherwise and charged nothing is a mark at the base: high enough to see its colour, and no amount.
+_MARK = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,25 @@ class Chart:
         return sum(bar.run.outcome is not None for bar in self.bars)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many runs ended how, in the order of the legend."""
+        found = [bar.outcome for bar in self.bars]
+        return {outcome: found.count(outcome) for outcome in OUTCOMES if outcome in found}
+
+    @property
+    def odd(self) -> tuple[RunRecord, ...]:
+        """The last few runs that ended otherwise than completed, the newest first."""
+        odd = [bar.run for bar in reversed(self.bars) if bar.outcome not in {"completed", "open"}]
+        return tuple(odd[:ODD])
+
+    @property
     def completed(self) -> int:
         """How many of the runs completed."""
         return sum(bar.outcome == "completed" for bar in self.bars)
 
 
 def chart_of(runs: Sequence[RunRecord], *, figures: bool) -> Chart:
-    """Draw runs that come newest first. A run that billed nothing still shows, and a failed one is never small."""
+    """Draw runs that come newest first. A run that billed nothing still shows, as a mark at the base."""
     shown = list(reversed(runs[:LONGEST]))
     highest = max((run.amount for run in shown if run.amount.is_finite()), default=Decimal(0))
     slots = max(len(shown), SLOTS)
@@ -56,8 +72,8 @@ def chart_of(runs: Sequence[RunRecord], *, figures: bool) -> Chart:
     bars = []
     for number, run in enumerate(shown, start=first):
         share = float(run.amount / highest) if highest > 0 and run.amount.is_finite() else 0.0
-        settled = run.outcome in {"completed", None}
-        height = max(share * HEIGHT, _SMALLEST) if figures and settled else float(HEIGHT)
+        least = _SMALLEST if run.outcome in {"completed", None} else _MARK
+        height = max(share * HEIGHT, least) if figures else float(HEIGHT)
         x = number * slot + slot * 0.14
         bars.append(
             Bar(

@@ -10,19 +10,27 @@ from fastapi import Depends, Request
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.pool import ReadingPool
 from containerstacks_billing.process.built_in import BuiltInBilling
-from containerstacks_billing.process.web.attempts import FailedAttempts
+from containerstacks_billing.process.clock import Clock
+from containerstacks_billing.process.complaint import Complaint
+from containerstacks_billing.process.web.attempts import FailedAttempts, FailureLog
 from containerstacks_billing.process.web.reading import Readings
+
+
+def _unanswered() -> Complaint:
+    return Complaint(Clock(), "Requests cannot be answered", "Requests can be answered again")
 
 
 @dataclass(slots=True)
 class Context:
-    """Settings, connections, failed attempts, and the built-in billing of this process, if it has one."""
+    """Settings, connections, failed attempts, complaints, and the built-in billing of this process, if it has one."""
 
     settings: Settings
     pool: ReadingPool
     readings: Readings
     built_in: BuiltInBilling | None = None
     attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    refusals: FailureLog = field(default_factory=FailureLog)
+    unanswered: Complaint = field(default_factory=_unanswered)
 
 
 def context_of(request: Request) -> Context:

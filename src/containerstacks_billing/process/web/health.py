@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.failover import heartbeat_is_fresh
-from containerstacks_billing.billing.health import Biller, Health, biller, run_is_late
+from containerstacks_billing.billing.health import Biller, Health, biller, limits_of, run_is_late
+from containerstacks_billing.billing.standing import next_run
 from containerstacks_billing.process.web.access import AsAdmin
 from containerstacks_billing.process.web.answers import ApiHealth, BuiltIn, Daemon, DaemonHealth, Run, State
 from containerstacks_billing.process.web.context import Context, InContext
@@ -19,15 +19,13 @@ from containerstacks_billing.process.web.problems import Refused, documented
 router = APIRouter(tags=["health"])
 
 
-@router.head("/healthz", include_in_schema=False)
-@router.get("/healthz")
+@router.get("/healthz", summary="Whether the process lives")
 async def healthz() -> State:
     """Say that the process answers. Asks nobody else."""
     return State(status="ok")
 
 
-@router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses=documented(503))
+@router.get("/readyz", summary="Whether it can work", responses=documented(503))
 def readyz(context: InContext) -> State:
     """Say whether the database answers and has the schema of this version."""
     if context.readings.schema_problem():
@@ -36,7 +34,7 @@ def readyz(context: InContext) -> State:
     return State(status="ready")
 
 
-@router.get("/api/health", responses=documented(503))
+@router.get("/api/health", summary="Whether the application side works", responses=documented(503))
 def api_health(context: InContext, response: Response) -> ApiHealth:
     """Say whether the application side works."""
     works = True
@@ -55,6 +53,7 @@ def api_health(context: InContext, response: Response) -> ApiHealth:
 
 @router.get(
     "/api/health/billing-daemon",
+    summary="The daemon, and who bills",
     responses=documented(401, 403, 429, 503),
     response_model_exclude_unset=True,
 )
@@ -65,8 +64,8 @@ def billing_daemon(context: InContext, _admin: AsAdmin) -> DaemonHealth:
 
 
 def _daemon(context: Context, health: Health) -> Daemon:
-    failover_after = timedelta(minutes=context.settings.failover_after_minutes)
-    stale = not heartbeat_is_fresh(health.failover, failover_after)
+    limits = limits_of(context.settings)
+    stale = not heartbeat_is_fresh(health.failover, limits.failover_after)
     heartbeat_at = health.failover.heartbeat_at
     last = health.last_finished
     row = health.daemon
@@ -78,14 +77,14 @@ def _daemon(context: Context, health: Health) -> Daemon:
         instances_billed=row.instances_billed if row else 0,
         total_amount=float(row.total_amount) if row else 0.0,
         total_hours=float(row.total_hours) if row else 0.0,
-        next_scheduled_run=None if stale else _next_run(context, health),
+        next_scheduled_run=None if stale else next_run(health, Biller.DAEMON, limits.interval),
         uptime_minutes=_uptime_minutes(health, stale),
         is_stale=stale,
-        warning_threshold_exceeded=run_is_late(health, failover_after),
+        warning_threshold_exceeded=run_is_late(health, limits.late_after),
         daemon_instance_id=row.daemon_instance_id if row else None,
         heartbeat_at=heartbeat_at,
         heartbeat_age_seconds=(health.now - heartbeat_at).total_seconds() if heartbeat_at else None,
-        biller=biller(health, failover_after),
+        biller=biller(health, limits.failover_after),
         built_in=built_in_of(context),
         last_successful_run=Run.of(health.last_successful) if health.last_successful else None,
         run_in_progress=Run.of(health.in_progress) if health.in_progress else None,
@@ -94,18 +93,6 @@ def _daemon(context: Context, health: Health) -> Daemon:
         held_instances=health.held_instances,
         **facts,
     )
-
-
-def _next_run(context: Context, health: Health) -> datetime | None:
-    """What the daemon announced; else an interval after its last run."""
-    row = health.daemon
-    if row is None or row.status == "stopped":
-        return None
-    if row.next_run_at:
-        with suppress(ValueError):
-            return datetime.fromisoformat(row.next_run_at)
-    interval = timedelta(minutes=context.settings.billing_interval_minutes)
-    return row.last_run_at + interval if row.last_run_at else None
 
 
 def _uptime_minutes(health: Health, stale: bool) -> int | None:
@@ -131,4 +118,4 @@ def built_in_of(context: Context) -> BuiltIn:
 
 def biller_of(context: Context, health: Health) -> Biller:
     """Tell who bills, by the settings of this application."""
-    return biller(health, timedelta(minutes=context.settings.failover_after_minutes))
+    return biller(health, limits_of(context.settings).failover_after)

@@ -1,5 +1,7 @@
 """Bounds on what one client can take: headers, body, patience, and what its browser may do with an answer.
 
+A HEAD is answered as the GET would be, without its body (RFC 9110): uptime monitors ask so.
+
 The handlers here read; billing lives in other threads and other processes. Still nobody should be able to keep a
 connection by saying nothing. So a request has ten seconds to show its header, its body is small and has ten seconds
 too, and an answer that is not taken is given up. A stream of events may last: each of its pieces has to be taken.
@@ -38,6 +40,10 @@ _HEADERS = {
 }
 
 
+# In the scope of a request that is a HEAD, for who would otherwise go on answering.
+HEAD = "containerstacks_billing.head"
+
+
 class TooLarge(Exception):
     """The body of a request is larger than anything asked for here."""
 
@@ -57,6 +63,10 @@ class Bounds:
         if refusal := _refusal(scope):
             await refusal(scope, receive, bounded.send)
             return
+        if scope["method"] == "HEAD":
+            # A copy: the server behind has to know that it was a HEAD.
+            scope = {**scope, "method": "GET", HEAD: True}
+            bounded.without_body = True
         try:
             await self._app(scope, bounded.receive, bounded.send)
         except (TooLarge, TimeoutError) as error:
@@ -74,6 +84,7 @@ class _Bounded:
         self._send = send
         self._received_bytes = 0
         self.answered = False
+        self.without_body = False
 
     async def receive(self) -> Message:
         # Once it is answered, receiving means waiting for the client to leave; a stream of events does that.
@@ -91,6 +102,8 @@ class _Bounded:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
+        elif self.without_body and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         await asyncio.wait_for(self._send(message), SEND_SECONDS)
 
 

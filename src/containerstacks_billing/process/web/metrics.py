@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from containerstacks_billing import __version__
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.failover import Decision, heartbeat_is_fresh
-from containerstacks_billing.billing.health import Biller, Health
+from containerstacks_billing.billing.health import Biller, Health, limits_of
 from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.process.web.access import address_of, require_admin
 from containerstacks_billing.process.web.context import Context, InContext
@@ -57,6 +57,7 @@ def from_here_or_admin(
 
 @router.get(
     "/metrics",
+    summary="Figures for Prometheus",
     response_class=PlainTextResponse,
     responses=documented(401, 403, 429),
     dependencies=[Depends(from_here_or_admin)],
@@ -117,7 +118,7 @@ class _Tables(Collector):
         yield _gauge("schema_ok", "Whether the database has the schema of this version", fits)
 
     def _who(self, health: Health) -> Iterator[Metric]:
-        failover_after = timedelta(minutes=self._context.settings.failover_after_minutes)
+        limits = limits_of(self._context.settings)
         who = biller_of(self._context, health)
         billers = GaugeMetricFamily(
             f"{PREFIX}biller", "Who bills at present: 1 for one of them", labels=["biller"]
@@ -129,12 +130,22 @@ class _Tables(Collector):
         yield _gauge(
             "daemon_active",
             "Whether the newest heartbeat is younger than the failover threshold",
-            heartbeat_is_fresh(health.failover, failover_after),
+            heartbeat_is_fresh(health.failover, limits.failover_after),
         )
         yield _gauge(
             "failover_after_seconds",
             "The age of a heartbeat at which built-in billing takes over",
-            failover_after.total_seconds(),
+            limits.failover_after.total_seconds(),
+        )
+        yield _gauge(
+            "silent_after_seconds",
+            "The age of a heartbeat at which somebody should look",
+            limits.silent_after.total_seconds(),
+        )
+        yield _gauge(
+            "late_after_seconds",
+            "The time without a completed run at which somebody should look",
+            limits.late_after.total_seconds(),
         )
         if health.failover.heartbeat_at is not None:
             age = (health.now - health.failover.heartbeat_at).total_seconds()

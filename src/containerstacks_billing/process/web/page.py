@@ -23,6 +23,7 @@ from containerstacks_billing.process.web import writing
 from containerstacks_billing.process.web.access import NotAnAdmin, admit, recognise
 from containerstacks_billing.process.web.chart import HEIGHT, WIDTH, chart_of
 from containerstacks_billing.process.web.context import Context
+from containerstacks_billing.process.web.limits import HEAD
 from containerstacks_billing.process.web.problems import Refused
 from containerstacks_billing.process.web.sessions import COOKIE, LIFETIME_SECONDS, Session, Sessions, carries
 from containerstacks_billing.process.web.standing import Look, Standing
@@ -67,6 +68,12 @@ def _page_of(request: Request) -> StatusPage:
     return page
 
 
+@router.get("/")
+def root() -> Response:
+    """Lead who typed the address alone to the page, wherever that is mounted."""
+    return RedirectResponse("status", 307)
+
+
 @router.get("/status")
 def status(request: Request) -> HTMLResponse:
     """Show how billing stands."""
@@ -82,6 +89,8 @@ async def events(request: Request) -> Response:
     """Send the page anew whenever something changed."""
     page = _page_of(request)
     cookie = request.cookies.get(COOKIE)
+    if HEAD in request.scope:
+        return Response(media_type="text/event-stream")
 
     def look(before: object) -> tuple[object, str, dict[str, object] | None]:
         session = page.sessions.find(cookie)
@@ -90,7 +99,7 @@ async def events(request: Request) -> Response:
         news: dict[str, object] | None = None
         if seen != before:
             html = _template("live.html").render(_values(standing, session))
-            news = {"page": html, "admin": session is not None}
+            news = {"page": html, "admin": session is not None, "seen": standing.health is not None}
         return seen, standing.now.isoformat(), news
 
     async def pieces() -> AsyncIterator[str]:

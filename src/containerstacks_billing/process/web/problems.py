@@ -83,8 +83,11 @@ def install(app: FastAPI) -> None:
         return problem(422, found[:500])
 
     @app.exception_handler(BillingError)
-    def _billing(_request: Request, error: BillingError) -> JSONResponse:
-        logger().warning("A request could not be answered", error=error, hint=error.hint)
+    def _billing(request: Request, error: BillingError) -> JSONResponse:
+        context = request.app.state.context
+        # An outage is said once, by whoever reads the health, and not by each request that meets it.
+        if not context.readings.blind:
+            context.unanswered.say(error)
         away = isinstance(error, (DatabaseUnavailable, LoginRefused))
         # The address of the database and the names in its answers are nobody's business out there.
         detail = "The database does not answer." if away else "The database could not be read."

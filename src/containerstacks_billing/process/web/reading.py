@@ -17,7 +17,9 @@ from containerstacks_billing.billing.failover import HeartbeatClamp
 from containerstacks_billing.billing.health import Health
 from containerstacks_billing.postgres.health import ask_health
 from containerstacks_billing.postgres.migrate import expected_schema_problem
-from containerstacks_billing.postgres.pool import ReadingPool
+from containerstacks_billing.postgres.pool import PoolExhausted, ReadingPool
+from containerstacks_billing.process.clock import Clock
+from containerstacks_billing.process.complaint import Complaint
 
 Value = TypeVar("Value")
 
@@ -61,6 +63,13 @@ class Readings:
     def __init__(self, pool: ReadingPool) -> None:
         self._pool = pool
         self._clamp = HeartbeatClamp()
+        self._trouble = Complaint(
+            Clock(),
+            "The database cannot be read, so nobody sees how billing is",
+            "The database can be read again",
+        )
+        # Whether the last reading of the health failed: who asks for something else then has no news for the log.
+        self.blind = False
         self._health = Shared(self._ask_health, HEALTH_SECONDS)
         self._schema = Shared(self._read_schema, SCHEMA_SECONDS)
 
@@ -77,9 +86,18 @@ class Readings:
         return self._schema.get()[0]
 
     def _ask_health(self) -> tuple[Health, timedelta]:
-        with self._pool.reading() as connection:
-            before = datetime.now(UTC)
-            answers = ask_health(connection)
+        try:
+            with self._pool.reading() as connection:
+                before = datetime.now(UTC)
+                answers = ask_health(connection)
+        except PoolExhausted:
+            raise
+        except BillingError as error:
+            self.blind = True
+            self._trouble.say(error)
+            raise
+        self.blind = False
+        self._trouble.over()
         health = answers(self._clamp)
         return health, health.now - before
 

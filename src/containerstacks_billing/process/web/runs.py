@@ -16,7 +16,7 @@ from containerstacks_billing.process.web.problems import documented
 router = APIRouter(prefix="/api/billing", tags=["billing"])
 
 
-@router.get("/runs", responses=documented(401, 403, 422, 429, 503))
+@router.get("/runs", summary="The runs, newest first", responses=documented(401, 403, 422, 429, 503))
 def runs(
     context: InContext,
     _admin: AsAdmin,
@@ -33,7 +33,7 @@ def runs(
     )
 
 
-@router.get("/summary", responses=documented(401, 403, 429, 503))
+@router.get("/summary", summary="Billing in a few figures", responses=documented(401, 403, 429, 503))
 def summary(context: InContext, _admin: AsAdmin) -> Summary:
     """Sum up what was billed, and what could not be."""
     health = context.readings.health()

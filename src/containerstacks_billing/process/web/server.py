@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ class Server(uvicorn.Server):
 
 def server_of(app: FastAPI) -> Server:
     """Make a server for this application, without a socket yet."""
+    # It warns of each attempt to connect, in the words of libpq; what an outage means is said in ours, and once.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     return Server(
         uvicorn.Config(
             app,

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from containerstacks_billing.billing.details import Details
 from containerstacks_billing.billing.errors import BillingError, DatabaseUnavailable, LoginRefused
-from containerstacks_billing.billing.health import Biller, Health, biller
+from containerstacks_billing.billing.health import (
+    Biller,
+    Health,
+    Limits,
+    biller,
+    is_stopped,
+    limits_of,
+    silent_for,
+)
 from containerstacks_billing.billing.standing import (
-    Details,
     Judgement,
     Notice,
     Tone,
@@ -16,6 +24,7 @@ from containerstacks_billing.billing.standing import (
     judge,
     next_run,
     successor,
+    without_heartbeat,
 )
 from containerstacks_billing.postgres.standing import ask_details
 from containerstacks_billing.process.web.context import Context
@@ -31,16 +40,27 @@ class Standing:
 
     now: datetime
     judgement: Judgement
-    failover_after: timedelta
-    interval: timedelta
+    limits: Limits
     currency: str
     health: Health | None = None
     details: Details = field(default_factory=Details)
     biller: Biller | None = None
     running: bool = False
+    silent: bool = False
     next_run: datetime | None = None
     successor: str = ""
+    without_heartbeat: str = ""
     built_in: str | None = None
+
+    @property
+    def at_present(self) -> str:
+        """Who bills, in words; nobody while a daemon that should is silent or stopped."""
+        stopped = self.health is not None and is_stopped(self.health)
+        if self.biller is Biller.DAEMON:
+            return "nobody" if self.silent or (stopped and not self.running) else "the daemon"
+        return {Biller.BUILT_IN: "built-in billing", Biller.HOST: "the host application"}.get(
+            self.biller or Biller.NOBODY, "nobody"
+        )
 
     @property
     def essence(self) -> object:
@@ -56,8 +76,10 @@ class Standing:
             self.judgement,
             self.biller,
             self.running,
+            self.silent,
             self.next_run,
             self.successor,
+            self.without_heartbeat,
             self.built_in,
         )
 
@@ -85,29 +107,29 @@ class Look:
     def now(self) -> Standing:
         """Look; never raises BillingError."""
         settings = self._context.settings
-        failover_after = timedelta(minutes=settings.failover_after_minutes)
-        interval = timedelta(minutes=settings.billing_interval_minutes)
+        limits = limits_of(settings)
         try:
             health = self._context.readings.health()
             details = self._details.get()
         except BillingError as error:
             said = _unreadable(error)
-            return Standing(datetime.now(UTC), said, failover_after, interval, settings.currency)
+            return Standing(datetime.now(UTC), said, limits, settings.currency)
         built_in = self._context.built_in
         look = built_in.last_look if built_in else None
-        who = biller(health, failover_after)
+        who = biller(health, limits.failover_after)
         return Standing(
             now=health.now,
-            judgement=judge(health, failover_after),
-            failover_after=failover_after,
-            interval=interval,
+            judgement=judge(health, limits),
+            limits=limits,
             currency=settings.currency,
             health=health,
             details=details,
             biller=who,
             running=is_running(health),
+            silent=silent_for(health, limits) is not None,
             successor=successor(health, settings.built_in_billing),
-            next_run=next_run(health, who, interval),
+            without_heartbeat=without_heartbeat(health, who, settings.built_in_billing),
+            next_run=next_run(health, who, limits.interval),
             built_in=look.verdict.sentence if look else None,
         )
 

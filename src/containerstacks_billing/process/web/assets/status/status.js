@@ -7,6 +7,7 @@
   const sign = document.getElementById("live-sign");
   const word = document.getElementById("live-word");
   const said = document.getElementById("said");
+  const lost = document.getElementById("lost");
   // The server's clock counts, not the viewer's.
   let ahead = Date.parse(live.dataset.now) - Date.now();
   let headline = document.getElementById("headline").textContent;
@@ -43,7 +44,9 @@
   }
 
   function tick() {
+    if (live.classList.contains("stale")) return;
     const now = Date.now() + ahead;
+    document.getElementById("lost-since").textContent = clock.format(now);
     for (const time of document.querySelectorAll("time[data-show]")) {
       const wanted = text(time, now);
       if (time.textContent !== wanted) time.textContent = wanted;
@@ -93,25 +96,43 @@
     tick();
   }
 
-  function say(state, words) {
-    sign.dataset.state = state;
-    word.textContent = words;
+  // Whether the server saw the tables when it last told of them.
+  let seen = true;
+
+  function alive() {
+    live.classList.remove("stale");
+    lost.hidden = true;
+    sign.dataset.state = seen ? "live" : "lost";
+    word.textContent = seen ? "Live" : "No data";
+    document.title = `${headline} · Billing status`;
+  }
+
+  // What is shown may be true no more: it loses its colours, and its ages and countdowns stop.
+  function gone() {
+    live.classList.add("stale");
+    lost.hidden = false;
+    sign.dataset.state = "lost";
+    word.textContent = "Connection lost";
+    said.textContent = "Connection lost";
+    document.title = "Connection lost · Billing status";
   }
 
   function listen() {
     const source = new EventSource("status/events");
-    let lost = 0;
-    source.addEventListener("open", () => { clearTimeout(lost); lost = 0; });
+    let losing = 0;
+    source.addEventListener("open", () => { clearTimeout(losing); losing = 0; });
     source.addEventListener("state", (event) => {
       const news = JSON.parse(event.data);
       ahead = Date.parse(news.now) - Date.now();
+      seen = news.seen;
       if (news.admin !== (live.dataset.admin === "true")) { location.reload(); return; }
-      say("live", "Live");
+      alive();
       show(news.page);
     });
-    source.addEventListener("time", (event) => { ahead = Date.parse(JSON.parse(event.data).now) - Date.now(); say("live", "Live"); });
+    source.addEventListener("time", (event) => { ahead = Date.parse(JSON.parse(event.data).now) - Date.now(); alive(); });
     source.addEventListener("error", () => {
-      if (!lost) lost = setTimeout(() => say("lost", "Connection lost"), 6000);
+      // The browser comes back to a stream by itself, mostly within this time.
+      if (!losing) losing = setTimeout(gone, Number(lost.dataset.patience));
       // A stream that was refused does not come back by itself.
       if (source.readyState === EventSource.CLOSED) setTimeout(listen, 15000);
     });
