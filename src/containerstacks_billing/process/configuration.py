@@ -95,6 +95,22 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str] | None 
     return Configuration(settings, origins, tuple(warnings), env_file)
 
 
+def log_form(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None
+) -> Literal["auto", "terminal", "logfmt", "json"]:
+    """Return the LOG_FORMAT of a configuration that is refused, for the words that say why; auto if unknown."""
+    environment = os.environ if environment is None else environment
+    try:
+        env_file = _env_file(flags, environment)
+    except ConfigurationError:
+        env_file = None
+    found = _first("LOG_FORMAT", flags, environment, env_file)
+    try:
+        return settings_from({"LOG_FORMAT": found[0]} if found else {}).log_format
+    except ConfigurationError:
+        return "auto"
+
+
 def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> EnvFile | None:
     """Read the file that was asked for, which must exist, else `.env` of the working directory, which may."""
     asked = flags.get(ENV_FILE_KEY) or environment.get(ENV_FILE_KEY)

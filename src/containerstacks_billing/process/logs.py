@@ -51,6 +51,7 @@ def configure(
     journal = bool(environment.get("JOURNAL_STREAM"))
     if form == "auto":
         form = "terminal" if stream.isatty() and not journal else "logfmt"
+    people = form == "terminal" and not journal
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -58,12 +59,11 @@ def configure(
         _error_in_words(with_traceback=level == "debug"),
     ]
     if not journal:  # journald stamps every line itself
-        people = form == "terminal"
         stamp = structlog.processors.TimeStamper(
             fmt="%H:%M:%S" if people else "iso", utc=not people, key="time"
         )
         shared.append(stamp)
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream, for_people=people)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -87,6 +87,24 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Our handler, by which it can be told later that logging was set up, and for whom."""
+
+    def __init__(self, stream: TextIO, *, for_people: bool) -> None:
+        super().__init__(stream)
+        self.for_people = for_people
+
+
+def is_configured() -> bool:
+    """Tell whether `configure` was called."""
+    return any(isinstance(handler, _Handler) for handler in logging.getLogger().handlers)
+
+
+def is_for_people() -> bool:
+    """Tell whether lines are written in the form of a terminal."""
+    return any(isinstance(one, _Handler) and one.for_people for one in logging.getLogger().handlers)
 
 
 def logger(name: str = "containerstacks_billing") -> Logger:
