@@ -16,6 +16,7 @@ from tests.process.conftest import Command
 from containerstacks_billing.process import service_paths
 from containerstacks_billing.process.doctor import Finding, host, unit
 from containerstacks_billing.process.service_control import UnitState
+from containerstacks_billing.process.service_files import read_unit
 from containerstacks_billing.process.service_paths import Account, examine_env_file, examine_executable
 from containerstacks_billing.process.service_unit import Unit, delivered, written
 
@@ -74,7 +75,7 @@ def test_odd_paths_mean_themselves(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True, check=False
     )
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
-    found = unit.read_unit([file])
+    found = read_unit([file])
     assert str(odd / ".env").replace("%", "%%") == found.environment["CONTAINERSTACKS_ENV_FILE"]
 
 
