@@ -177,6 +177,24 @@ def a_reload_reads_the_configuration_again(machine: Machine) -> None:
     assert is_active(machine)
 
 
+def commands_find_the_books_of_the_service(machine: Machine) -> None:
+    """From any directory, as whoever may read its file; others are told which file it is, and not to take it."""
+    shown = machine.run("containerstacks-billing", "config", "show", "--json")
+    assert f"{HOME}/.env" == json.loads(shown.stdout)["envFile"]
+    assert (
+        f"There is no .env here: using {HOME}/.env, the file of {UNIT}."
+        in json.loads(shown.stdout)["warnings"]
+    )
+    as_service = machine.run(
+        "runuser", "-u", "containerstacks-billing", "--", "containerstacks-billing", "status"
+    )
+    assert (0, True) == (as_service.returncode, f"using {HOME}/.env" in as_service.stderr), as_service.stderr
+    refused = machine.run("runuser", "-u", "nobody", "--", "containerstacks-billing", "status")
+    assert 78 == refused.returncode
+    assert f"{HOME}/.env cannot be read: permission denied. It is the file of {UNIT}." in refused.stderr
+    assert ("sudo" in refused.stderr, "chown" in refused.stderr) == (True, False)
+
+
 def a_stop_in_the_middle_completes_the_cycle(
     machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
 ) -> None:
@@ -343,7 +361,8 @@ def the_application_side_is_a_service_too(machine: Machine) -> None:
     assert "OK" == doctor(machine)["app service"]["level"]
     verified = machine.run("systemd-analyze", "verify", "--man=no", APP)
     assert "" == verified.stdout + verified.stderr
-    machine.do("containerstacks-billing", "service", "uninstall", "--app")
+    ended = machine.run("containerstacks-billing", "service", "uninstall", "--app")
+    assert (f"Stopped {APP}.\n" in ended.stderr, "cycle" in ended.stderr) == (True, False)
     assert machine.run("systemctl", "cat", APP).returncode == 1
 
 
@@ -395,7 +414,9 @@ def a_checkout_in_a_home_gets_its_own_unit(machine: Machine) -> None:
 
 def uninstalling_hands_back(machine: Machine, books: psycopg.Connection[Any]) -> None:
     """Stopped cleanly, disabled, gone; built-in billing is announced, and the books are right."""
-    done = machine.do("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
+    ended = machine.run("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
+    done = ended.stdout
+    assert f"Stopped {UNIT}: it ended by itself, after the billing cycle that it was in." in ended.stderr
     assert "Built-in billing takes over 90 minutes after the last heartbeat" in done
     assert 'psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"' in done
     assert machine.run("systemctl", "cat", UNIT).returncode == 1
@@ -412,6 +433,7 @@ LIFE: tuple[Callable[..., None], ...] = (
     installing_starts_a_daemon_that_bills,
     the_units_are_whole_and_confined,
     a_reload_reads_the_configuration_again,
+    commands_find_the_books_of_the_service,
     a_stop_in_the_middle_completes_the_cycle,
     a_killed_daemon_is_started_again_and_charges_nothing_twice,
     a_daemon_that_hangs_is_ended_by_the_watchdog,

@@ -85,7 +85,7 @@ class BuiltInBilling:
         """Make one from the environment and the `.env` of the working directory, as the command reads them."""
         from containerstacks_billing.process import configuration
 
-        return cls(configuration.load({}).settings)
+        return cls(configuration.load({}, of_service=False).settings)
 
     @property
     def is_alive(self) -> bool:

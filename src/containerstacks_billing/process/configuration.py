@@ -1,5 +1,8 @@
 """Configuration: flag, else environment, else `.env`, else credential file, else default.
 
+`.env` is that of the working directory. Where there is none and nothing else says which database is meant, it is that
+of the installed service: whoever logs in on the machine and asks `status` means the books that are billed there.
+
 Every value keeps its origin, so that "where does it get that from?" is answered by `config show` and by every
 message that refuses a value. A text that is empty counts as not set and the next source is asked: `KEY=` in a
 compose file means "not here".
@@ -26,8 +29,10 @@ from containerstacks_billing.billing.settings import (
 )
 from containerstacks_billing.postgres.conninfo import describe, read, transport_warning
 from containerstacks_billing.process.envfile import EnvFile, read_env_file
+from containerstacks_billing.process.service_files import env_file_of_service
 
 ENV_FILE_KEY = "CONTAINERSTACKS_ENV_FILE"
+STATE_KEY = "CONTAINERSTACKS_BILLING_STATE"
 MASKED = "********"
 _LARGEST_CREDENTIAL_BYTES = 65_536
 
@@ -74,13 +79,19 @@ class Configuration:
         return tuple(text for text in texts if text)
 
 
-def load(flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None) -> Configuration:
+def load(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None, *, of_service: bool = True
+) -> Configuration:
     """Gather the configuration; `flags` holds texts by key, None where a flag was not given.
 
+    `of_service` allows the file of the installed service; not for an application that holds built-in billing.
     Raises ConfigurationError naming key, place and accepted range of whatever is wrong, never a value.
     """
     environment = os.environ if environment is None else environment
     env_file = _env_file(flags, environment)
+    borrowed = None
+    if env_file is None and of_service and not _says_which_database(flags, environment):
+        env_file, borrowed = _env_file_of_service()
     texts: dict[str, str] = {}
     origins: dict[str, Origin] = {}
     for key in KEYS:
@@ -90,7 +101,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str] | None 
         else:
             texts[key], origins[key] = found
     settings = settings_from(texts, where=lambda key: f" ({origins[key]})")
-    warnings = [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
+    warnings = [borrowed] if borrowed else []
+    warnings += [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
     warnings += _database_warnings(settings, origins["DATABASE_URL"])
     return Configuration(settings, origins, tuple(warnings), env_file)
 
@@ -121,6 +133,25 @@ def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -
             f"{asked}, named by {by}, does not exist.", hint="Name the host application's .env."
         )
     return env_file
+
+
+def _says_which_database(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> bool:
+    """Tell whether a database was chosen, be it the embedded one by its directory."""
+    keys = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", STATE_KEY)
+    return bool(flags.get("DATABASE_URL") or any(environment.get(key, "").strip() for key in keys))
+
+
+def _env_file_of_service() -> tuple[EnvFile | None, str | None]:
+    """Read the file of the installed service; return it with the sentence that says so."""
+    found = env_file_of_service()
+    if found is None:
+        return None, None
+    unit, path = found
+    try:
+        env_file = read_env_file(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} It is the file of {unit}.", hint=error.hint) from None
+    return env_file, f"There is no .env here: using {path}, the file of {unit}." if env_file else None
 
 
 def _first(
