@@ -9,7 +9,6 @@ that nobody can read, and a line of ours that a reader could take for something 
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shlex
 import stat
@@ -20,6 +19,12 @@ from containerstacks_billing.billing.errors import ConfigurationError
 from containerstacks_billing.billing.settings import KEYS, near_miss
 
 _LARGEST_FILE_BYTES = 1_048_576
+
+# It holds secrets, so whoever may not read it is not told to take it for himself.
+_FOREIGN_HINT = (
+    "Repeat the command with sudo, or name another file with --env-file. "
+    "A service gets it by: sudo containerstacks-billing service install"
+)
 
 _ASSIGNMENT = re.compile(r"\s*(export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)(\s*=\s*|:\s+)(.*)", re.DOTALL)
 _COMMENT_AFTER_QUOTE = re.compile(r"\s*(#.*)?")
@@ -68,18 +73,11 @@ def read_env_file(path: Path) -> EnvFile | None:
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {(error.strerror or 'unknown reason').lower()}.",
-            hint=f"Let this user read it: chown {_user_name()} {shlex.quote(str(path))}",
+            hint=_FOREIGN_HINT,
         ) from None
     if len(content) > _LARGEST_FILE_BYTES:
         raise ConfigurationError(f"{path} is larger than 1 MiB.", hint="Name the right file with --env-file.")
     return EnvFile(path, parse(_decoded(path, content), str(path)), warnings)
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def _judge_mode(path: Path, mode: int) -> tuple[str, ...]:
