@@ -69,6 +69,7 @@ def configure(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _in_order,
                 _cleaned(redactor(secrets), escape=form != "json"),
                 _line(_renderer(form, may_colour(stream, environment)), journal=journal),
             ],
@@ -149,6 +150,12 @@ def _error_in_words(*, with_traceback: bool) -> structlog.typing.Processor:
     return processor
 
 
+def _in_order(_logger: object, _method: str, event: Event) -> Event:
+    """Put in front what every line has, the run and its token, then the facts as they were given; None is no fact."""
+    keys = [*(key for key in _IN_FRONT if key in event), *(key for key in event if key not in _IN_FRONT)]
+    return {key: event[key] for key in keys if event[key] is not None}
+
+
 def _cleaned(redacted: Callable[[str], str], *, escape: bool) -> structlog.typing.Processor:
     """Redact every value and, where the form does not do it itself, escape its control characters."""
 
@@ -156,7 +163,9 @@ def _cleaned(redacted: Callable[[str], str], *, escape: bool) -> structlog.typin
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, Decimal):
-            return f"{value:f}"
+            # Money and hours have two digits at least: an amount of nothing is 0.00 beside hours of 0.00.
+            exponent = value.as_tuple().exponent
+            return f"{value:.2f}" if isinstance(exponent, int) and exponent > -2 else f"{value:f}"
         if isinstance(value, Mapping):
             return {str(key): clean(item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
@@ -185,15 +194,14 @@ def _renderer(form: Form, colours: bool) -> structlog.typing.Processor:
         return structlog.processors.JSONRenderer(default=str)
     if form == "logfmt":
         return _logfmt
-    return structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="time", pad_event_to=0, pad_level=True)
+    return structlog.dev.ConsoleRenderer(
+        colors=colours, timestamp_key="time", pad_event_to=0, pad_level=True, sort_keys=False
+    )
 
 
 def _logfmt(_logger: object, _method: str, event: Event) -> str:
-    """Write key=value pairs; values that hold spaces, quotes or = are quoted, None is left out."""
-    keys = [*(key for key in _IN_FRONT if key in event), *(key for key in event if key not in _IN_FRONT)]
-    return " ".join(
-        f"{_logfmt_key(key)}={_logfmt_value(event[key])}" for key in keys if event[key] is not None
-    )
+    """Write key=value pairs; values that hold spaces, quotes or = are quoted."""
+    return " ".join(f"{_logfmt_key(key)}={_logfmt_value(value)}" for key, value in event.items())
 
 
 def _logfmt_key(key: str) -> str:
