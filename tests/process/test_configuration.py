@@ -15,8 +15,9 @@ SECRET = "canary-5d1c6a"
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty directory, where `.env` is the test's own."""
+    """Work in an empty directory, where `.env` is the test's own, on a machine without a service."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(service_files, "DIRECTORIES", ())
     return tmp_path
 
 
