@@ -46,8 +46,13 @@ def debited(fleet: Fleet) -> Decimal:
     return -sum((row.amount for row in fleet.rows("select amount from payment_transactions")), Decimal(0))
 
 
-def test_without_a_daemon_it_bills_and_the_books_say_who(fleet: Fleet) -> None:
+def test_without_a_daemon_it_bills_and_the_books_say_who(
+    fleet: Fleet, capfd: pytest.CaptureFixture[str]
+) -> None:
     """No row in the status table: it bills at once, under its own trigger, and leaves that table alone."""
+    from containerstacks_billing.process import logs
+
+    logs.configure(environment={"JOURNAL_STREAM": "8:1"})
     billing = built_in(fleet)
     look = billing.look()
 
@@ -57,7 +62,9 @@ def test_without_a_daemon_it_bills_and_the_books_say_who(fleet: Fleet) -> None:
         look.result.instances_billed,
         look.result.amount,
     )
-    row = fleet.rows("select trigger, holder from billing_runs")[0]
+    row = fleet.rows("select id, fencing_token, trigger, holder from billing_runs")[0]
+    ended = f'<6>level=info event="Built-in billing run ended" run={row.id} token={row.fencing_token} '
+    assert ended in capfd.readouterr().err
     assert "built-in" == row.trigger
     assert row.holder.startswith("built-in ")
     assert [] == fleet.rows("select * from billing_daemon_status")

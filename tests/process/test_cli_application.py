@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +90,7 @@ def test_a_hint_shows_what_to_write(command: Command) -> None:
     malformed = command("status", environment={"DATABASE_URL": f"postgresql://u:{SECRET}@h:x/d"}).stderr
     refused = command("status", environment={"DATABASE_URL": SECRET}).stderr
 
-    assert "DATABASE_URL=postgresql://user:password@localhost:5432/containerstacks\n" in missing
+    assert "DATABASE_URL=postgresql://user:password@localhost:5432/containerstacks" in missing
     assert "hint: Write postgresql://user:password@host:5432/database with special" in malformed
     assert "must be postgresql://user:password@host:port/database, or key=value" in refused
     assert SECRET not in malformed + refused
@@ -135,7 +138,36 @@ def test_a_refused_setting_is_corrected_where_it_came_from(
 
     assert 78 == refused.returncode
     assert said in refused.stderr
-    assert refused.stderr.endswith(f"hint: {hint}\n")
+    assert hint in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("service", ["daemon", "serve"])
+def test_a_service_that_cannot_start_says_so_as_an_event(command: Command, service: str) -> None:
+    """With its hint, in the form and with the priority that its reader knows, though no setting could be used."""
+    wrong = {"BILLING_INTERVAL_MINUTES": "soon"}
+    event = "BILLING_INTERVAL_MINUTES (environment) must be a whole number from 1 to 1440 (minutes)."
+    journal = command(service, environment={**wrong, "JOURNAL_STREAM": "8:1"})
+    assert (78, 1) == (journal.returncode, len(journal.stderr.splitlines()))
+    assert journal.stderr.startswith(f'<3>level=error event="{event}" hint="Correct BILLING_INTERVAL_MINUTES')
+    collected = json.loads(command(service, environment={**wrong, "LOG_FORMAT": "json"}).stderr)
+    assert ("error", event, 78) == (collected["level"], collected["event"], collected["exit"])
+    assert collected["hint"].startswith("Correct BILLING_INTERVAL_MINUTES")
+    assert f'level=error event="{event}"' in command(service, environment=wrong).stderr
+
+
+def test_a_service_at_a_terminal_speaks_to_people(tmp_path: Path) -> None:
+    """A daemon that is tried by hand ends like every other verb."""
+    here, there = os.openpty()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BILLING_INTERVAL_MINUTES": "soon"}
+    subprocess.run(
+        [sys.executable, "-m", "containerstacks_billing", "daemon"],
+        cwd=tmp_path, env=environment, stderr=there, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(there)
+    with os.fdopen(here, "rb") as terminal:
+        said = terminal.read1().decode()
+    assert said.startswith("error: BILLING_INTERVAL_MINUTES")
+    assert "\nhint: " in said
 
 
 def test_an_interrupt_ends_with_130() -> None:

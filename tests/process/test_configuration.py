@@ -6,15 +6,18 @@ import pytest
 
 from containerstacks_billing.billing.errors import ConfigurationError
 from containerstacks_billing.billing.settings import KEYS
+from containerstacks_billing.process import service_files
 from containerstacks_billing.process.configuration import Configuration, load
+from containerstacks_billing.process.service_unit import Unit, written
 
 SECRET = "canary-5d1c6a"
 
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty directory, where `.env` is the test's own."""
+    """Work in an empty directory, where `.env` is the test's own, on a machine without a service."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(service_files, "DIRECTORIES", ())
     return tmp_path
 
 
@@ -51,6 +54,74 @@ def test_each_source_gives_way_to_the_one_before_it(directory: Path) -> None:
     }
     assert str(loaded.origins["PORT"]) == f"{directory / '.env'}, line 3"
     assert str(loaded.origins["BILLING_WORKERS"]) == "--billing-workers"
+
+
+@pytest.fixture
+def service(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A unit that runs this program with a file elsewhere."""
+    elsewhere = directory / "opt"
+    elsewhere.mkdir()
+    write_env(elsewhere, "DATABASE_URL=postgresql:///books\n")
+    monkeypatch.setattr(service_files, "DIRECTORIES", (directory,))
+    monkeypatch.setattr(service_files, "this_command", lambda: elsewhere / "billing")
+    unit = Unit(elsewhere / "billing", elsewhere, elsewhere / ".env", "root", private_env_file=True)
+    (directory / unit.name).write_text(written(unit))
+    return elsewhere / ".env"
+
+
+def test_the_installed_service_says_which_database_where_nothing_else_does(service: Path) -> None:
+    """Whoever asks from anywhere on the machine means its books; that they are taken is said."""
+    loaded = load({}, {})
+    assert str(loaded.origins["DATABASE_URL"]) == f"{service}, line 1"
+    assert loaded.warnings == (
+        f"There is no .env here: using {service}, the file of containerstacks-billing.service.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        ({"DATABASE_URL": "postgresql:///x"}, {}),
+        ({}, {"DATABASE_URL": "postgresql:///x"}),
+        ({}, {"CONTAINERSTACKS_BILLING_STATE": "/x"}),
+        ({}, {"CREDENTIALS_DIRECTORY": "/x"}),
+    ],
+)
+def test_whoever_names_a_database_gets_no_other(
+    service: Path, flags: dict[str, str | None], environment: dict[str, str]
+) -> None:
+    """Be it the embedded one, by its directory."""
+    assert load(flags, environment).env_file is None
+
+
+def test_another_program_and_an_application_leave_the_service_alone(
+    service: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout for trying, and whatever holds built-in billing, would bill the books of the service."""
+    assert load({}, {}, of_service=False).env_file is None
+    write_env(service.parent.parent, "PORT=1\n")
+    assert service.parent.parent / ".env" == load({}, {}).env_file.path  # type: ignore[union-attr]
+    (service.parent.parent / ".env").unlink()
+    monkeypatch.setattr(service_files, "this_command", lambda: Path("/elsewhere/billing"))
+    assert load({}, {}).env_file is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "file"),
+    [
+        ("LoadCredential=env:/a/.env\nEnvironment=CONTAINERSTACKS_ENV_FILE=%d/env", "/a/.env"),
+        ('Environment="CONTAINERSTACKS_ENV_FILE=/b c/100%%.env"', "/b c/100%.env"),
+        ("EnvironmentFile=-/d/.env", "/d/.env"),
+        ("WorkingDirectory=/e", "/e/.env"),
+        ("User=root", None),
+    ],
+)
+def test_a_unit_names_its_file_in_several_ways(directory: Path, lines: str, file: str | None) -> None:
+    """As `service install` writes it, or as an operator did."""
+    unit = directory / "x.service"
+    unit.write_text(f"[Service]\nExecStart=/x\n{lines}\n")
+    found = service_files.read_unit([unit]).env_file
+    assert (None if found is None else str(found)) == file
 
 
 def test_an_empty_text_asks_the_next_source(directory: Path) -> None:

@@ -71,7 +71,8 @@ def test_the_last_assignment_of_a_key_wins() -> None:
     ("text", "message"),
     [
         (f"A=b\nDATABASE_URL {SECRET}", ".env, line 2: DATABASE_URL is not KEY=value."),
-        (f"{SECRET}", ".env, line 1: is not KEY=value."),
+        (f"- DATABASE_URL={SECRET}", ".env, line 1: DATABASE_URL is not KEY=value."),
+        ("export PORT", ".env, line 1: PORT is not KEY=value."),
         (f'DATABASE_URL="{SECRET}', ".env, line 1: DATABASE_URL opens a quote that it does not close."),
         (
             f'DATABASE_URL="{SECRET}\nB="x"',
@@ -98,6 +99,21 @@ def test_a_file_open_to_others_is_refused_with_the_command_to_run(tmp_path: Path
     with pytest.raises(ConfigurationError, match="by others") as refused:
         read_env_file(path)
     assert refused.value.hint == f"Run: chmod 600 {path}"
+
+
+def test_a_stray_line_is_passed_over_and_warned_of(tmp_path: Path) -> None:
+    """The file is the host's, which passes over it too; the line is named by its number, for it may be a secret."""
+    path = tmp_path / ".env"
+    path.write_text(f"PORT=1\n{SECRET}\nexport NODE_OPTIONS\nHOST=::1\n")
+    path.chmod(0o600)
+    read = read_env_file(path)
+    assert read is not None
+    assert {"PORT": "1", "HOST": "::1"} == {key: entry.value for key, entry in read.entries.items()}
+    assert read.warnings == (f"{path}, lines 2, 3: are not KEY=value and are passed over.",)
+    path.write_text("PORT=1\n" + "stray\n" * 8)
+    assert "lines 2, 3, 4, 5, 6 and 3 more: " in read_env_file(path).warnings[0]  # type: ignore[union-attr]
+    path.write_text("stray\n")
+    assert (f"{path}, line 1: is not KEY=value and is passed over.",) == read_env_file(path).warnings  # type: ignore[union-attr]
 
 
 def test_a_file_open_to_its_group_is_read_and_warned_of(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -49,6 +50,20 @@ def test_logfmt_keeps_the_sentence_and_names_the_facts() -> None:
         '<6>level=info event="Billing daemon is active, skipping built-in billing" run=7 token=3 '
         "age_seconds=12 ok=true"
     ]
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json", "terminal"])
+def test_facts_keep_their_order_and_what_is_no_fact_is_left_out(form: logs.Form) -> None:
+    """The run and its token first, then as the program gives them; an amount has two digits like the hours beside it."""
+    stream = io.StringIO()
+    logs.configure(form=form, stream=stream, environment={})
+    facts = {"hours": Decimal("0.00"), "amount": Decimal(0), "held": None, "batches": None}
+    logs.logger().info("Billing run completed", instances=5, **facts, token=3, run=7)
+    (line,) = lines(stream)
+    assert "held" not in line
+    places = [line.index(word) for word in ("run", "token", "instances", "hours", "amount")]
+    assert sorted(places[1:]) == places[1:]
+    assert 2 == line.count("0.00")
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json", "terminal"])

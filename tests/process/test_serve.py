@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
@@ -149,12 +151,26 @@ def _from_midnight(fleet: Fleet) -> list[tuple[str, str]]:
     return [(f"00 {row.a.seconds // 3600:02}:00", f"00 {row.b.seconds // 3600:02}:00") for row in rows]
 
 
-def test_a_port_that_is_taken_is_a_wrong_configuration(fleet: Fleet, served: Serve, command: Command) -> None:
-    """Exit 78 with the address, and nothing is billed."""
+def test_a_port_that_is_taken_may_be_free_later(fleet: Fleet, served: Serve, command: Command) -> None:
+    """Exit 75 with the address, so that it is started again; nothing is billed. One that nobody may have ends it with 78."""
     heartbeat(fleet)
     port = served().address.rpartition(":")[2]
     done = command("serve", "--port", port, environment={"DATABASE_URL": fleet.conninfo})
-    assert (78, True) == (done.returncode, f"127.0.0.1 port {port}" in done.stderr)
+    assert (75, True) == (done.returncode, f"127.0.0.1 port {port}" in done.stderr)
+    done = command("serve", "--host", "192.0.2.1", environment={"DATABASE_URL": fleet.conninfo})
+    assert (78, True) == (done.returncode, "192.0.2.1 port 3001" in done.stderr)
+
+
+def test_systemd_hears_that_it_answers(served: Serve) -> None:
+    """READY comes after it listens, and STOPPING when it ends: a start that is waited for has begun to serve."""
+    name = f"\0containerstacks-serve-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        systemd.settimeout(30)
+        one = served(NOTIFY_SOCKET=name.replace("\0", "@"))
+        assert f"READY=1\nSTATUS=listening at {one.address}" == systemd.recv(4096).decode()
+        one.process.send_signal(signal.SIGTERM)
+        assert "STOPPING=1" == systemd.recv(4096).decode()
 
 
 def test_it_needs_the_database_to_be_named_but_not_to_be_there(

@@ -13,11 +13,13 @@ import psycopg
 import pytest
 from tests.process.conftest import Command
 
-from containerstacks_billing.process import service_paths
+from containerstacks_billing.process import service_control, service_paths
 from containerstacks_billing.process.doctor import Finding, host, unit
 from containerstacks_billing.process.service_control import UnitState
+from containerstacks_billing.process.service_files import read_unit
+from containerstacks_billing.process.service_install import let_go
 from containerstacks_billing.process.service_paths import Account, examine_env_file, examine_executable
-from containerstacks_billing.process.service_unit import Unit, delivered, written
+from containerstacks_billing.process.service_unit import APP_UNIT, DAEMON_UNIT, Unit, delivered, written
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = Account("nobody", 65534, 65534, frozenset({65534}))
@@ -74,7 +76,7 @@ def test_odd_paths_mean_themselves(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True, check=False
     )
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
-    found = unit.read_unit([file])
+    found = read_unit([file])
     assert str(odd / ".env").replace("%", "%%") == found.environment["CONTAINERSTACKS_ENV_FILE"]
 
 
@@ -95,6 +97,52 @@ def test_a_dry_run_shows_the_unit_and_changes_nothing(command: Command, tmp_path
     assert f"LoadCredential=env:{tmp_path}/.env" in done.stdout
     assert "217/USER: the user no-such-user-here does not exist" in done.stderr
     assert "Would: systemctl daemon-reload" in done.stderr
+
+
+def test_what_is_advised_installs_the_unit_that_was_meant(command: Command, tmp_path: Path) -> None:
+    """The application side is no daemon."""
+    (tmp_path / ".env").write_text("DATABASE_URL=postgresql:///x\n")
+    (tmp_path / ".env").chmod(0o600)
+    said = command("service", "install", "--app", "--dry-run", "--user", "no-such-user-here").stderr
+    assert "sudo containerstacks-billing service install --app --create-user" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "properties", "said"),
+    [
+        (
+            DAEMON_UNIT,
+            "active",
+            {"Result": "success"},
+            "it ended by itself, after the billing cycle that it was in.",
+        ),
+        (DAEMON_UNIT, "active", {"Result": "timeout"}, ": timeout."),
+        (
+            DAEMON_UNIT,
+            "active",
+            {"Result": "signal", "ExecMainCode": "2", "ExecMainStatus": "9"},
+            ": ended by signal 9.",
+        ),
+        (DAEMON_UNIT, "failed", {"Result": "exit-code"}, "was not running."),
+        (APP_UNIT, "active", {"Result": "success"}, f"Stopped {APP_UNIT}."),
+    ],
+)
+def test_a_removal_says_of_the_stop_what_systemd_says(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    was: str,
+    properties: dict[str, str],
+    said: str,
+) -> None:
+    """Whether a cycle was completed is not for us to claim."""
+    (tmp_path / name).touch()
+    states = iter([UnitState(name, {"ActiveState": was}), UnitState(name, properties)])
+    monkeypatch.setattr(service_control, "UNIT_DIRECTORY", tmp_path)
+    monkeypatch.setattr(service_control, "state_of", lambda _: next(states))
+    monkeypatch.setattr(service_control, "systemctl", lambda *_: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert next(let_go(name, dry_run=False)).endswith(said)
 
 
 def test_nothing_to_show_and_nothing_to_remove(command: Command) -> None:

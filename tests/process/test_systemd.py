@@ -66,6 +66,9 @@ def a_fleet(machine: Machine) -> Fleet:
         return fleet
 
 
+APP = "containerstacks-billing-app.service"
+
+
 def doctor(machine: Machine) -> dict[str, dict[str, str]]:
     """Return the worst finding of each check."""
     done = machine.run("containerstacks-billing", "--env-file", f"{HOME}/.env", "doctor", "--json")
@@ -174,6 +177,24 @@ def a_reload_reads_the_configuration_again(machine: Machine) -> None:
     assert is_active(machine)
 
 
+def commands_find_the_books_of_the_service(machine: Machine) -> None:
+    """From any directory, as whoever may read its file; others are told which file it is, and not to take it."""
+    shown = machine.run("containerstacks-billing", "config", "show", "--json")
+    assert f"{HOME}/.env" == json.loads(shown.stdout)["envFile"]
+    assert (
+        f"There is no .env here: using {HOME}/.env, the file of {UNIT}."
+        in json.loads(shown.stdout)["warnings"]
+    )
+    as_service = machine.run(
+        "runuser", "-u", "containerstacks-billing", "--", "containerstacks-billing", "status"
+    )
+    assert (0, True) == (as_service.returncode, f"using {HOME}/.env" in as_service.stderr), as_service.stderr
+    refused = machine.run("runuser", "-u", "nobody", "--", "containerstacks-billing", "status")
+    assert 78 == refused.returncode
+    assert f"{HOME}/.env cannot be read: permission denied. It is the file of {UNIT}." in refused.stderr
+    assert ("sudo" in refused.stderr, "chown" in refused.stderr) == (True, False)
+
+
 def a_stop_in_the_middle_completes_the_cycle(
     machine: Machine, fleet: Fleet, books: psycopg.Connection[Any]
 ) -> None:
@@ -216,7 +237,7 @@ def a_killed_daemon_is_started_again_and_charges_nothing_twice(
         holder.rollback()
     eventually(lambda: billed_hours(books) == [5] * 5, 60)
     verified(machine)
-    assert "restarted the service" in doctor(machine)["restarts"]["message"]
+    assert "restarted the service once; last: ended by signal 9." in doctor(machine)["restarts"]["message"]
 
 
 def a_daemon_that_hangs_is_ended_by_the_watchdog(machine: Machine) -> None:
@@ -264,7 +285,7 @@ def a_wrong_path_is_explained(machine: Machine) -> None:
     assert "203" == machine.unit("ExecMainStatus")
     found = doctor(machine)
     assert f"203/EXEC: {HOME}/node_modules does not exist." == found["executable"]["message"]
-    assert "service install" in found["executable"]["hint"]
+    assert f"/etc/systemd/system/{UNIT}.d/wrong.conf" in found["executable"]["hint"]
     assert "exit 203 (203/EXEC" in found["service"]["message"]
     machine.do("rm", f"/etc/systemd/system/{UNIT}.d/wrong.conf")
     machine.do("systemctl", "daemon-reload")
@@ -280,7 +301,8 @@ def a_bad_configuration_is_not_tried_for_ever(machine: Machine) -> None:
     found = doctor(machine)
     assert "BILLING_INTERVAL_MINUTES" in found["configuration"]["message"]
     assert "exit 78 (the configuration" in found["service"]["message"]
-    assert "BILLING_INTERVAL_MINUTES" in machine.do("journalctl", "-u", UNIT, "-n", "20", "--no-pager")
+    assert "BILLING_INTERVAL_MINUTES" in machine.log("-p", "err", "-n", "1")
+    assert "hint=" in machine.log("-p", "err", "-n", "1")
     machine.write(f"{HOME}/.env", ENV, "600")
     machine.do("systemctl", "restart", UNIT)
 
@@ -308,17 +330,50 @@ def what_systemd_reads_differently_is_named(machine: Machine) -> None:
     machine.write(f"{HOME}/.env", ENV, "600")
 
 
-def the_application_side_is_a_service_too(machine: Machine) -> None:
-    """Installed beside the daemon, it answers, and it ends when told."""
-    machine.do(*INSTALL, "--app")
-    name = "containerstacks-billing-app.service"
-    eventually(lambda: "ok" in machine.run("curl", "-s", "http://127.0.0.1:3001/healthz").stdout.lower(), 30)
-    assert (
-        ""
-        == (verified := machine.run("systemd-analyze", "verify", "--man=no", name)).stdout + verified.stderr
+def a_busy_port_is_no_start(machine: Machine) -> None:
+    """Who installs hears of it, doctor and the error filter name it, and it is tried again until the port is free."""
+    machine.write(f"/etc/systemd/system/{APP}.d/short.conf", SHORT)
+    machine.do("systemd-run", "--quiet", "--unit=squatter", f"{HOME}/.venv/bin/python", "-m", "http.server", "3001",
+               "--bind", "127.0.0.1")  # fmt: skip
+    eventually(lambda: machine.run("curl", "-s", "http://127.0.0.1:3001/").returncode == 0)
+    refused = machine.run(*INSTALL, "--app")
+    assert (1, False) == (refused.returncode, "Started" in refused.stderr)
+    found = doctor(machine)["app service"]
+    assert ("FAIL", True) == (
+        found["level"],
+        "exit 75 (somebody else listens on its HOST" in found["message"],
     )
-    machine.do("containerstacks-billing", "service", "uninstall", "--app")
-    assert machine.run("systemctl", "cat", name).returncode == 1
+    machine.do("journalctl", "--sync")
+    errors = machine.do("journalctl", "-u", APP, "-p", "err", "-o", "cat", "--no-pager")
+    assert "127.0.0.1 port 3001" in errors
+    assert "hint=" in errors
+    machine.do("systemctl", "stop", "squatter")
+    eventually(lambda: machine.unit("ActiveState", APP) == "active", 30)
+    assert "listening at http://127.0.0.1:3001" in machine.do(
+        "containerstacks-billing", "service", "show", "--app"
+    )
+
+
+def the_application_side_is_a_service_too(machine: Machine) -> None:
+    """Installed beside the daemon, it answers when the start is over, and it ends when told."""
+    machine.do(*INSTALL, "--app")
+    assert "ok" in machine.do("curl", "-s", "http://127.0.0.1:3001/healthz").lower()
+    assert "OK" == doctor(machine)["app service"]["level"]
+    verified = machine.run("systemd-analyze", "verify", "--man=no", APP)
+    assert "" == verified.stdout + verified.stderr
+    ended = machine.run("containerstacks-billing", "service", "uninstall", "--app")
+    assert (f"Stopped {APP}.\n" in ended.stderr, "cycle" in ended.stderr) == (True, False)
+    assert machine.run("systemctl", "cat", APP).returncode == 1
+
+
+def a_drop_in_that_is_wrong_is_named(machine: Machine) -> None:
+    """A user that does not exist, set beside the unit: to install again would change nothing."""
+    path = f"/etc/systemd/system/{UNIT}.d/ghost.conf"
+    machine.write(path, "[Service]\nUser=ghost\n")
+    found = doctor(machine)["user"]
+    assert ("217/USER" in found["message"], path in found["hint"]) == (True, True)
+    assert "service install" not in found["hint"]
+    machine.do("rm", path)
 
 
 def a_foreign_unit_is_not_overwritten(machine: Machine) -> None:
@@ -359,7 +414,9 @@ def a_checkout_in_a_home_gets_its_own_unit(machine: Machine) -> None:
 
 def uninstalling_hands_back(machine: Machine, books: psycopg.Connection[Any]) -> None:
     """Stopped cleanly, disabled, gone; built-in billing is announced, and the books are right."""
-    done = machine.do("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
+    ended = machine.run("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
+    done = ended.stdout
+    assert f"Stopped {UNIT}: it ended by itself, after the billing cycle that it was in." in ended.stderr
     assert "Built-in billing takes over 90 minutes after the last heartbeat" in done
     assert 'psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"' in done
     assert machine.run("systemctl", "cat", UNIT).returncode == 1
@@ -376,6 +433,7 @@ LIFE: tuple[Callable[..., None], ...] = (
     installing_starts_a_daemon_that_bills,
     the_units_are_whole_and_confined,
     a_reload_reads_the_configuration_again,
+    commands_find_the_books_of_the_service,
     a_stop_in_the_middle_completes_the_cycle,
     a_killed_daemon_is_started_again_and_charges_nothing_twice,
     a_daemon_that_hangs_is_ended_by_the_watchdog,
@@ -386,7 +444,9 @@ LIFE: tuple[Callable[..., None], ...] = (
     a_bad_configuration_is_not_tried_for_ever,
     permission_denied_is_explained,
     what_systemd_reads_differently_is_named,
+    a_busy_port_is_no_start,
     the_application_side_is_a_service_too,
+    a_drop_in_that_is_wrong_is_named,
     a_foreign_unit_is_not_overwritten,
     a_checkout_in_a_home_gets_its_own_unit,
     uninstalling_hands_back,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
-import subprocess
 import sys
+import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from tests.daemons import eventually
 from tests.process.conftest import Command
 
 from containerstacks_billing.postgres.embedded import EmbeddedServer
+from containerstacks_billing.process import together
+from containerstacks_billing.process.interruption import interruptible
 
 
 @pytest.fixture
@@ -73,35 +77,184 @@ def test_verbs_without_a_database_find_that_of_up(server_of_up: EmbeddedServer, 
     assert "completed" == json.loads(status.stdout)["lastRun"]["outcome"]
 
 
-def test_up_runs_daemon_and_status_page_until_it_is_stopped(tmp_path: Path) -> None:
-    """Both answer, the daemon's heartbeat is there; SIGINT ends them, and the server that was started for them."""
+class Up:
+    """An `up` at a terminal of its own, with daemon and application side."""
+
+    def __init__(self, directory: Path, port: int, **environment: str) -> None:
+        self.state = directory / "state"
+        self.port = port
+        clean = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "CONTAINERSTACKS_BILLING_STATE": str(self.state),
+            "http_proxy": "http://127.0.0.1:9",  # nothing listens there, and we ask nothing through it
+            **environment,
+        }
+        self._said = ""
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.chdir(directory)
+            os.execve(
+                sys.executable,
+                [sys.executable, "-m", "containerstacks_billing", "up", "--port", str(port)],
+                clean,
+            )
+
+    def says(self, words: str) -> str:
+        """Read until it has said this, and return all of it."""
+        while words not in self._said:
+            try:
+                self._said += os.read(self.terminal, 65536).decode().replace("\r\n", "\n")
+            except OSError:  # it has ended
+                raise AssertionError(f"it never said {words!r}:\n{self._said}") from None
+        return self._said
+
+    def daemon(self) -> dict[str, Any] | None:
+        """The health of the daemon, once it runs."""
+        token = self.says("(for this session)").split("Sign in with")[1].split()[0]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/health/billing-daemon",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        return _running_daemon(request)
+
+    def children(self) -> dict[str, int]:
+        """The process ids of both, by verb."""
+        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        titles = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
+        return {verb: int(pid) for verb in ("daemon", "serve") for pid in pids if verb in titles[pid]}
+
+    def ended(self) -> int:
+        """Wait until it has ended, and return its exit code."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    """A function that starts `up` at a free port or a given one; its server is stopped after the test."""
+    started: list[Up] = []
+
+    def start(port: int = 0, **environment: str) -> Up:
+        started.append(Up(tmp_path, port or _free_port(), **environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
+        EmbeddedServer(one.state).stop()
+
+
+def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    state = tmp_path / "state"
-    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONTAINERSTACKS_BILLING_STATE": str(state)}
-    clean["http_proxy"] = "http://127.0.0.1:9"  # nothing listens there, and we ask nothing through it
-    with subprocess.Popen(
-        [sys.executable, "-m", "containerstacks_billing", "up", "--port", str(port)],
-        cwd=tmp_path, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            lines = iter(process.stdout.readline, "")
-            assert any("Daemon and application side are running" in line for line in lines), (
-                process.stderr.read()
-            )
-            token = next(line for line in lines if "Sign in with" in line).split()[3]
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{port}/api/health/billing-daemon",
-                headers={"Authorization": f"Bearer {token}"},
-            )
-            health = eventually(lambda: _running_daemon(request))
-            assert 0 <= health["instancesBilled"]
-            process.send_signal(signal.SIGINT)
-            rest = process.communicate(timeout=60)[0]
-        finally:
-            process.kill()
-    assert (0, True) == (process.returncode, "Stopping." in rest)
-    assert not EmbeddedServer(state).status().running
+        return int(free.getsockname()[1])
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may have collected it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+RUNNING = "Daemon and application side are running"
+
+
+def test_up_runs_daemon_and_status_page_until_it_is_stopped(up: Callable[..., Up]) -> None:
+    """Both answer, the heartbeat is there; Ctrl-C ends them, and the server that was started for them."""
+    one = up(PORT="3999")
+    said = one.says(RUNNING)
+    assert "PORT of the environment is not looked at here; --port is." in said
+    health = eventually(one.daemon, 60)
+    assert 0 <= health["instancesBilled"]
+    os.write(one.terminal, b"\x03")
+    one.says("Stopping.")
+    assert 0 == one.ended()
+    assert not EmbeddedServer(one.state).status().running
+
+
+def test_a_closed_terminal_stops_everything_too(up: Callable[..., Up]) -> None:
+    """SIGHUP is a stop, though nobody can read the last words any more."""
+    one = up()
+    one.says(RUNNING)
+    children = one.children()
+    os.close(one.terminal)
+    assert 0 == one.ended()
+    assert {"daemon", "serve"} == set(children)
+    assert all(map(_is_gone, children.values()))
+    assert not EmbeddedServer(one.state).status().running
+
+
+def test_who_is_killed_leaves_no_child_behind(up: Callable[..., Up]) -> None:
+    """A daemon that is killed is started again; after SIGKILL of `up` both end by themselves."""
+    one = up()
+    one.says(RUNNING)
+    before = eventually(lambda: one.children().get("daemon"))
+    os.kill(before, signal.SIGKILL)
+    one.says("The daemon was ended by SIGKILL; it is started again.")
+    after = eventually(lambda: (pid := one.children().get("daemon")) not in {None, before} and pid)
+    children = one.children()
+    assert (children["daemon"], 2) == (after, len(children))
+    os.kill(one.pid, signal.SIGKILL)
+    one.ended()
+    eventually(lambda: all(map(_is_gone, children.values())), 60)
+
+
+def test_the_server_of_somebody_else_is_not_taken_for_ours(up: Callable[..., Up]) -> None:
+    """A port that is taken is an error with what to do, and no token is shown for a page of another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        one = up(taken.getsockname()[1])
+        said = one.says("--port PORT")
+        assert 1 == one.ended()
+    assert "error: The application side ended with exit code 75: HOST and PORT cannot be listened on" in said
+    assert "Sign in with" not in said
+
+
+def test_nohup_is_obeyed() -> None:
+    """Whoever wanted SIGHUP to be ignored gets that; without it, it is a stop with a code of its own."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked.stopping.wait(20)
+        assert 143 == asked.exit_code
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with interruptible() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked.stopping.wait(20)
+        assert 129 == asked.exit_code
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_child_that_ends_again_and_again_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three starts more, each of them told; then a sentence says how it ended, without the line of a log."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment = {"DATABASE_URL": "postgresql:///x", "PORT": str(taken.getsockname()[1])}
+        child = together.Child("serve", tmp_path, environment)
+        said = together.wait_for_end([child], threading.Event())
+    ended = (
+        "he application side ended with exit code 75: HOST and PORT cannot be listened on: 127.0.0.1 port "
+    )
+    assert str(said).startswith(f"t{ended}")
+    assert str(said).endswith(f". Its log is {child.log}")
+    told = capsys.readouterr().err.splitlines()
+    assert [True] * 3 == [line.startswith(f"T{ended}") and "is started again." in line for line in told]
+    child.stop()
+
+
+def test_a_child_whose_configuration_is_wrong_is_not_started_again(tmp_path: Path) -> None:
+    """Another start would end like this one."""
+    child = together.Child("daemon", tmp_path, {"BILLING_WORKERS": "none"})
+    said = together.wait_for_end([child], threading.Event())
+    assert str(said).startswith("the daemon ended with exit code 78: BILLING_WORKERS (environment) must be ")
+    assert 0 == child.restarts
+    child.stop()
 
 
 def _running_daemon(request: urllib.request.Request) -> dict[str, Any] | None:

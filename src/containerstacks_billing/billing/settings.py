@@ -13,6 +13,7 @@ from decimal import Decimal
 from difflib import SequenceMatcher
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -85,8 +86,12 @@ def _database_url(value: object) -> object:
 
 def _web_url(value: object) -> object:
     text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and not re.fullmatch(r"https?://[^\s/?#]+\S*", text):
-        raise ValueError
+    if isinstance(text, str):
+        # urlsplit refuses a port that is no number, or none that exists.
+        if not re.fullmatch(r"https?://[^\s/?#]+\S*", text) or urlsplit(text).port == 0:
+            raise ValueError
+        if not urlsplit(text).hostname:
+            raise ValueError
     return text
 
 

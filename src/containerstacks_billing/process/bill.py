@@ -165,6 +165,8 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
     if run.begins_policy:
         logs.logger().warning(
             "BILLABLE_STATUSES or PARTIAL_HOUR changed; hours before this run are charged by the old ones",
+            run=run.run_id,
+            token=run.fencing_token,
             billable_statuses=",".join(run.terms.billable_statuses),
             partial_hour=run.terms.partial_hour,
             since=run.as_of.isoformat(),

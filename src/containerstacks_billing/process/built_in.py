@@ -28,7 +28,7 @@ from containerstacks_billing.billing.failover import (
     host_bills,
     pause_seconds,
 )
-from containerstacks_billing.billing.run import RunResult
+from containerstacks_billing.billing.run import OpenRun, RunResult
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.failover import read_failover
 from containerstacks_billing.process.bill import Order, bill, terms_of
@@ -85,7 +85,7 @@ class BuiltInBilling:
         """Make one from the environment and the `.env` of the working directory, as the command reads them."""
         from containerstacks_billing.process import configuration
 
-        return cls(configuration.load({}).settings)
+        return cls(configuration.load({}, of_service=False).settings)
 
     @property
     def is_alive(self) -> bool:
@@ -157,6 +157,7 @@ class BuiltInBilling:
 
     def _bill(self, look: Look, stopping: threading.Event) -> Look:
         settings = self._settings
+        opened: list[OpenRun] = []
         order = Order(
             conninfo=self._conninfo,
             terms=terms_of(settings),
@@ -167,6 +168,7 @@ class BuiltInBilling:
             wait_seconds=0,
             stopping=stopping,
             confirm=self._confirm,
+            opened=opened.append,
         )
         try:
             result = bill(order)
@@ -177,20 +179,22 @@ class BuiltInBilling:
             self._log.say("info", "Built-in billing leaves this run to another biller", holder=error)
             return self._changed(look, Decision.NOT_DUE, str(error))
         except BillingError as error:
-            self._log.say("error", f"Built-in billing could not bill: {error}", hint=error.hint)
+            which = {"run": opened[-1].run_id, "token": opened[-1].fencing_token} if opened else {}
+            self._log.say("error", f"Built-in billing could not bill: {error}", hint=error.hint, **which)
             return self._changed(look, Decision.CANNOT_TELL, str(error))
-        _report(result)
+        _report(result, opened[-1])
         return Look(look.at, look.verdict, look.host_bills, result)
 
     def _changed(self, look: Look, decision: Decision, sentence: str) -> Look:
         return Look(look.at, Verdict(decision, sentence, CHECK_SECONDS), look.host_bills)
 
 
-def _report(result: RunResult) -> None:
+def _report(result: RunResult, run: OpenRun) -> None:
     say = logger().info if result.error_message is None else logger().error
     say(
         "Built-in billing run ended",
         run=result.run_id,
+        token=run.fencing_token,
         outcome=result.outcome.value,
         instances=result.instances_billed,
         hours=result.hours,

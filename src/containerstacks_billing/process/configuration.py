@@ -1,5 +1,8 @@
 """Configuration: flag, else environment, else `.env`, else credential file, else default.
 
+`.env` is that of the working directory. Where there is none and nothing else says which database is meant, it is that
+of the installed service: whoever logs in on the machine and asks `status` means the books that are billed there.
+
 Every value keeps its origin, so that "where does it get that from?" is answered by `config show` and by every
 message that refuses a value. A text that is empty counts as not set and the next source is asked: `KEY=` in a
 compose file means "not here".
@@ -26,8 +29,10 @@ from containerstacks_billing.billing.settings import (
 )
 from containerstacks_billing.postgres.conninfo import describe, read, transport_warning
 from containerstacks_billing.process.envfile import EnvFile, read_env_file
+from containerstacks_billing.process.service_files import env_file_of_service
 
 ENV_FILE_KEY = "CONTAINERSTACKS_ENV_FILE"
+STATE_KEY = "CONTAINERSTACKS_BILLING_STATE"
 MASKED = "********"
 _LARGEST_CREDENTIAL_BYTES = 65_536
 
@@ -77,13 +82,19 @@ class Configuration:
         return tuple(text for text in texts if text)
 
 
-def load(flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None) -> Configuration:
+def load(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None, *, of_service: bool = True
+) -> Configuration:
     """Gather the configuration; `flags` holds texts by key, None where a flag was not given.
 
+    `of_service` allows the file of the installed service; not for an application that holds built-in billing.
     Raises ConfigurationError naming key, place and accepted range of whatever is wrong, never a value.
     """
     environment = os.environ if environment is None else environment
     env_file = _env_file(flags, environment)
+    borrowed = None
+    if env_file is None and of_service and not _says_which_database(flags, environment):
+        env_file, borrowed = _env_file_of_service()
     texts: dict[str, str] = {}
     origins: dict[str, Origin] = {}
     for key in KEYS:
@@ -97,7 +108,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str] | None 
         where=lambda key: f" ({origins[key]})",
         hint=lambda keys: "\n".join(_remedy(key, origins[key]) for key in keys),
     )
-    warnings = [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
+    warnings = [borrowed] if borrowed else []
+    warnings += [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
     warnings += _database_warnings(settings, origins["DATABASE_URL"])
     return Configuration(settings, origins, tuple(warnings), env_file)
 
@@ -115,6 +127,22 @@ def _remedy(key: str, origin: Origin) -> str:
             return f"Correct {key}, or remove the line to use the default."
 
 
+def log_form(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None
+) -> Literal["auto", "terminal", "logfmt", "json"]:
+    """Return the LOG_FORMAT of a configuration that is refused, for the words that say why; auto if unknown."""
+    environment = os.environ if environment is None else environment
+    try:
+        env_file = _env_file(flags, environment)
+    except ConfigurationError:
+        env_file = None
+    found = _first("LOG_FORMAT", flags, environment, env_file)
+    try:
+        return settings_from({"LOG_FORMAT": found[0]} if found else {}).log_format
+    except ConfigurationError:
+        return "auto"
+
+
 def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> EnvFile | None:
     """Read the file that was asked for, which must exist, else `.env` of the working directory, which may."""
     asked = flags.get(ENV_FILE_KEY) or environment.get(ENV_FILE_KEY)
@@ -125,6 +153,25 @@ def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -
             f"{asked}, named by {by}, does not exist.", hint="Name the host application's .env."
         )
     return env_file
+
+
+def _says_which_database(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> bool:
+    """Tell whether a database was chosen, be it the embedded one by its directory."""
+    keys = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", STATE_KEY)
+    return bool(flags.get("DATABASE_URL") or any(environment.get(key, "").strip() for key in keys))
+
+
+def _env_file_of_service() -> tuple[EnvFile | None, str | None]:
+    """Read the file of the installed service; return it with the sentence that says so."""
+    found = env_file_of_service()
+    if found is None:
+        return None, None
+    unit, path = found
+    try:
+        env_file = read_env_file(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} It is the file of {unit}.", hint=error.hint) from None
+    return env_file, f"There is no .env here: using {path}, the file of {unit}." if env_file else None
 
 
 def _first(

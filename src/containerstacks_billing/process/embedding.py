@@ -31,7 +31,7 @@ def embed(app: Starlette, path: str = "/billing", settings: Settings | None = No
     Settings come from the environment and the `.env` of the working directory unless they are given. Raises
     ConfigurationError when they are wrong; the database need not be reachable. Call it before the application starts.
     """
-    settings = settings or configuration.load({}).settings
+    settings = settings or configuration.load({}, of_service=False).settings
     conninfo = target(settings, embedded_allowed=False).conninfo
     built_in = BuiltInBilling(settings, conninfo)
     side = create_application(settings, conninfo, built_in)

@@ -1,15 +1,15 @@
 """The host application's `.env`, read the way the host application reads it.
 
 The file belongs to a Node.js program: quotes of three kinds, `export`, comments, CRLF, a byte order mark,
-keys that mean nothing to us, private keys over several lines. All of that is read. What is refused is a line
-that nobody can read, and a line of ours that a reader could take for something else: a wrong guess about
-`DATABASE_URL` bills the wrong database. Messages name the line and the key, never the value.
+keys that mean nothing to us, private keys over several lines. All of that is read. A line that nobody can read is
+passed over, as the host application does it, and warned of. What is refused is a line of ours that a reader could
+take for something else: a wrong guess about `DATABASE_URL` bills the wrong database. Messages name the line and the
+key, never the value.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shlex
 import stat
@@ -17,9 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containerstacks_billing.billing.errors import ConfigurationError
-from containerstacks_billing.billing.settings import KEYS, near_miss
+from containerstacks_billing.billing.settings import KEYS
 
 _LARGEST_FILE_BYTES = 1_048_576
+_LINES_NAMED = 5
+
+# It holds secrets, so whoever may not read it is not told to take it for himself.
+_FOREIGN_HINT = (
+    "Repeat the command with sudo, or name another file with --env-file. "
+    "A service gets it by: sudo containerstacks-billing service install"
+)
 
 _ASSIGNMENT = re.compile(r"\s*(export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)(\s*=\s*|:\s+)(.*)", re.DOTALL)
 _COMMENT_AFTER_QUOTE = re.compile(r"\s*(#.*)?")
@@ -74,18 +81,24 @@ def read_env_file(path: Path) -> EnvFile | None:
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {(error.strerror or 'unknown reason').lower()}.",
-            hint=f"Let this user read it: chown {_user_name()} {shlex.quote(str(path))}",
+            hint=_FOREIGN_HINT,
         ) from None
     if len(content) > _LARGEST_FILE_BYTES:
         raise ConfigurationError(f"{path} is larger than 1 MiB.", hint="Name the right file with --env-file.")
-    return EnvFile(path, parse(_decoded(path, content), str(path)), warnings)
+    passed_over: list[int] = []
+    entries = parse(_decoded(path, content), str(path), passed_over)
+    return EnvFile(path, entries, (*warnings, *_remark(path, passed_over)))
 
 
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
+def _remark(path: Path, lines: list[int]) -> tuple[str, ...]:
+    """Say in one sentence which lines are no assignments, without their content: a line of a key may be among them."""
+    if not lines:
+        return ()
+    if len(lines) == 1:
+        return (f"{path}, line {lines[0]}: is not KEY=value and is passed over.",)
+    named = ", ".join(map(str, lines[:_LINES_NAMED]))
+    more = f" and {len(lines) - _LINES_NAMED} more" if len(lines) > _LINES_NAMED else ""
+    return (f"{path}, lines {named}{more}: are not KEY=value and are passed over.",)
 
 
 def _judge_mode(path: Path, mode: int) -> tuple[str, ...]:
@@ -116,10 +129,11 @@ def _decoded(path: Path, content: bytes) -> str:
         ) from None
 
 
-def parse(text: str, name: str = ".env") -> dict[str, Entry]:
+def parse(text: str, name: str = ".env", passed_over: list[int] | None = None) -> dict[str, Entry]:
     """Read assignments out of the text of a file; a later one replaces an earlier one.
 
-    `name` stands for the file in messages. Raises ConfigurationError naming line and key.
+    `name` stands for the file in messages, and `passed_over` takes the numbers of stray lines. Raises
+    ConfigurationError naming line and key where a line of ours cannot be read.
     """
     lines = re.split(r"\r\n|\n|\r", text)
     entries: dict[str, Entry] = {}
@@ -131,7 +145,11 @@ def parse(text: str, name: str = ".env") -> dict[str, Entry]:
             continue
         found = _ASSIGNMENT.fullmatch(line)
         if found is None:
-            raise _malformed(name, number, _key_of(line), "is not KEY=value")
+            if key_of_ours := _key_of(line):
+                raise _malformed(name, number, key_of_ours, "is not KEY=value")
+            if passed_over is not None:
+                passed_over.append(number)
+            continue
         export, key, separator, rest = found.groups()
         value, consumed = _value(key, rest, lines[number:], name, number)
         reading = _systemd_reading(export, separator, rest, consumed)
@@ -141,11 +159,11 @@ def parse(text: str, name: str = ".env") -> dict[str, Entry]:
 
 
 def _key_of(line: str) -> str | None:
-    """Return the key that a malformed line was meant to set if it is ours; else it may be a secret."""
-    word = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)", line)
-    if word is None:
-        return None
-    return word.group(1) if word.group(1) in KEYS or near_miss(word.group(1)) else None
+    """Return the key of ours that a malformed line names: as its first word, or before a = or : anywhere in it."""
+    first = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)", line)
+    words = [first.group(1)] if first else []
+    words += re.findall(r"(?<![A-Za-z0-9_])([A-Z_]+)\s*[=:]", line)
+    return next((word for word in words if word in KEYS), None)
 
 
 def _malformed(name: str, line: int, key: str | None, what: str) -> ConfigurationError:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is under way: a flag, which the run looks at between batches.
+"""Ctrl-C, SIGTERM and a closed terminal while a run is under way: a flag, which the run looks at between batches.
 
 A batch is all or nothing, so nothing would break if the process simply ended; it stops after the batches under way
 because then it can still close the run's row and say what was done. A second signal means the same.
@@ -10,14 +10,17 @@ and a thread that reads it sets the flag.
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import socket
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -29,23 +32,27 @@ class Interruption:
 
     @property
     def exit_code(self) -> int | None:
-        """130 after Ctrl-C, 143 after SIGTERM, None when nobody asked."""
+        """130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, None when nobody asked."""
         return None if self.signal_number is None else 128 + self.signal_number
 
 
 @contextmanager
 def interruptible(noticed: Callable[[], None] = lambda: None) -> Iterator[Interruption]:
-    """Turn the two signals into a flag for as long as the block runs; only the main thread may.
+    """Turn the signals into a flag for as long as the block runs; only the main thread may.
 
+    SIGHUP stays ignored where whoever started this wanted it so, as nohup does.
     `noticed` is called by another thread when the first signal has set the flag.
     """
     asked = Interruption()
+    numbers = [one for one in _SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
     reading, writing = socket.socketpair()
     writing.setblocking(False)
 
     def take() -> None:
         while number := reading.recv(1):
-            if number[0] in _SIGNALS and not asked.stopping.is_set():
+            if number[0] == signal.SIGHUP:
+                _leave_a_terminal_that_is_gone()
+            if number[0] in numbers and not asked.stopping.is_set():
                 asked.signal_number = number[0]
                 asked.stopping.set()
                 noticed()
@@ -53,7 +60,7 @@ def interruptible(noticed: Callable[[], None] = lambda: None) -> Iterator[Interr
     thread = threading.Thread(target=take, name="signals", daemon=True)
     thread.start()
     descriptor_before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    handlers_before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    handlers_before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:
         yield asked
     finally:
@@ -63,3 +70,15 @@ def interruptible(noticed: Callable[[], None] = lambda: None) -> Iterator[Interr
         writing.close()
         thread.join()
         reading.close()
+
+
+def _leave_a_terminal_that_is_gone() -> None:
+    """Write into nothing where the terminal was closed, so that the last words are no error that hinders the end."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, descriptor)
+                os.close(nothing)

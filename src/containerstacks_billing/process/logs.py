@@ -51,6 +51,7 @@ def configure(
     journal = bool(environment.get("JOURNAL_STREAM"))
     if form == "auto":
         form = "terminal" if stream.isatty() and not journal else "logfmt"
+    people = form == "terminal" and not journal
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -58,17 +59,17 @@ def configure(
         _error_in_words(with_traceback=level == "debug"),
     ]
     if not journal:  # journald stamps every line itself
-        people = form == "terminal"
         stamp = structlog.processors.TimeStamper(
             fmt="%H:%M:%S" if people else "iso", utc=not people, key="time"
         )
         shared.append(stamp)
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream, for_people=people)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _in_order,
                 _cleaned(redactor(secrets), escape=form != "json"),
                 _line(_renderer(form, may_colour(stream, environment)), journal=journal),
             ],
@@ -89,6 +90,24 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Our handler, by which it can be told later that logging was set up, and for whom."""
+
+    def __init__(self, stream: TextIO, *, for_people: bool) -> None:
+        super().__init__(stream)
+        self.for_people = for_people
+
+
+def is_configured() -> bool:
+    """Tell whether `configure` was called."""
+    return any(isinstance(handler, _Handler) for handler in logging.getLogger().handlers)
+
+
+def is_for_people() -> bool:
+    """Tell whether lines are written in the form of a terminal."""
+    return any(isinstance(one, _Handler) and one.for_people for one in logging.getLogger().handlers)
 
 
 def logger(name: str = "containerstacks_billing") -> Logger:
@@ -133,6 +152,12 @@ def _error_in_words(*, with_traceback: bool) -> structlog.typing.Processor:
     return processor
 
 
+def _in_order(_logger: object, _method: str, event: Event) -> Event:
+    """Put in front what every line has, the run and its token, then the facts as they were given; None is no fact."""
+    keys = [*(key for key in _IN_FRONT if key in event), *(key for key in event if key not in _IN_FRONT)]
+    return {key: event[key] for key in keys if event[key] is not None}
+
+
 def _cleaned(redacted: Callable[[str], str], *, escape: bool) -> structlog.typing.Processor:
     """Redact every value and, where the form does not do it itself, escape its control characters."""
 
@@ -140,7 +165,9 @@ def _cleaned(redacted: Callable[[str], str], *, escape: bool) -> structlog.typin
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, Decimal):
-            return f"{value:f}"
+            # Money and hours have two digits at least: an amount of nothing is 0.00 beside hours of 0.00.
+            exponent = value.as_tuple().exponent
+            return f"{value:.2f}" if isinstance(exponent, int) and exponent > -2 else f"{value:f}"
         if isinstance(value, Mapping):
             return {str(key): clean(item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
@@ -169,15 +196,14 @@ def _renderer(form: Form, colours: bool) -> structlog.typing.Processor:
         return structlog.processors.JSONRenderer(default=str)
     if form == "logfmt":
         return _logfmt
-    return structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="time", pad_event_to=0, pad_level=True)
+    return structlog.dev.ConsoleRenderer(
+        colors=colours, timestamp_key="time", pad_event_to=0, pad_level=True, sort_keys=False
+    )
 
 
 def _logfmt(_logger: object, _method: str, event: Event) -> str:
-    """Write key=value pairs; values that hold spaces, quotes or = are quoted, None is left out."""
-    keys = [*(key for key in _IN_FRONT if key in event), *(key for key in event if key not in _IN_FRONT)]
-    return " ".join(
-        f"{_logfmt_key(key)}={_logfmt_value(event[key])}" for key in keys if event[key] is not None
-    )
+    """Write key=value pairs; values that hold spaces, quotes or = are quoted."""
+    return " ".join(f"{_logfmt_key(key)}={_logfmt_value(value)}" for key, value in event.items())
 
 
 def _logfmt_key(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containerstacks_billing.billing.errors import WorkFailed
+from containerstacks_billing.process.service_unit import APP_UNIT
 
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 _ANSWER_SECONDS = 15
@@ -28,6 +30,9 @@ EXITS = {
     "226": "226/NAMESPACE: a path of the sandbox does not exist",
     "243": "243/CREDENTIALS: a credential file cannot be read",
 }
+_APP_EXITS = EXITS | {"75": "somebody else listens on its HOST and PORT"}
+# What systemd writes into the journal when a main process has ended, and when a unit has failed (sd-messages.h).
+_PROCESS_ENDED, _UNIT_FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class UnitState:
         if code in {"2", "3"}:
             return f"ended by signal {status}"
         if code == "1" and status != "0":
-            return f"exit {status}" + (f" ({EXITS[status]})" if status in EXITS else "")
+            meaning = (_APP_EXITS if self.name == APP_UNIT else EXITS).get(status)
+            return f"exit {status}" + (f" ({meaning})" if meaning else "")
         return None if self["Result"] in {"success", ""} else self["Result"]
 
 
@@ -79,6 +85,33 @@ def state_of(name: str) -> UnitState:
         return UnitState(name, {})
     pairs = (line.partition("=") for line in done.stdout.splitlines())
     return UnitState(name, {key: value for key, _, value in pairs})
+
+
+def last_end_of(name: str) -> UnitState:
+    """How a process of the unit last failed, which systemctl forgets when systemd has started another."""
+    failed, ended = _last_message(name, _UNIT_FAILED), _last_message(name, _PROCESS_ENDED)
+    if not failed:
+        return UnitState(name, {})
+    code = {"exited": "1", "killed": "2", "dumped": "3"}.get(ended.get("EXIT_CODE", ""), "")
+    properties = {"ExecMainCode": code, "ExecMainStatus": ended.get("EXIT_STATUS", "")}
+    return UnitState(name, {**properties, "Result": failed.get("UNIT_RESULT", "")})
+
+
+def _last_message(name: str, message: str) -> dict[str, str]:
+    """Read the last message of this kind that systemd wrote of a unit since the machine was started."""
+    match = [f"UNIT={name}", f"MESSAGE_ID={message}"]
+    try:
+        done = subprocess.run(
+            ["journalctl", "--boot", "--quiet", "--lines=1", "--output=json", *match],
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+        found = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def systemd_version() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from containerstacks_billing.billing.errors import ConfigurationError
 from containerstacks_billing.process import service_control as control
 from containerstacks_billing.process.configuration import Configuration
 from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
+from containerstacks_billing.process.service_files import this_command
 from containerstacks_billing.process.service_paths import (
     account,
     examine_env_file,
@@ -20,13 +20,13 @@ from containerstacks_billing.process.service_paths import (
     in_a_home,
     readable,
 )
-from containerstacks_billing.process.service_unit import DEFAULT_USER, MARK, Unit, written
+from containerstacks_billing.process.service_unit import APP_UNIT, DEFAULT_USER, MARK, Unit, written
 
 
 def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves: bool) -> Unit:
     """Make a unit out of what is here: this program, this .env, this systemd."""
     name = user or (DEFAULT_USER if hardened else "root")
-    executable = _this_command()
+    executable = this_command()
     unit = Unit(
         executable=executable,
         directory=_home_of(executable),
@@ -42,16 +42,6 @@ def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves:
         known is None or not readable(env_file, known) or (hardened and in_a_home(env_file))
     )
     return replace(unit, private_env_file=hidden)
-
-
-def _this_command() -> Path:
-    """Return the script beside this interpreter, through no link: it names the environment it belongs to.
-
-    An installation without an environment of its own may keep it elsewhere, where the PATH finds it.
-    """
-    beside = Path(sys.executable).parent / "containerstacks-billing"
-    found = None if beside.exists() else shutil.which("containerstacks-billing")
-    return Path(found).absolute() if found else beside
 
 
 def _home_of(executable: Path) -> Path:
@@ -70,7 +60,7 @@ def examine(unit: Unit, loaded: Configuration, *, create_user: bool = False) -> 
             fail(
                 "user",
                 f"217/USER: the user {unit.user} does not exist.",
-                "Create it with: containerstacks-billing service install --create-user",
+                f"Create it with: {_command_of(unit)} --create-user",
             )
         ]
     if known.uid == 0 and unit.hardened:
@@ -92,6 +82,15 @@ def examine(unit: Unit, loaded: Configuration, *, create_user: bool = False) -> 
             )
         )
     return findings
+
+
+def _command_of(unit: Unit) -> str:
+    """Write the command that installs such a unit."""
+    return (
+        "sudo containerstacks-billing service install"
+        + (" --app" if unit.serves else "")
+        + ("" if unit.hardened else " --dev")
+    )
 
 
 def refuse_what_fails(findings: list[Finding]) -> None:
@@ -119,7 +118,7 @@ def prepare(unit: Unit, *, create_user: bool) -> None:
     if os.geteuid() != 0:
         raise ConfigurationError(
             "Only root can install a service.",
-            hint="sudo containerstacks-billing service install; --dry-run works without.",
+            hint=f"{_command_of(unit)}; --dry-run works without.",
         )
     if not control.is_booted():
         raise ConfigurationError(
@@ -163,10 +162,23 @@ def let_go(name: str, *, dry_run: bool) -> Iterator[str]:
         return
     if os.geteuid() != 0:
         raise ConfigurationError(
-            "Only root can remove a service.", hint="sudo containerstacks-billing service uninstall"
+            "Only root can remove a service.",
+            hint="sudo containerstacks-billing service uninstall" + (" --app" if name == APP_UNIT else ""),
         )
+    was = control.state_of(name)["ActiveState"]
     control.systemctl("disable", "--now", name)
-    yield f"Stopped {name}; the current billing cycle was completed."
+    yield _how_it_stopped(control.state_of(name), was)
     path.unlink(missing_ok=True)
     control.systemctl("daemon-reload")
     yield f"Removed {path}."
+
+
+def _how_it_stopped(state: control.UnitState, was: str) -> str:
+    """Say what systemd says of the stop. Only it knows whether the daemon ended by itself, after its billing cycle."""
+    if was not in {"active", "reloading", "activating", "deactivating"}:
+        return f"{state.name} was not running."
+    if state["Result"] != "success":
+        return f"Stopped {state.name}: {state.last_exit or state['Result'] or 'systemd does not say how it ended'}."
+    if state.name == APP_UNIT:
+        return f"Stopped {state.name}."
+    return f"Stopped {state.name}: it ended by itself, after the billing cycle that it was in."

@@ -97,16 +97,13 @@ StartLimitIntervalSec=0
 
 
 def _service(unit: Unit) -> str:
-    lines = ["[Service]"]
     if unit.serves:
-        lines += ["Type=exec"]
+        said = "# READY comes from the program itself, when it answers; a start waits for that."
     else:
-        lines += [
-            "# READY, the status line and the watchdog come from the daemon itself.",
-            "Type=notify",
-            "NotifyAccess=main",
-            "WatchdogSec=120",
-        ]
+        said = "# READY, the status line and the watchdog come from the daemon itself."
+    lines = ["[Service]", said, "Type=notify", "NotifyAccess=main"]
+    if not unit.serves:
+        lines += ["WatchdogSec=120"]
     lines += [f"User={unit.user}", f"WorkingDirectory={_specified(unit.directory)}", *_env_file(unit)]
     lines += [f"ExecStart={_command(unit.executable)} {'serve' if unit.serves else 'daemon'}"]
     if not unit.serves:

@@ -31,9 +31,17 @@ def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def target(settings: Settings, *, embedded_allowed: bool = True, say: Callable[[str], None] = _say) -> Target:
+def target(
+    settings: Settings,
+    *,
+    embedded_allowed: bool = True,
+    say: Callable[[str], None] = _say,
+    say_started: Callable[[str], None] = _say,
+) -> Target:
     """Return the database of DATABASE_URL, else the embedded one, started if need be and announced by `say`.
 
+    A server that had to be started goes on, and `say_started` is told so: others may be using it before we are done,
+    so nobody but a person can say when it is to stop.
     Raises ConfigurationError where there is neither, or no DATABASE_URL for a verb that has to have it.
     """
     if settings.database_url is not None:
@@ -45,9 +53,15 @@ def target(settings: Settings, *, embedded_allowed: bool = True, say: Callable[[
             "DATABASE_URL=postgresql://user:password@localhost:5432/containerstacks",
         )
     server = EmbeddedServer(default_directory())
-    if server.status().version is None:
+    status = server.status()
+    if status.version is None:
         raise _no_database()
     server.start()
+    if not status.running:
+        say_started(
+            f"The embedded database in {server.directory} was started and goes on; "
+            "`containerstacks-billing db stop` stops it."
+        )
     if not embedded_database_exists(server):
         raise _no_database()
     say(f"DATABASE_URL is not set: using the embedded database in {server.directory}")

@@ -27,6 +27,8 @@ _VERBS = (
     "up", "run", "verify", "status", "runs", "prices", "quarantine", "release", "runways", "events",
     "daemon", "serve", "migrate", "doctor", "grants", "config", "service", "token", "db", "drill",
 )  # fmt: skip
+# What runs for long and is read in a log.
+_SERVICES = ("daemon", "serve")
 _GLOBAL_OPTIONS = ("--env-file", "--database-url", "--log-level")
 # Typer does not export the class of all its usage errors.
 _USAGE_ERRORS: tuple[type[Any], ...] = typer.BadParameter.__bases__
@@ -45,8 +47,8 @@ order; `containerstacks-billing config show` says which and from where.
 
 \b
 Exit codes:
-  0 done   1 failed or found something   2 usage   75 database or lease not
-  available, try again   78 configuration wrong   130, 143 interrupted
+  0 done   1 failed or found something   2 usage   75 database, lease or port
+  not available, try again   78 configuration wrong   130, 143 interrupted
 """
 
 
@@ -98,7 +100,7 @@ class Verbs(TyperGroup):
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - every error has to end in words
-            raise typer.Exit(_explain(error)) from None
+            raise typer.Exit(_explain(error, ctx)) from None
 
 
 def _in_plain_words(message: str) -> str:
@@ -129,8 +131,8 @@ def _hoisted(args: list[str]) -> list[str]:
     return front + rest
 
 
-def _explain(error: Exception) -> int:
-    """Write on standard error what went wrong and what to do; return the exit code."""
+def _explain(error: Exception, ctx: typer.Context) -> int:
+    """Say what went wrong and what to do; return the exit code."""
     import psycopg
 
     from containerstacks_billing.postgres.connection import translate
@@ -138,16 +140,34 @@ def _explain(error: Exception) -> int:
     if isinstance(error, psycopg.Error):
         error = translate(error)
     if isinstance(error, BillingError):
-        message, hint, code = str(error), error.hint, error.exit_code
+        message, hint, code, unforeseen = str(error), error.hint, error.exit_code, None
     else:
         message = f"Something unforeseen happened: {type(error).__name__}: {error}"
         hint = "This is a defect; --log-level debug shows where. Nothing half done was left in the database."
-        code = EXIT_FAILED
+        code, unforeseen = EXIT_FAILED, error
+    if ctx.invoked_subcommand in _SERVICES and _is_logged(ctx):
+        from containerstacks_billing.process import logs
+
+        logs.logger().error(redact(message), hint=hint and redact(hint), exit=code, exc_info=unforeseen)
+        return code
+    if unforeseen:
         _show_traceback_when_debugging(error)
     print(f"error: {redact(message)}", file=sys.stderr)
     for number, line in enumerate(redact(hint or "").splitlines()):
         print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
     return code
+
+
+def _is_logged(ctx: typer.Context) -> bool:
+    """Tell whether a service's error is an event for a journal or a collector, and see that it can be logged.
+
+    A configuration that is refused has set up no logging; its LOG_FORMAT counts all the same.
+    """
+    from containerstacks_billing.process import configuration, logs
+
+    if not logs.is_configured():
+        logs.configure(form=configuration.log_form(all_flags(ctx)))
+    return not logs.is_for_people()
 
 
 def _show_traceback_when_debugging(error: Exception) -> None:

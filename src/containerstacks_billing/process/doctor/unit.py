@@ -2,88 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.settings import KEYS
 from containerstacks_billing.process import service_control as control
 from containerstacks_billing.process.envfile import read_env_file
-from containerstacks_billing.process.findings import Finding, fail, failure, ok, warn
+from containerstacks_billing.process.findings import Finding, Level, fail, failure, ok, warn
+from containerstacks_billing.process.service_files import Written, read_unit, unit_files
 from containerstacks_billing.process.service_paths import account, examine_env_file, examine_executable
-from containerstacks_billing.process.service_unit import DAEMON_UNIT
+from containerstacks_billing.process.service_unit import APP_UNIT, DAEMON_UNIT
 
-_SYSTEM_UNITS = Path("/lib/systemd/system")
-_LOG_HINT = f"journalctl -u {DAEMON_UNIT} -p err -n 100"
 _MUCH_MEMORY_BYTES = 1024**3
-_REMEDIES = {
-    "78": "Correct what the other checks name; the log has it too: " + _LOG_HINT,
-    "75": "See the check of the database.",
-    "200": "WorkingDirectory= of the unit has to exist: containerstacks-billing service install",
-    "203": "See the check of the executable; then: systemctl daemon-reload && systemctl restart "
-    + DAEMON_UNIT,
-    "217": "containerstacks-billing service install --create-user",
-    "243": "LoadCredential= of the unit names a file that is not there: containerstacks-billing service install",
-}
-
-
-@dataclass
-class Written:
-    """What a unit file says, drop-ins included; a later line replaces an earlier one, as systemd has it."""
-
-    values: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    credentials: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def executable(self) -> Path | None:
-        """The program of ExecStart=, without the prefixes that change how it is run."""
-        words = self.values.get("ExecStart", "").lstrip("@-:+!").split()
-        return Path(words[0].strip('"')) if words and words[0].strip('"').startswith("/") else None
-
-
-def read_unit(files: list[Path]) -> Written:
-    """Read the [Service] section of a unit file and of its drop-ins."""
-    found = Written()
-    for file in files:
-        section = ""
-        for line in re.sub(r"\\\n\s*", " ", file.read_text(errors="replace")).splitlines():
-            text = line.strip()
-            if text.startswith("["):
-                section = text
-            elif section == "[Service]" and "=" in text and text[0] not in "#;":
-                key, _, value = text.partition("=")
-                _take(found, key.strip(), value.strip())
-    return found
-
-
-def _take(found: Written, key: str, value: str) -> None:
-    if key == "Environment":
-        name, _, setting = value.strip('"').partition("=")
-        found.environment[name] = setting
-    elif key == "LoadCredential":
-        name, _, path = value.partition(":")
-        found.credentials[name] = path
-    elif value or key not in found.values:
-        found.values[key] = value
-
-
-def unit_files(
-    name: str, directories: tuple[Path, ...] = (control.UNIT_DIRECTORY, _SYSTEM_UNITS)
-) -> list[Path]:
-    """List the unit file and its drop-ins; empty where it is not installed."""
-    for directory in directories:
-        if (directory / name).is_file():
-            drop_ins = [p for d in directories for p in sorted((d / f"{name}.d").glob("*.conf"))]
-            return [directory / name, *drop_ins]
-    return []
 
 
 def unit(files: list[Path] | None = None) -> Iterator[Finding]:
-    """See whether the service is installed, can start, and runs."""
-    files = unit_files(DAEMON_UNIT) if files is None else files
+    """See whether the services are installed, can start, and run; the application side only where it is installed."""
+    yield from _examined(DAEMON_UNIT, unit_files(DAEMON_UNIT) if files is None else files)
+    if files is None and (beside := unit_files(APP_UNIT)):
+        for finding in _examined(APP_UNIT, beside):
+            yield replace(finding, check=f"app {finding.check}")
+
+
+def _examined(name: str, files: list[Path]) -> Iterator[Finding]:
     if not files:
         yield ok("unit", "not installed as a systemd service; see `containerstacks-billing service install`")
         return
@@ -92,35 +35,69 @@ def unit(files: list[Path] | None = None) -> Iterator[Finding]:
     except OSError as error:
         yield warn("unit", f"{files[0]} cannot be read: {error.strerror}.", f"chmod 644 {files[0]}")
         return
-    yield ok("unit", f"{files[0]}" + (f" and {len(files) - 1} drop-ins" if len(files) > 1 else ""))
-    yield from _can_start(written)
+    beside = {1: "", 2: f" and {files[-1]}"}.get(len(files), f" and {len(files) - 1} drop-ins")
+    yield ok("unit", f"{files[0]}{beside}")
+    yield from _can_start(name, written)
     if control.is_booted():
-        yield from how_it_is(control.state_of(DAEMON_UNIT))
+        yield from how_it_is(control.state_of(name))
 
 
-def _can_start(written: Written) -> Iterator[Finding]:
+def _install(name: str) -> str:
+    return "containerstacks-billing service install" + (" --app" if name == APP_UNIT else "")
+
+
+def _remedy(name: str, code: str) -> str:
+    """Say what to do after an exit; systemd's own codes begin at 200."""
+    log = f"journalctl -u {name} -p err -n 100"
+    taken = (
+        "Stop what listens on HOST and PORT (ss -ltnp), or choose another PORT; it is tried again by itself."
+    )
+    remedies = {
+        "78": f"Correct what the other checks name; the log has it too: {log}",
+        "75": taken if name == APP_UNIT else "See the check of the database.",
+        "200": f"WorkingDirectory= of the unit has to exist: {_install(name)}",
+        "203": f"See the check of the executable; then: systemctl daemon-reload && systemctl restart {name}",
+        "217": f"{_install(name)} --create-user",
+        "243": f"LoadCredential= of the unit names a file that is not there: {_install(name)}",
+    }
+    return remedies.get(code, f"Look for the reason: {log}")
+
+
+def _where_it_is_written(written: Written, key: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Point to the drop-in that a fault comes from: to write the unit again would change nothing."""
+    for finding in findings:
+        if finding.level is Level.FAIL and (drop_in := written.drop_ins.get(key)):
+            hint = f"{key}= comes from the drop-in {drop_in}: correct or remove it, then: systemctl daemon-reload"
+            yield replace(finding, hint=hint)
+        else:
+            yield finding
+
+
+def _can_start(unit_name: str, written: Written) -> Iterator[Finding]:
     name = written.values.get("User") or "root"
     user = account(name)
     if user is None:
-        yield fail("user", f"217/USER: the unit's user {name} does not exist.", _REMEDIES["217"])
+        missing = fail("user", f"217/USER: the unit's user {name} does not exist.", _remedy(unit_name, "217"))
+        yield from _where_it_is_written(written, "User", iter([missing]))
         return
-    hardened = written.values.get("ProtectHome", "no").lower() in {
-        "yes",
-        "true",
-        "1",
-        "on",
-        "tmpfs",
-        "read-only",
-    }
-    hidden = hardened and written.values["ProtectHome"].lower() != "read-only"
+    protected = written.values.get("ProtectHome", "no").lower()
+    hidden = protected in {"yes", "true", "1", "on", "tmpfs"}
     if written.executable is None:
-        yield fail("executable", "203/EXEC: the unit's ExecStart= names no program by its full path.",
-                   "containerstacks-billing service install")  # fmt: skip
+        found = [fail("executable", "203/EXEC: the unit's ExecStart= names no program by its full path.",
+                      _install(unit_name))]  # fmt: skip
     else:
-        yield from examine_executable(written.executable, user, hardened=hidden)
+        found = examine_executable(written.executable, user, hardened=hidden)
+    # What is there and may not be executed is mended there, whoever named it.
+    if written.executable is None or not written.executable.exists():
+        yield from _where_it_is_written(written, "ExecStart", iter(found))
+    else:
+        yield from found
     directory = Path(written.values.get("WorkingDirectory", "/").lstrip("-") or "/")
     if not directory.is_dir():
-        yield fail("working directory", f"200/CHDIR: {directory} does not exist.", _REMEDIES["200"])
+        missing = fail(
+            "working directory", f"200/CHDIR: {directory} does not exist.", _remedy(unit_name, "200")
+        )
+        yield from _where_it_is_written(written, "WorkingDirectory", iter([missing]))
     handed_over = written.credentials.get("env")
     named = written.environment.get("CONTAINERSTACKS_ENV_FILE")
     if handed_over:
@@ -128,7 +105,7 @@ def _can_start(written: Written) -> Iterator[Finding]:
     elif named and "%" not in named.replace("%%", ""):
         yield from examine_env_file(Path(named.replace("%%", "%")), user)
     if given := written.values.get("EnvironmentFile"):
-        yield from environment_file(given)
+        yield from _where_it_is_written(written, "EnvironmentFile", environment_file(given))
 
 
 def environment_file(given: str) -> Iterator[Finding]:
@@ -160,29 +137,34 @@ def environment_file(given: str) -> Iterator[Finding]:
 
 def how_it_is(state: control.UnitState) -> Iterator[Finding]:
     """Say whether the service runs, and why not."""
-    active, ended = state["ActiveState"], state.last_exit
+    name, active = state.name, state["ActiveState"]
     restarts = int(state["NRestarts"] or 0)
+    # A process that runs now has not ended; how the one before it did, only the journal knows.
+    forgotten = restarts and not state.last_exit and active != "inactive"
+    last = control.last_end_of(name) if forgotten else state
+    ended = last.last_exit
     if active in {"active", "reloading"}:
         yield ok("service", f"active, {state['StatusText'] or state['SubState']}")
     elif active == "inactive" and not ended:
-        yield warn("service", "The service is stopped.", f"systemctl start {DAEMON_UNIT}")
+        yield warn("service", "The service is stopped.", f"systemctl start {name}")
     else:
-        code = state["ExecMainStatus"] if state["ExecMainCode"] == "1" else ""
+        code = last["ExecMainStatus"] if last["ExecMainCode"] == "1" else ""
         yield fail(
             "service",
             f"The service is {active} ({state['SubState']}): {ended or 'no exit is known'}.",
-            _REMEDIES.get(code, f"Look for the reason: {_LOG_HINT}"),
+            _remedy(name, code),
         )
     if restarts and active == "active":
-        yield warn("restarts", f"systemd restarted the service {restarts} times; last: {ended or 'reason not known'}.",
-                   f"Look for the reason: {_LOG_HINT}")  # fmt: skip
-    if active == "active" and state["WatchdogUSec"] in {"0", "", "infinity"}:
+        times = "once" if restarts == 1 else f"{restarts} times"
+        yield warn("restarts", f"systemd restarted the service {times}; last: {ended or 'reason not known'}.",
+                   f"Look for what came before: journalctl -u {name} -n 100")  # fmt: skip
+    if active == "active" and name != APP_UNIT and state["WatchdogUSec"] in {"0", "", "infinity"}:
         yield warn("watchdog", "The unit has no WatchdogSec=, so a daemon that hangs is not restarted.",
-                   "containerstacks-billing service install")  # fmt: skip
+                   _install(name))  # fmt: skip
     used = state["MemoryCurrent"]
     if used.isdigit() and int(used) > _MUCH_MEMORY_BYTES:
         yield warn(
             "memory of the service",
             f"{int(used) / 1024**2:,.0f} MiB, more than a fleet of any size needs.",
-            f"Lower BILLING_WORKERS or BILLING_BATCH_SIZE, then: systemctl restart {DAEMON_UNIT}",
+            f"Lower BILLING_WORKERS or BILLING_BATCH_SIZE, then: systemctl restart {name}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from collections.abc import Iterator
@@ -10,14 +11,21 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from containerstacks_billing.billing.errors import ConfigurationError
+from containerstacks_billing.billing.errors import EXIT_TRY_AGAIN, BillingError, ConfigurationError
 from containerstacks_billing.process.logs import logger
+from containerstacks_billing.process.notify import notify
 from containerstacks_billing.process.web.limits import HEADER_BYTES, PatientProtocol
 
 CONNECTIONS = 256
 BACKLOG = 128
 KEEP_ALIVE_SECONDS = 5
 SHUTDOWN_SECONDS = 10
+
+
+class AddressTaken(BillingError):
+    """Somebody else listens there; he may be gone when it is tried again."""
+
+    exit_code = EXIT_TRY_AGAIN
 
 
 class Server(uvicorn.Server):
@@ -30,8 +38,15 @@ class Server(uvicorn.Server):
             yield
             self._captured_signals.clear()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell systemd as soon as requests are answered, and not before."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            notify("READY=1", f"STATUS=listening at {address_of(sockets[0])}")
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams of events first: a browser that looks on is no reason to wait."""
+        notify("STOPPING=1")
         if isinstance(self.config.app, FastAPI):
             self.config.app.state.status_page.streams.end()
         await super().shutdown(sockets)
@@ -63,7 +78,7 @@ def server_of(app: FastAPI) -> Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket; raises ConfigurationError when that address cannot be had."""
+    """Open the listening socket; raises AddressTaken or ConfigurationError when that address cannot be had."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(address[0], socket.SOCK_STREAM)
@@ -76,9 +91,12 @@ def listen(host: str, port: int) -> socket.socket:
             listening.close()
             raise
     except OSError as error:
+        what = f"HOST and PORT cannot be listened on: {host} port {port}: {error.strerror or error}."
+        if error.errno == errno.EADDRINUSE:
+            hint = f"Another process listens there (ss -ltnp 'sport = :{port}'): stop it, or choose another PORT."
+            raise AddressTaken(what, hint) from None
         raise ConfigurationError(
-            f"HOST and PORT cannot be listened on: {host} port {port}: {error.strerror or error}.",
-            hint="Another process may be listening there; choose another PORT, or stop it.",
+            what, hint="Choose an address of this machine, and a port that you may use."
         ) from None
     return listening
 
