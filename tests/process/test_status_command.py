@@ -137,9 +137,10 @@ def test_built_in_billing_that_bills_is_said(fleet: Fleet, command: Command) -> 
 def test_the_next_run_is_the_one_that_the_page_announces(fleet: Fleet, command: Command) -> None:
     """A run by hand does not move the daemon's schedule; without a daemon nothing is due."""
     environment = {"DATABASE_URL": fleet.conninfo}
-    fleet.bill()
+    fleet.bill(trigger="manual")
     words = " ".join(command("status", environment=environment).stdout.split())
     assert "Next due when a daemon or built-in billing is started" in words
+    assert "run 1 by hand, completed" in words
     heartbeat(fleet, timedelta(seconds=20))
     fleet.conn.execute(
         "update billing_daemon_status set metadata = jsonb_build_object('next_run_at', %s::text)",

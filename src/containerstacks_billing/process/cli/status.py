@@ -153,7 +153,9 @@ def _ended(run: RunRecord, now: datetime, currency: str) -> str:
     from containerstacks_billing.process.cli.summary import hours
     from containerstacks_billing.process.cli.who import span
 
-    by = {"daemon": "the daemon", "built-in": "built-in billing"}.get(run.trigger, run.trigger)
+    by = {"daemon": "the daemon", "built-in": "built-in billing", "manual": "hand"}.get(
+        run.trigger, run.trigger
+    )
     text = f"run {run.run_id} by {by}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
     text += f"{_instances(run.instances_billed)}, {hours(run.hours)}, {display(run.amount, currency)}"
     return f"{text} ({run.error_message})" if run.error_message else text
