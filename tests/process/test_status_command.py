@@ -287,19 +287,6 @@ def test_no_word_and_no_date_is_broken_on_any_terminal(
     assert sentence in command("quarantine", environment=environment).stdout
 
 
-def test_nothing_is_due_by_itself_before_a_daemon_ran(fleet: Fleet, command: Command) -> None:
-    """The interval is the daemon's; before there was one, nobody keeps it."""
-    fleet.bill()
-    environment = {"DATABASE_URL": fleet.conninfo}
-    alone = command("status", environment=environment).stdout
-    fleet.conn.execute(
-        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at) values ('host-1', 'running', billing_clock())"
-    )
-
-    assert "Next due    in 1 h 0 min, if a daemon runs by then\n" in alone
-    assert "Next due    in 1 h 0 min\n" in command("status", environment=environment).stdout
-
-
 def test_a_role_that_may_only_read_is_enough(fleet: Fleet, command: Command, role: str) -> None:
     """SELECT on the tables, nothing else."""
     fleet.conn.execute(

@@ -329,7 +329,7 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("database", "refused the password"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password="x")),
     ("database", "none was given"): no_password,
     ("migrations", "permission denied"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
-    ("heartbeat", "nobody bills by itself here"): a_silent_embedded_database,
+    ("heartbeat", "nobody bills by itself"): a_silent_embedded_database,
     ("configuration", "is a link to"): a_link_into_nowhere,
     ("database", "has no database of that name"): lambda p: p.examined(make_conninfo(p.conninfo, dbname="none")),
     ("rights", "lacks rights"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),

@@ -131,7 +131,7 @@ def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) 
     console = render.stdout()
     if report.applied:
         console.print(f"Applied {number_of(len(report.applied), 'migration')}.")
-    else:
+    elif not any(finding.kind == "made_whole" for finding in report.findings):
         console.print("Nothing to do: every migration has been applied.")
     for finding in report.findings:
         console.print(f"\n{render.printable(finding.sentence)}")

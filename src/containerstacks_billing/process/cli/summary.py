@@ -130,7 +130,7 @@ def _facts(finished: Finished) -> list[tuple[str, str]]:
     if result.amount:
         found.append(("Amount", amounts(result.amount, finished.debited, finished.currency)))
     if result.past_due_instances:
-        found.append(("Past due", f"{counted(result.past_due_instances)}, paid after a top-up"))
+        found.append(("Past due", f"{counted(result.past_due_instances)}, which stay due until a top-up"))
     if result.quarantined_instances:
         reasons = ", ".join(
             f"{reason} ({count:,})" for reason, count in finished.reasons.items() if reason != "held"

@@ -67,9 +67,11 @@ def up(
     finished, code = bill_and_watch(order)
     _show(render.stdout(), conninfo, finished)
     if code == 0 and not once:
-        code = _run_services(render.stdout(), conninfo, port)
-        if not was_running:
-            EmbeddedServer(default_directory()).stop()
+        try:
+            code = _run_services(render.stdout(), conninfo, port)
+        finally:
+            if not was_running:
+                EmbeddedServer(default_directory()).stop()
     raise typer.Exit(code)
 
 
