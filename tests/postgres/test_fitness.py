@@ -107,6 +107,7 @@ def test_migrate_enables_and_says_so(conn: Connection, database: str) -> None:
     assert migrate(database).findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "table"), TRIGGERS)
 def test_migrate_makes_a_dropped_trigger_again(
     conn: Connection, database: str, name: str, table: str

@@ -401,7 +401,7 @@ def inserted(poisoned: Poisoned, date: str) -> None:
 
 @pytest.mark.parametrize("date", _FIRST_DATES)
 @pytest.mark.parametrize("comes", [adopted, inserted])
-@pytest.mark.parametrize("change", ["", "status = 'stopped'"])
+@pytest.mark.parametrize("change", ["", pytest.param("status = 'stopped'", marks=pytest.mark.slow)])
 def test_a_first_date_that_nobody_can_believe_is_repaired_where_the_hint_says(
     poisoned: Poisoned, database: str, comes: Callable[[Poisoned, str], None], date: str, change: str
 ) -> None:

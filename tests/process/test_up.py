@@ -93,6 +93,8 @@ class Up:
         self._said = ""
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
+            # Whoever runs the tests with nohup has it ignored, and `up` would obey that.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.chdir(directory)
             os.execve(
                 sys.executable,
@@ -126,7 +128,8 @@ class Up:
 
     def ended(self) -> int:
         """Wait until it has ended, and return its exit code."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        _, status = eventually(lambda: (found := os.waitpid(self.pid, os.WNOHANG))[0] and found, 90)
+        return os.waitstatus_to_exitcode(status)
 
 
 @pytest.fixture

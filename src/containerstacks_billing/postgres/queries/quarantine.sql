@@ -168,22 +168,22 @@ where organization_id between %(first_organization)s and %(last_organization)s
 
 -- name: adopt_repaired_plans
 -- Give closed segments whose plan_id names no plan the one that followed it: that of the instance, or of its next segment.
--- A name of plans that have no one price at the moment, or of one that is offered no more, is the name of a plan all the same.
+-- A name of plans that have no one price at the moment is the name of a plan all the same: such hours wait until there is one, or
+-- until the instance is given the id of one of these plans.
 -- Whoever corrects the plan_id of an instance closes the stretch that bore the wrong one, and nothing else could ever
 -- give those hours a price. A plan that exists and has no usable price is repaired in its price instead.
 with
 -- include: plan_rates
 ,
 nameless as (
-    select organization_id, id, instance_id, started_at
+    select organization_id, id, instance_id, started_at, segment.plan_id as name
     from billing_usage_segments segment
     where outcome is null
       and organization_id between %(first_organization)s and %(last_organization)s
       and not exists (select from plan_name where plan_name.name = segment.plan_id)
-      and not exists (select from vps_plans where provider_plan_id = segment.plan_id)
 ),
 successor as (
-    select nameless.organization_id, nameless.id, coalesce(
+    select nameless.organization_id, nameless.id, name, coalesce(
         (select plan_id from billing_usage_segments later
          where later.organization_id = nameless.organization_id and later.instance_id = nameless.instance_id
            and later.started_at > nameless.started_at and later.plan_id in (select name from plan_name)
@@ -195,4 +195,6 @@ successor as (
 update billing_usage_segments segment
 set plan_id = successor.plan_id
 from successor
-where segment.organization_id = successor.organization_id and segment.id = successor.id and successor.plan_id is not null;
+where segment.organization_id = successor.organization_id and segment.id = successor.id and successor.plan_id is not null
+  and (not exists (select from vps_plans where provider_plan_id = successor.name)
+       or exists (select from vps_plans where provider_plan_id = successor.name and vps_plans.id::text = successor.plan_id));
