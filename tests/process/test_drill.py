@@ -238,18 +238,20 @@ def test_a_drill_passes_beside_real_tables_and_leaves_them_alone(real: Fleet, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", ["03_debit_in_its_own_transaction", "17_advance_without_comparison"])
+@pytest.mark.parametrize("bug", ["03_debit_in_its_own_transaction", "10_carry_written_after_the_commit"])
 def test_a_planted_bug_fails_the_drill(bug: str, tmp_path: Path) -> None:
-    """A copy of the package that debits after its commit, or advances without looking: FAIL, with what is wrong."""
+    """A copy of the package that debits, or carries on, after its commit: FAIL, with what is wrong.
+
+    What shows only when the host changes an instance amid a batch is for `./dev planted`: a drill meets it by chance.
+    """
     sources = copy_of_sources(tmp_path)
     assert "" == does_not_apply(bug, sources)
-    # It ends with the first finding; on a busy machine a change of the host seldom falls into the middle of a batch.
+    # It ends with the first finding.
     done = drill(sys.executable, tmp_path, "--seed", "3", "--seconds", "90", PYTHONPATH=str(sources))
 
     assert 1 == done.returncode, done.stdout + done.stderr
     assert "FAIL" in done.stdout
     assert "Do not bill with this installation." in done.stdout
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
 @pytest.mark.slow
