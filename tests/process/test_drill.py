@@ -11,7 +11,8 @@ import venv
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -25,9 +26,11 @@ from tests.process.conftest import Command
 from containerstacks_billing.billing.errors import ConfigurationError
 from containerstacks_billing.postgres.migrate import migrate
 from containerstacks_billing.process.cli.drill import _count
+from containerstacks_billing.process.drill.acts import Act, Drill, play
+from containerstacks_billing.process.drill.billers import Billers
 from containerstacks_billing.process.drill.installed import installed
 from containerstacks_billing.process.drill.role import admit_biller
-from containerstacks_billing.process.drill.stage import DATABASE_PREFIX, stage
+from containerstacks_billing.process.drill.stage import DATABASE_PREFIX, Stage, stage
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where libpq would go if anybody let it.
@@ -171,6 +174,33 @@ def test_one_of_something_is_not_called_many(capsys: pytest.CaptureFixture[str])
     assert "1  server crashed and started again" in told
     assert "1  biller stopped past its lease, and woken" in told
     assert "2  billing processes killed with SIGKILL" in told
+
+
+def acting(*hits: bool) -> tuple[Drill, Act, list[bool]]:
+    """Return a drill without a stage, and an act that hits or misses in this order and for ever misses after it."""
+    drill = Drill(cast("Stage", None), cast("Billers", None), Random(1))
+    past: list[bool] = []
+
+    def once(drill: Drill) -> None:
+        past.append(len(past) < len(hits) and hits[len(past)])
+        drill.done["hits"] += past[-1]
+
+    return drill, Act("Something is done", 0.1, once, least=2), past
+
+
+def test_a_fault_that_hit_nothing_is_tried_again() -> None:
+    """A biller that had ended before its kill, on a machine that got faster, is none of those that are promised."""
+    drill, act, past = acting(False, True, False, False, True)
+    play(drill, act, 0.0)
+    assert ([], 2, 5) == (drill.complaints, drill.times, len(past))
+
+
+def test_faults_that_could_not_be_done_are_no_pass() -> None:
+    """Bounded, and with the name of what was never hit."""
+    drill, act, past = acting(True)
+    play(drill, act, 0.0)
+    assert 1 == drill.times < 20 < len(past)
+    assert [f"Something is done: there was nothing to hit in {len(past) - 1} tries"] == drill.complaints
 
 
 def test_without_a_server_it_says_what_to_install(command: Command, tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ class Up:
     def __init__(self, directory: Path, port: int, **environment: str) -> None:
         self.state = directory / "state"
         self.port = port
+        binaries = "CONTAINERSTACKS_BILLING_POSTGRES_BIN"
         clean = {
+            # Of the same version as the one that the tests stop it with.
+            **({binaries: os.environ[binaries]} if binaries in os.environ else {}),
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "CONTAINERSTACKS_BILLING_STATE": str(self.state),
