@@ -6,14 +6,15 @@
     conn            an open autocommit connection to `database`
     role            the name of a role without rights, which logs in with the password of that same name
 
-The server is the embedded one in a private temporary directory, never the user's, or TEST_DATABASE_URL. On either,
-only databases are touched that this session made. DATABASE_URL and .env are never read.
+The server is the embedded one in a private temporary directory, in memory where there is room, never the user's, or
+TEST_DATABASE_URL. On either, only databases are touched that this session made. DATABASE_URL and .env are never read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -39,7 +40,10 @@ FAST = {
     "synchronous_commit": "off",
     "max_connections": "200",
     "autovacuum_naptime": "5s",
+    "max_wal_size": "256MB",
 }
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 3 * 2**30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
         os.environ[BINARIES_SETTING] = str(binaries)
     if not hasattr(config, "workerinput"):
-        directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-"))
+        directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-", dir=_quick_place()))
         config.stash[DIRECTORY] = directory
         config.stash[SESSION] = f"billing_test_{secrets.token_hex(4)}"
     else:
@@ -139,7 +143,7 @@ def make_database(pytestconfig: pytest.Config, server: str) -> Iterator[Callable
     def make(template_name: str) -> str:
         name = f"{pytestconfig.stash[SESSION]}_{secrets.token_hex(6)}"
         with psycopg.connect(server, autocommit=True) as conn:
-            _create(conn, name, template_name)
+            _create(conn, name, template_name, quickly=_foreign_server(pytestconfig) is None)
         made.append(name)
         return make_conninfo(server, dbname=name)
 
@@ -205,9 +209,11 @@ def _hash_of_migrations() -> str:
     return content.hexdigest()[:8]
 
 
-def _create(conn: psycopg.Connection[Any], name: str, template_name: str) -> None:
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    conn.execute(statement.format(sql.Identifier(name), sql.Identifier(template_name)))
+def _create(conn: psycopg.Connection[Any], name: str, template_name: str, *, quickly: bool = False) -> None:
+    """Make a database; quickly by copying files, for which the server writes a checkpoint that costs ours nothing."""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {}")
+    strategy = sql.SQL("FILE_COPY" if quickly else "WAL_LOG")
+    conn.execute(statement.format(sql.Identifier(name), sql.Identifier(template_name), strategy))
 
 
 def _drop(conn: psycopg.Connection[Any], name: str) -> None:
@@ -228,9 +234,20 @@ def _drop_what_the_session_made(config: pytest.Config) -> None:
             _drop(conn, name)
 
 
+def _quick_place() -> Path | None:
+    """Where a thousand databases are made and dropped in a fourth of the time: memory, if it is ours to write and ample.
+
+    Containers often have a tiny one; then the directory for temporary files has to do.
+    """
+    if not os.access(MEMORY, os.W_OK | os.X_OK) or shutil.disk_usage(MEMORY).free < MEMORY_NEEDED:
+        return None
+    return MEMORY
+
+
 def _stop_forgotten_servers() -> None:
     """Stop the servers of sessions that were killed before they could."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{SERVER_PREFIX}*"):
+    places = {Path(tempfile.gettempdir()), MEMORY}
+    for directory in itertools.chain.from_iterable(place.glob(f"{SERVER_PREFIX}*") for place in places):
         pid = directory.name.removeprefix(SERVER_PREFIX).split("-")[0]
         if directory.stat().st_uid == os.geteuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
             embedded.EmbeddedServer(directory).stop()

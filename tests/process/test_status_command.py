@@ -256,7 +256,7 @@ VERBS_OF_TABLES = (
 )
 
 
-@pytest.mark.parametrize("columns", [40, 72, 80])
+@pytest.mark.parametrize("columns", [40, pytest.param(72, marks=pytest.mark.slow), 80])
 def test_no_word_and_no_date_is_broken_on_any_terminal(
     fleet: Fleet, on_terminal: Callable[..., tuple[int, str]], command: Command, columns: int
 ) -> None:
