@@ -59,10 +59,11 @@ class Visit:
         return self.page
 
     def sign_in(self, token: str = ADMIN_TOKEN) -> Page:
-        """Sign in as people do."""
+        """Sign in as people do, and wait for the page that answers."""
         self.open("/status/sign-in")
         self.page.get_by_label("Admin token").fill(token)
-        self.page.get_by_role("button", name="Sign in").click()
+        with self.page.expect_navigation():
+            self.page.get_by_role("button", name="Sign in").click()
         return self.page
 
     def picture(self, name: str) -> Path:

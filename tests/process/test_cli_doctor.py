@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.fleet import Fleet
@@ -210,6 +211,24 @@ def test_daemons_are_counted_by_their_heartbeats(
     code, findings = examined(command, database)
     assert (code, findings["other daemons"]["level"]) == (0, "WARN")
     assert "host-3" in findings["other daemons"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("units", "remedy"),
+    [
+        ([], "containerstacks-billing service install; elsewhere run: containerstacks-billing daemon"),
+        ([Path("unit")], "systemctl start containerstacks-billing.service"),
+    ],
+)
+def test_the_way_to_start_it_exists_here(
+    database: str, monkeypatch: pytest.MonkeyPatch, units: list[Path], remedy: str
+) -> None:
+    """No service is to be started where none is installed."""
+    monkeypatch.setattr("containerstacks_billing.process.doctor.billers.unit_files", lambda _: units)
+    with connect(database, purpose="reading") as connection:
+        server = examination.server(connection, database)
+        found = next(iter(heartbeat(Subject(Settings(), Target(database, False), connection, server))))
+    assert remedy in str(found.hint)
 
 
 def test_it_promises_nobody_who_is_not_there(

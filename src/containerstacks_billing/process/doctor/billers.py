@@ -12,11 +12,16 @@ from containerstacks_billing.postgres.connection import translated
 from containerstacks_billing.postgres.health import read_reading
 from containerstacks_billing.postgres.status import read_status
 from containerstacks_billing.process.findings import Finding, Level, ok, warn
+from containerstacks_billing.process.service_files import unit_files
+from containerstacks_billing.process.service_unit import DAEMON_UNIT
 
 if TYPE_CHECKING:
     from containerstacks_billing.process.doctor.database import Subject
 
 _START_HINT = "Start it: systemctl start containerstacks-billing.service"
+_INSTALL_HINT = (
+    "Install it: containerstacks-billing service install; elsewhere run: containerstacks-billing daemon"
+)
 _LOOK_HINT = "See why: systemctl status containerstacks-billing.service"
 _UP_HINT = "Start it: containerstacks-billing up"
 
@@ -28,7 +33,7 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
     silence, silent_after = limits.failover_after.total_seconds(), limits.silent_after.total_seconds()
     alive = [d for d in daemons if d.age_seconds is not None and d.age_seconds < silence]
     beating = [d for d in alive if d.status == "running"]
-    hint = _UP_HINT if subject.target.embedded else _START_HINT
+    hint = _how_to_start(subject)
     if not daemons:
         yield warn("heartbeat", f"No daemon has reported yet; {_instead(subject)}.", hint)
     elif not alive:
@@ -59,6 +64,13 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
             yield warn("last error", daemon.error_message[:300], "See `containerstacks-billing runs`.")
     for daemon in beating[:1]:
         yield from _interval(daemon, subject.settings.billing_interval_minutes)
+
+
+def _how_to_start(subject: Subject) -> str:
+    """Name a command that works here: the daemon may run on another machine, or under another supervisor."""
+    if subject.target.embedded:
+        return _UP_HINT
+    return _START_HINT if unit_files(DAEMON_UNIT) else _INSTALL_HINT
 
 
 def _instead(subject: Subject) -> str:

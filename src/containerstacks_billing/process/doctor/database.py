@@ -166,7 +166,6 @@ def last_run(subject: Subject) -> Iterator[Finding]:
 
 
 _FAILURES = {"held", "failed", "interrupted"}
-_START_HINT = "Start it: systemctl start containerstacks-billing.service"
 _LOG_HINT = 'See why: journalctl -u containerstacks-billing.service | grep -i "billing" | tail -20'
 # The embedded database belongs to no service: what bills on it was started by hand, and ends with its terminal.
 _UP_HINT = "Start it, and let it run: containerstacks-billing up"
