@@ -12,7 +12,10 @@ import pytest
 from tests.fleet import Fleet, clock, instant
 
 from containerstacks_billing.billing.run import Outcome
+from containerstacks_billing.postgres import runs
 from containerstacks_billing.postgres.verify import verify
+from containerstacks_billing.process.drill import oracle
+from containerstacks_billing.process.drill.clock import start_clock
 
 Versions = list[tuple[str, str, str]]
 
@@ -157,3 +160,34 @@ def test_a_price_that_comes_after_an_announced_one_began_never_was_in_force(flee
 
     assert [("always", "01 02:00", "7.3"), ("01 02:00", "always", "73")] == versions(fleet, plan)
     assert ["73.00"] == [str(row.base_price) for row in fleet.rows("select base_price from vps_plans")]
+
+
+def test_a_run_that_halts_as_it_opens_begins_no_price_before_its_time(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that stands still inside a transaction is read by the statement that looks at prices, and by none before it."""
+    plan = fleet.plan("7.30")
+    fleet.instance(fleet.organization(), plan)
+    fleet.at("2026-03-01 03:00")
+    oracle.install(fleet.conn)
+    start_clock(fleet.conn, fleet.now)
+    fleet.conn.execute(
+        "insert into billing_runs (trigger, holder, fencing_token, as_of, host_clock, hours_per_month, started_at)"
+        " values ('manual', 'gone', 0, '2026-03-01 02:00Z', now(), 730, now())"
+    )
+    query = runs.query
+
+    def halted(name: str) -> Any:
+        if name in {"close_abandoned_runs", "sync_prices"}:
+            seen.append(name)
+        if len(seen) == 2:
+            seen.append("the host")
+            fleet.conn.execute("update oracle.clock set at = '2026-03-01 04:30Z'")
+            fleet.reprice(plan, "14.60")
+        return query(name)
+
+    seen: list[str] = []
+    monkeypatch.setattr(runs, "query", halted)
+    assert Outcome.COMPLETED is fleet.bill().outcome
+
+    assert [("always", "01 04:30", "7.3"), ("01 04:30", "always", "14.6")] == versions(fleet, plan)

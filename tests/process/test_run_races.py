@@ -108,35 +108,78 @@ def test_a_stretch_of_an_instance_that_moves_and_changes_under_a_run_is_filed_on
     assert sound(fleet)
 
 
-def test_a_price_that_is_set_behind_the_hours_of_a_batch_is_taken_into_it(
+def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(
     fleet: Fleet, monkeypatch: Monkey
 ) -> None:
-    """The clock goes back to 04:30 under a batch of 06:00, a price is set, the clock goes on: the batch is done again."""
+    """Dated at 04:30, when no run was there, and committed under a batch of 06:00: the batch is done again."""
     plan = fleet.plan("7.30")
     fleet.instance(fleet.organization("10.00"), plan)
-    fleet.at("2026-03-01 06:00")
+    fleet.at("2026-03-01 04:30")
     take_steps, attempts = charging.take_steps, []
+    with psycopg.connect(fleet.conninfo, autocommit=True) as host:
+        host.execute("begin")
+        host.execute("update vps_plans set base_price = 14.60")
+        host.execute("set constraints all immediate")
+        fleet.at("2026-03-01 06:00")
 
-    def disturbed(*arguments: Any) -> Any:
-        result = take_steps(*arguments)
-        attempts.append(result.amount)
-        if len(attempts) == 1:
-            fleet.at("2026-03-01 04:30")
-            fleet.reprice(plan, "14.60")
-            fleet.at("2026-03-01 05:10")
-        return result
+        def disturbed(*arguments: Any) -> Any:
+            result = take_steps(*arguments)
+            attempts.append(result.amount)
+            if len(attempts) == 1:
+                host.execute("commit")
+            return result
 
-    as_of = fleet.now
-    monkeypatch.setattr(charging, "take_steps", disturbed)
-    assert Outcome.COMPLETED is fleet.bill(as_of=as_of).outcome
+        monkeypatch.setattr(charging, "take_steps", disturbed)
+        assert Outcome.COMPLETED is fleet.bill().outcome
 
     assert ["0.06", "0.07"] == [str(amount.normalize()) for amount in attempts]
     assert [
         ("01 00:00", "01 05:00", "0.05", "billed"),
         ("01 05:00", "01 06:00", "0.02", "billed"),
     ] == fleet.charges()
-    fleet.at(as_of)
     assert sound(fleet)
+
+
+def test_a_price_that_is_set_while_a_batch_is_committed_begins_after_its_hours(
+    fleet: Fleet, monkeypatch: Monkey
+) -> None:
+    """The clock goes back to 04:30 before the first COMMIT of a run of 06:00; neither sees what the other has not committed."""
+    plan = fleet.plan("7.30")
+    fleet.instance(fleet.organization("10.00"), plan)
+    fleet.at("2026-03-01 06:00")
+
+    def held(connection: Any, run: Any, batch: Any) -> Any:
+        with connection.transaction():
+            result = charging.charge_batch(connection, run, batch)
+            fleet.at("2026-03-01 04:30")
+            fleet.reprice(plan, "14.60")
+        return result
+
+    monkeypatch.setattr(bill, "charge_batch", held)
+    assert Outcome.COMPLETED is fleet.bill().outcome
+    monkeypatch.undo()
+    fleet.at("2026-03-01 07:00")
+    fleet.bill()
+
+    assert [
+        ("01 00:00", "01 06:00", "0.06", "billed"),
+        ("01 06:00", "01 07:00", "0.02", "billed"),
+    ] == fleet.charges()
+    assert sound(fleet)
+
+
+def test_a_run_that_was_left_open_binds_no_price_once_somebody_else_has_the_lease(fleet: Fleet) -> None:
+    """It was opened while the clock was a day ahead; its process is gone, and so is its lease."""
+    plan = fleet.plan("7.30")
+    fleet.at("2026-03-01 05:00")
+    fleet.conn.execute(
+        "insert into billing_runs (trigger, holder, fencing_token, as_of, host_clock, hours_per_month, started_at)"
+        " select 'manual', 'gone', fencing_token, '2026-03-02 05:00Z', now(), 730, now() from billing_leases"
+    )
+    fleet.conn.execute("update billing_leases set fencing_token = fencing_token + 1")
+    fleet.reprice(plan, "14.60")
+    begins = fleet.rows("select valid_from from plan_price_versions where isfinite(valid_from)")
+    assert ["01 05:00"] == [clock(row.valid_from) for row in begins]
 
 
 def test_damage_that_cannot_be_noted_at_once_is_noted_later(fleet: Fleet, monkeypatch: Monkey) -> None:

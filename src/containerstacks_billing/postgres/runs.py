@@ -59,9 +59,10 @@ def open_run(
     with connection.transaction():
         transaction_bounds(connection)
         fence(connection)
-        connection.execute(query("close_abandoned_runs"))
         if is_clock_credible:
+            # First of all, for a clock that stands still inside a transaction would be read too early for prices.
             connection.execute(query("sync_prices"), {"as_of": as_of})
+        connection.execute(query("close_abandoned_runs"))
         connection.execute(query("mark_debtors"), {"as_of": as_of, "currency": terms.currency})
         everywhere = {"first_organization": FIRST_UUID, "last_organization": LAST_UUID}
         connection.execute(

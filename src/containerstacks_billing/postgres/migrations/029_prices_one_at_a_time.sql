@@ -36,6 +36,8 @@ begin
            or exists (select from plan_price_versions v where v.plan_id = p.id and v.announced and v.valid_from <= at)
         for no key update of p skip locked
     loop
+        -- Who held it before may have recorded a price that began after the search, and it must not begin earlier now.
+        at := greatest(at, billing_clock());
         update vps_plans p set base_price = v.base_price, markup_price = v.markup_price
         from plan_price_versions v
         where p.id = held and v.plan_id = held and v.announced and v.valid_from <= at and at < v.valid_to
@@ -46,6 +48,34 @@ begin
     -- A plan that is deleted shows nothing, and nobody changes its prices any more.
     update plan_price_versions set announced = false
     where announced and valid_from <= at and plan_id not in (select id from vps_plans);
+end $$;
+
+-- No price begins before hours that were charged, nor before those that a run is charging at this moment: after a clock that was set
+-- back those lie ahead of it. The run and the price may be committed in either order, and neither sees the other before. Only
+-- the holder of the lease charges, so a run that its process left open counts until somebody else has the lease.
+create or replace function billing_latest_as_of() returns timestamptz
+    language sql stable security definer set search_path = public, pg_temp
+as $$
+    select max(as_of) from billing_runs
+    where batches > 0
+       or outcome is null and fencing_token = (select fencing_token from billing_leases where name = 'billing')
+$$;
+
+-- As in 026, but with the run under way.
+create or replace function billing_begin_of_price(plan uuid, at timestamptz) returns timestamptz
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    begins timestamptz := greatest(at, billing_latest_as_of());
+begin
+    delete from plan_price_versions v where v.plan_id = plan and v.valid_from > begins and not v.announced;
+    if found then
+        update plan_price_versions v set valid_to = follows.valid_from
+        from (select id, coalesce(lead(valid_from) over (order by valid_from), 'infinity') as valid_from
+              from plan_price_versions where plan_id = plan) follows
+        where follows.id = v.id and v.valid_to <> follows.valid_from;
+    end if;
+    return begins;
 end $$;
 
 -- A price that the host sets begins when its transaction commits, and not when its statement ran. Until then nobody can be charged
@@ -62,7 +92,7 @@ create or replace function billing_date_price() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 declare
-    begins timestamptz := greatest(billing_clock(), (select max(as_of) from billing_runs where batches > 0));
+    begins timestamptz := greatest(billing_clock(), billing_latest_as_of());
     dated  plan_price_versions;
 begin
     -- The transaction may have taken it back, or dated it otherwise, since.
