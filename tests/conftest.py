@@ -27,6 +27,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from tests.memory import MEMORY, quick_place
 
 from containerstacks_billing.postgres import embedded
 from containerstacks_billing.postgres.programs import BINARIES_SETTING
@@ -42,8 +43,6 @@ FAST = {
     "autovacuum_naptime": "5s",
     "max_wal_size": "256MB",
 }
-MEMORY = Path("/dev/shm")
-MEMORY_NEEDED = 3 * 2**30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
         os.environ[BINARIES_SETTING] = str(binaries)
     if not hasattr(config, "workerinput"):
-        directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-", dir=_quick_place()))
+        directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-", dir=quick_place()))
         config.stash[DIRECTORY] = directory
         config.stash[SESSION] = f"billing_test_{secrets.token_hex(4)}"
     else:
@@ -232,16 +231,6 @@ def _drop_what_the_session_made(config: pytest.Config) -> None:
             "SELECT datname FROM pg_database WHERE datname LIKE %s", [made]
         ).fetchall():
             _drop(conn, name)
-
-
-def _quick_place() -> Path | None:
-    """Where a thousand databases are made and dropped in a fourth of the time: memory, if it is ours to write and ample.
-
-    Containers often have a tiny one; then the directory for temporary files has to do.
-    """
-    if not os.access(MEMORY, os.W_OK | os.X_OK) or shutil.disk_usage(MEMORY).free < MEMORY_NEEDED:
-        return None
-    return MEMORY
 
 
 def _stop_forgotten_servers() -> None:

@@ -34,6 +34,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from tests.conftest import FAST
 from tests.daemons import eventually
+from tests.memory import quick_place
 
 from containerstacks_billing.postgres.embedded import EmbeddedServer
 from containerstacks_billing.postgres.programs import identity
@@ -41,7 +42,6 @@ from containerstacks_billing.postgres.remains import clear_remains, living_postm
 from containerstacks_billing.postgres.state_directory import PORT
 
 DATABASE = "billing"
-_ROOM = 1024 * 1024 * 1024
 _SETTINGS = {
     **{name: value for name, value in FAST.items() if name != "synchronous_commit"},
     "min_wal_size": "32MB",
@@ -283,9 +283,7 @@ class Relay:
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A private directory for the servers of pairs, in memory where there is room: they are copied all the time."""
-    memory = Path("/dev/shm")
-    in_memory = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM
-    directory = Path(tempfile.mkdtemp(prefix="containerstacks-pair-", dir=memory if in_memory else None))
+    directory = Path(tempfile.mkdtemp(prefix="containerstacks-pair-", dir=quick_place()))
     try:
         yield directory
     finally:

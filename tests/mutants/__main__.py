@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.memory import quick_place
 from tests.mutants.changes import Change, python_changes, sql_changes
 from tests.mutants.judges import judged
-from tests.planted.patches import ROOT, copy_of_sources, quick_place
+from tests.planted.patches import ROOT, copy_of_sources
 
 from containerstacks_billing.postgres.embedded import EmbeddedServer
 

@@ -25,8 +25,9 @@ import psycopg
 import pydantic  # noqa: F401
 import pytest
 from psycopg import sql
+from tests.memory import quick_place
 from tests.mutants.changes import Change, sql_changes
-from tests.planted.patches import ROOT, copy_of_sources, quick_place
+from tests.planted.patches import ROOT, copy_of_sources
 
 _NO_SQL = re.compile(
     r"errors\.(Syntax|Undefined|Datatype|Grouping|Ambiguous|InvalidColumn|FeatureNot|Windowing|InvalidFunction)"

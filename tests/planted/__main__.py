@@ -27,12 +27,12 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
+from tests.memory import quick_place
 from tests.planted.patches import (
     PATCHES,
     ROOT,
     copy_of_sources,
     does_not_apply,
-    quick_place,
     write,
 )
 

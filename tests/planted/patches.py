@@ -9,17 +9,7 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).resolve().parent
 ROOT = DIRECTORY.parent.parent
-_ROOM = 4 * 1024**3
 PATCHES = {path.stem: path for path in sorted(DIRECTORY.glob("[0-9][0-9]_*.patch"))}
-
-
-def quick_place() -> str | None:
-    """Return where a server that is thrown away works fastest: in memory, where there is room; else wherever files go.
-
-    A database is made for nearly every test, and on a disk that others use that takes a hundred times as long.
-    """
-    memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM else None
 
 
 def copy_of_sources(place: Path) -> Path:

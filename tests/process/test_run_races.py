@@ -140,30 +140,37 @@ def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(
     assert sound(fleet)
 
 
-def test_a_price_that_is_set_while_a_batch_is_committed_begins_after_its_hours(
-    fleet: Fleet, monkeypatch: Monkey
+@pytest.mark.parametrize("moment", ["amid its steps", "before its COMMIT"])
+def test_a_price_that_is_set_behind_the_hours_of_a_batch_begins_after_them(
+    fleet: Fleet, monkeypatch: Monkey, moment: str
 ) -> None:
-    """The clock goes back to 04:30 before the first COMMIT of a run of 06:00; neither sees what the other has not committed."""
+    """The clock goes back under the first batch of a run of 07:00, which charges a price of 05:00; that stays as it is."""
     plan = fleet.plan("7.30")
     fleet.instance(fleet.organization("10.00"), plan)
-    fleet.at("2026-03-01 06:00")
+    fleet.at("2026-03-01 05:00")
+    fleet.reprice(plan, "14.60")
+    fleet.at("2026-03-01 07:00")
+    batch_or_steps = charging.take_steps if moment == "amid its steps" else charging.charge_batch
 
-    def held(connection: Any, run: Any, batch: Any) -> Any:
+    def disturbed(connection: Any, *arguments: Any) -> Any:
         with connection.transaction():
-            result = charging.charge_batch(connection, run, batch)
+            result = batch_or_steps(connection, *arguments)
             fleet.at("2026-03-01 04:30")
-            fleet.reprice(plan, "14.60")
+            fleet.reprice(plan, "21.90")
+            fleet.at("2026-03-01 06:10")
         return result
 
-    monkeypatch.setattr(bill, "charge_batch", held)
+    where = (charging, "take_steps") if moment == "amid its steps" else (bill, "charge_batch")
+    monkeypatch.setattr(*where, disturbed)
     assert Outcome.COMPLETED is fleet.bill().outcome
     monkeypatch.undo()
-    fleet.at("2026-03-01 07:00")
+    fleet.at("2026-03-01 08:00")
     fleet.bill()
 
     assert [
-        ("01 00:00", "01 06:00", "0.06", "billed"),
-        ("01 06:00", "01 07:00", "0.02", "billed"),
+        ("01 00:00", "01 05:00", "0.05", "billed"),
+        ("01 05:00", "01 07:00", "0.04", "billed"),
+        ("01 07:00", "01 08:00", "0.03", "billed"),
     ] == fleet.charges()
     assert sound(fleet)
 

@@ -566,8 +566,8 @@ where organization_id between %(first_organization)s and %(last_organization)s
 -- name: record_batch
 -- Add the batch to the run row, if the run is still open, and the clock was not set back into the hours that it bills: a host
 -- that changes an instance then notes an instant from before them, its watermark stays where it is, and the advance cannot
--- notice the change. Returns whether the prices are those that the charges were derived by: a price that was set while the
--- clock stood behind the hours of this batch, and of which it did not know, begins among them.
+-- notice the change. Returns whether the prices are those that the charges were derived by: one that was dated before the
+-- run was there to see, and is committed since, begins among the hours of this batch. (One that is dated later begins after them.)
 update billing_runs
 set batches = batches + 1, instances_billed = instances_billed + %(batch_instances)s, hours = hours + %(batch_hours)s,
     amount = amount + %(batch_amount)s

@@ -67,7 +67,7 @@ def heartbeat(subject: Subject) -> Iterator[Finding]:
 
 
 def _how_to_start(subject: Subject) -> str:
-    """Name a command that works here: the daemon may run on another machine, or under another supervisor."""
+    """Name a command that works here: a service is started only where one is installed."""
     if subject.target.embedded:
         return _UP_HINT
     return _START_HINT if unit_files(DAEMON_UNIT) else _INSTALL_HINT
