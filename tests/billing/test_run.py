@@ -6,14 +6,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from containerstacks_billing.billing.run import (
-    FIRST_UUID,
-    LAST_UUID,
-    Batch,
-    BatchResult,
-    OpenRun,
-    Terms,
-)
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
+from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun, Terms
 from containerstacks_billing.billing.settings import Settings
 
 NOBODY = UUID("00000000-0000-0000-0000-000000000000")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerstacks_billing.billing.schedule import Agenda, Schedule, pause_seconds, silence_seconds
+from containerstacks_billing.backoff import pause_seconds, silence_seconds
+from containerstacks_billing.billing.schedule import Agenda, Schedule
 
 
 def test_ticks_stay_on_the_grid_however_long_runs_take() -> None:

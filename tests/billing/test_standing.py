@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from containerstacks_billing.billing.failover import Reading
-from containerstacks_billing.billing.health import Biller, DaemonRow, Health, Lease, Limits
+from containerstacks_billing.billing.health import Biller, DaemonRow, Health, Lease, Limits, RunRecord
 from containerstacks_billing.billing.standing import (
     Tone,
     is_running,
@@ -18,7 +18,6 @@ from containerstacks_billing.billing.standing import (
     successor,
     without_heartbeat,
 )
-from containerstacks_billing.billing.status import RunRecord
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from containerstacks_billing.postgres.migrate import expected_schema_problem, findings, migrate, plan
+from containerstacks_billing.postgres.fitness import expected_schema_problem
+from containerstacks_billing.postgres.migrate import findings, migrate, plan
 from containerstacks_billing.postgres.migration_files import delivered_migrations
 
 LEGACY = (Path(__file__).parent / "legacy.sql").read_text()

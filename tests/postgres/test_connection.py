@@ -30,6 +30,7 @@ from containerstacks_billing.postgres.connection import (
 )
 from containerstacks_billing.postgres.migrate import migrate
 from containerstacks_billing.postgres.rights import reading_grants
+from containerstacks_billing.postgres.second_look import diagnosed
 
 SECRET = "canary-5d1c6a"
 
@@ -170,7 +171,7 @@ def test_an_unmigrated_database_is_called_that(empty_database: str, statement: s
     with (
         connect(empty_database, purpose="billing") as connection,
         pytest.raises(SchemaMismatch, match=r"lacks (\d+) of \1 migrations, the first is 001_") as refused,
-        translated(empty_database),
+        diagnosed(empty_database),
     ):
         connection.execute(statement.encode())
     assert "containerstacks-billing migrate" in said(refused.value)
@@ -185,7 +186,7 @@ def test_a_missing_right_comes_with_its_grant(database: str, role: str) -> None:
         for statement in reading_grants(owner.info.dbname, role):
             owner.execute(statement.encode())
         owner.execute(sql.SQL("grant update on wallets to {}").format(sql.Identifier(role)))
-        with pytest.raises(RightsMissing) as refused, translated(as_role(database, role)):
+        with pytest.raises(RightsMissing) as refused, diagnosed(as_role(database, role)):
             connection.execute("INSERT INTO billing_decisions DEFAULT VALUES")
         hint = str(refused.value.hint)
         assert f'GRANT INSERT ON billing_decisions TO "{role}";' in hint
@@ -198,7 +199,7 @@ def test_a_missing_right_comes_with_its_grant(database: str, role: str) -> None:
 def test_a_role_without_any_right_is_told_of_both_kinds(database: str, role: str) -> None:
     """To look needs less than to bill, and either is one command."""
     with connect(as_role(database, role), purpose="reading") as connection:
-        with pytest.raises(RightsMissing) as refused, translated(as_role(database, role)):
+        with pytest.raises(RightsMissing) as refused, diagnosed(as_role(database, role)):
             connection.execute("SELECT FROM billing_runs")
     assert f"containerstacks-billing grants --read-only --role {role}\n" in str(refused.value.hint)
     assert str(refused.value.hint).endswith(f"containerstacks-billing grants --role {role}")
@@ -212,7 +213,7 @@ def test_what_is_more_than_billing_is_for_the_owner(database: str, role: str) ->
     ):
         owner.execute("select billing_admit(%s)", (role,))
         with pytest.raises(RightsMissing, match="permission denied for table vps_plans") as refused:
-            with translated(as_role(database, role)):
+            with diagnosed(as_role(database, role)):
                 connection.execute("UPDATE vps_plans SET base_price = 1")
     assert "GRANT" not in str(refused.value.hint)
     assert "as the owner of the tables" in str(refused.value.hint)
@@ -226,7 +227,7 @@ def test_the_right_on_the_schema_that_is_missing_is_the_one_that_is_named(
         owner.execute("revoke usage on schema public from public")
     for statement in ("select public.billing_clock()", "select from wallets"):
         with connect(as_role(database, role), purpose="billing") as connection:
-            with pytest.raises(RightsMissing) as refused, translated(as_role(database, role)):
+            with pytest.raises(RightsMissing) as refused, diagnosed(as_role(database, role)):
                 connection.execute(statement.encode())
         assert f'GRANT USAGE ON SCHEMA public TO "{role}";' in str(refused.value.hint)
     with pytest.raises(RightsMissing, match=f"{role} may not create anything") as refused:
@@ -252,7 +253,7 @@ def test_a_read_only_server_is_no_place_to_bill(database: str) -> None:
     with (
         connect(read_only, purpose="billing") as connection,
         pytest.raises(DatabaseUnavailable) as refused,
-        translated(database),
+        diagnosed(database),
     ):
         connection.execute("DELETE FROM wallets")
     assert "read-only" in str(refused.value)
@@ -263,7 +264,7 @@ def test_a_connection_that_was_ended_can_be_opened_again(database: str) -> None:
     with connect(database, purpose="billing") as connection, psycopg.connect(database) as other:
         other.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
         for _ in range(2):  # once told by the server, once found closed
-            with pytest.raises(DatabaseUnavailable), translated(database):
+            with pytest.raises(DatabaseUnavailable), diagnosed(database):
                 connection.execute("SELECT 1")
 
 

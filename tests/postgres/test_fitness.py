@@ -12,7 +12,8 @@ from tests.fleet import Fleet
 from containerstacks_billing.billing.errors import SchemaMismatch
 from containerstacks_billing.billing.run import Outcome
 from containerstacks_billing.postgres.connection import connect
-from containerstacks_billing.postgres.migrate import expected_schema_problem, migrate, plan
+from containerstacks_billing.postgres.fitness import expected_schema_problem
+from containerstacks_billing.postgres.migrate import migrate, plan
 from containerstacks_billing.postgres.migration_files import delivered_migrations
 from containerstacks_billing.postgres.schema_objects import objects_of
 from containerstacks_billing.postgres.verify import verify

@@ -17,8 +17,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.fleet import Fleet
 
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.release import Decision, ReleaseOrder
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.release import release
 from containerstacks_billing.postgres.verify import verify

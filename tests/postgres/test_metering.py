@@ -21,7 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.fleet import Fleet
 
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.postgres.queries import query
 
 DAY = "2026-03-01 "

@@ -19,7 +19,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from containerstacks_billing.billing.adoption import MigrationState
 from containerstacks_billing.billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.postgres import migrate as module
-from containerstacks_billing.postgres.migrate import expected_schema_problem, migrate, plan, status
+from containerstacks_billing.postgres.fitness import expected_schema_problem
+from containerstacks_billing.postgres.migrate import migrate, plan, status
 from containerstacks_billing.postgres.migration_files import MigrationFile, delivered_migrations
 from containerstacks_billing.postgres.programs import find_programs
 

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from containerstacks_billing.postgres.migrate import expected_schema_problem, migrate
+from containerstacks_billing.postgres.fitness import expected_schema_problem
+from containerstacks_billing.postgres.migrate import migrate
 from containerstacks_billing.postgres.rights import (
     BILLING_RIGHTS,
     BILLING_SEQUENCES,

@@ -20,8 +20,7 @@ from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import examination
 from containerstacks_billing.postgres.connection import connect
 from containerstacks_billing.process.doctor import database as checks
-from containerstacks_billing.process.doctor.billers import heartbeat
-from containerstacks_billing.process.doctor.database import Subject
+from containerstacks_billing.process.doctor.database import Subject, heartbeat
 from containerstacks_billing.process.target import Target
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -224,7 +223,7 @@ def test_the_way_to_start_it_exists_here(
     database: str, monkeypatch: pytest.MonkeyPatch, units: list[Path], remedy: str
 ) -> None:
     """No service is to be started where none is installed."""
-    monkeypatch.setattr("containerstacks_billing.process.doctor.billers.unit_files", lambda _: units)
+    monkeypatch.setattr("containerstacks_billing.process.doctor.database.unit_files", lambda _: units)
     with connect(database, purpose="reading") as connection:
         server = examination.server(connection, database)
         found = next(iter(heartbeat(Subject(Settings(), Target(database, False), connection, server))))

@@ -19,7 +19,7 @@ from tests.browser import scenes
 from tests.process.web import ADMIN_TOKEN, client_of, serving
 
 from containerstacks_billing.billing.errors import DatabaseUnavailable
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.health import RunRecord
 from containerstacks_billing.process.web import sessions, stream, writing
 from containerstacks_billing.process.web.chart import HEIGHT, chart_of
 from containerstacks_billing.process.web.server import SHUTDOWN_SECONDS

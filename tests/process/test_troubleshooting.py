@@ -114,7 +114,7 @@ class Patient:
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Patient:
     """No settings but those of the test, no other database within reach, and the service is installed."""
-    installed = "containerstacks_billing.process.doctor.billers.unit_files"
+    installed = "containerstacks_billing.process.doctor.database.unit_files"
     monkeypatch.setattr(installed, lambda _: [tmp_path / UNIT])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATABASE_URL", raising=False)

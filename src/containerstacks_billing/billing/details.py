@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.health import RunRecord
 
 
 @dataclass(frozen=True, slots=True)

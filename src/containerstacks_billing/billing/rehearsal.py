@@ -8,9 +8,9 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from containerstacks_billing.billing.health import RunRecord
 from containerstacks_billing.billing.money import floor_to_cent
 from containerstacks_billing.billing.run import BatchResult, Outcome
-from containerstacks_billing.billing.status import RunRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-FIRST_UUID = UUID(int=0)
-LAST_UUID = UUID(int=2**128 - 1)
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 
 
 class Outcome(StrEnum):

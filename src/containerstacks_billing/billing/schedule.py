@@ -1,4 +1,4 @@
-"""When the daemon bills, when it tries again, when it repeats a complaint: arithmetic on seconds, no clock.
+"""When the daemon bills and when it tries again: arithmetic on seconds, no clock.
 
 The ticks are points of one grid, start + n × interval, and never "the end of the last run + interval": a minute
 lost in each run would have moved the hour by half a day within a month. A run that is longer than the interval
@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-FIRST_PAUSE_SECONDS = 1.0
-FIRST_SILENCE_SECONDS = 60.0
-LONGEST_SILENCE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +78,3 @@ class Agenda:
         if self.retrying:
             return replace(self, schedule=schedule, at=min(self.at, tick))
         return Agenda(schedule, tick, tick) if self.at > now else replace(self, schedule=schedule)
-
-
-def pause_seconds(failures: int, longest_seconds: float, chance: float) -> float:
-    """Return how long to wait after so many failures in a row: doubling, bounded, spread by `chance` in [0, 1).
-
-    At least half of the pause is kept, so that attempts neither meet each other nor follow at once.
-    """
-    full = min(FIRST_PAUSE_SECONDS * 2.0 ** min(max(failures, 1) - 1, 30), longest_seconds)
-    return full * (0.5 + chance / 2)
-
-
-def silence_seconds(said: int) -> float:
-    """Return how long a trouble that goes on is not spoken of again after it was said so many times."""
-    return min(FIRST_SILENCE_SECONDS * 2.0 ** min(max(said, 1) - 1, 30), LONGEST_SILENCE_SECONDS)

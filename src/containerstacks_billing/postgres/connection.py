@@ -24,7 +24,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
 
-from containerstacks_billing.billing.errors import BillingError, OutcomeUnknown
+from containerstacks_billing.billing.errors import OutcomeUnknown
 from containerstacks_billing.billing.redaction import redact
 from containerstacks_billing.postgres.conninfo import describe, read, transport_warning
 from containerstacks_billing.postgres.faults import is_transient, translate
@@ -200,18 +200,9 @@ def asking(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -
 def translated(conninfo: str | None = None) -> Iterator[None]:
     """Run a block of database work and raise what the driver raises as one of our errors.
 
-    `conninfo` lets the message name the database and the role, and say which right or migration is missing; it is
-    never quoted.
+    `conninfo` lets the message name the database and the role; it is never quoted.
     """
     try:
         yield
     except psycopg.Error as error:
-        fault = translate(error, conninfo)
-        raise (fault if conninfo is None else _explained(fault, conninfo)) from error
-
-
-def _explained(fault: BillingError, conninfo: str) -> BillingError:
-    # What looks again does so over a connection of ours.
-    from containerstacks_billing.postgres.second_look import explained  # noqa: PLC0415
-
-    return explained(fault, conninfo)
+        raise translate(error, conninfo) from error

@@ -23,13 +23,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from containerstacks_billing.billing.errors import LeaseLost, WorkFailed
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.lease import WAIT_SECONDS, Lease
 from containerstacks_billing.billing.prices import Correction, OrganizationDifference, Plan, Price
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
 from containerstacks_billing.postgres import leases
-from containerstacks_billing.postgres.connection import Connection, transaction_bounds, translated
+from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.prices import database_clock, enter, lock_version, show
 from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.postgres.spare import SpareConnections
 
 ORGANIZATIONS_AT_ONCE = 50
@@ -94,7 +95,7 @@ def correct(
     Calls `posted` after each committed range, with the number of its adjustments. Raises LeaseNotObtained while
     somebody bills, LeaseLost when somebody took over, WorkFailed when the price was changed since the draft was made.
     """
-    with translated(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
+    with diagnosed(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
         lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)
         lost = threading.Event()
         with leases.renewed(connections, lease, lost.set):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from containerstacks_billing.billing.failover import HeartbeatClamp, Reading
-from containerstacks_billing.postgres.connection import connect, transaction_bounds, translated
+from containerstacks_billing.postgres.connection import connect, transaction_bounds
 from containerstacks_billing.postgres.health import read_reading
+from containerstacks_billing.postgres.second_look import diagnosed
 
 READ_TIMEOUT = "5s"
 
@@ -15,6 +16,6 @@ def read_failover(conninfo: str, clamp: HeartbeatClamp) -> Reading:
     Nothing is guessed: who cannot read the status does not know that the daemon is silent. It reads where writing is
     possible, since a standby would show a heartbeat of the past.
     """
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection, connection.transaction():
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection, connection.transaction():
         transaction_bounds(connection, READ_TIMEOUT)
         return read_reading(connection, clamp)

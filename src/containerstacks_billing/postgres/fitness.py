@@ -10,13 +10,14 @@ finds out anyway. What stood in any other table is known to a backup alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from containerstacks_billing.billing.errors import SchemaMismatch
 from containerstacks_billing.postgres.connection import Connection
-from containerstacks_billing.postgres.migration_files import MigrationFile
-from containerstacks_billing.postgres.migration_record import statement
+from containerstacks_billing.postgres.faults import MIGRATE_HINT
+from containerstacks_billing.postgres.migration_files import MigrationFile, delivered_migrations
+from containerstacks_billing.postgres.migration_record import Recorded, find_table, read_record, statement
 from containerstacks_billing.postgres.schema_objects import SchemaObject, objects_of
 
 # Without these a run charges the same: what is missing is a status, a warning, a login or a convenience.
@@ -55,6 +56,45 @@ class _Defect:
     kind: str
     name: str
     table: str
+
+
+def expected_schema_problem(
+    connection: Connection, *, migrations: Sequence[MigrationFile] | None = None
+) -> SchemaMismatch | None:
+    """Return why billing must not run on this schema, with what to do about it, or None.
+
+    Versions and checksums, and whether what the migrations made is still there.
+    """
+    delivered = delivered_migrations() if migrations is None else migrations
+    try:
+        record = read_record(connection, find_table(connection))
+        refuse_mismatch(delivered, record)
+    except SchemaMismatch as mismatch:
+        return mismatch
+    pending = [migration.file_name for migration in delivered if migration.version not in record]
+    if pending:
+        return SchemaMismatch(
+            f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}.",
+            MIGRATE_HINT,
+        )
+    return unfitness(connection, delivered)
+
+
+def refuse_mismatch(delivered: Sequence[MigrationFile], record: Mapping[int, Recorded]) -> None:
+    """Raise SchemaMismatch when the record holds a migration that this version does not have in the same words."""
+    known = {migration.version: migration for migration in delivered}
+    for one in record.values():
+        migration = known.get(one.version)
+        if migration is None:
+            raise SchemaMismatch(
+                f"The database has the migration {one.version:03}_{one.name}, which this version does not know.",
+                "Install the version of containerstacks-billing that migrated it, or a newer one.",
+            )
+        if migration.checksum != one.checksum:
+            raise SchemaMismatch(
+                f"The migration {migration.file_name} was changed after it was applied on {one.applied_at:%Y-%m-%d}.",
+                "Restore the file as it was delivered; a correction is a migration of its own.",
+            )
 
 
 def unfitness(

@@ -9,8 +9,7 @@ from psycopg import Cursor
 from psycopg.rows import args_row, class_row
 
 from containerstacks_billing.billing.failover import HeartbeatClamp, Reading
-from containerstacks_billing.billing.health import DaemonRow, Health, Lease
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.health import DaemonRow, Health, Lease, RunRecord
 from containerstacks_billing.postgres.connection import Connection
 from containerstacks_billing.postgres.queries import ask
 

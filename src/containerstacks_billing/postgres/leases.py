@@ -15,9 +15,9 @@ from containerstacks_billing.postgres.connection import (
     Connection,
     bounded,
     is_transient,
-    translated,
 )
 from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.postgres.spare import SpareConnections
 
 
@@ -91,7 +91,7 @@ def renewed(connections: SpareConnections, lease: Lease, lost: Callable[[], None
         while not done.wait(pause):
             try:
                 connection = connection or connections.take()
-                with translated(connections.conninfo), bounded(connection):
+                with diagnosed(connections.conninfo), bounded(connection):
                     still_ours = connection.execute(query("renew_lease"), values).fetchone()
                 pause = RENEW_SECONDS
             except BillingError:

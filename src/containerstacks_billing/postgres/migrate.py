@@ -21,7 +21,7 @@ what stood in it is not in a file. A function or a trigger that was dropped or d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TypeVar
@@ -39,9 +39,8 @@ from containerstacks_billing.billing.adoption import (
 from containerstacks_billing.billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres.adoption import adoption_findings
-from containerstacks_billing.postgres.connection import Connection, connect, translated
-from containerstacks_billing.postgres.faults import MIGRATE_HINT
-from containerstacks_billing.postgres.fitness import make_whole, to_make_whole, unfitness
+from containerstacks_billing.postgres.connection import Connection, connect
+from containerstacks_billing.postgres.fitness import make_whole, refuse_mismatch, to_make_whole, unfitness
 from containerstacks_billing.postgres.migration_files import MigrationFile, Step, delivered_migrations
 from containerstacks_billing.postgres.migration_record import (
     Recorded,
@@ -51,6 +50,7 @@ from containerstacks_billing.postgres.migration_record import (
     statement,
     write_record,
 )
+from containerstacks_billing.postgres.second_look import diagnosed
 
 # Longer than deadlock_timeout (1 s), after which an autovacuum in the way is cancelled for us.
 TABLE_LOCK_TIMEOUT = "2s"
@@ -77,7 +77,7 @@ def migrate(
     lock stays taken.
     """
     delivered = delivered_migrations() if migrations is None else migrations
-    with translated(conninfo), _work_of_the_owner(), closing(_open(conninfo)) as guard:
+    with diagnosed(conninfo), _work_of_the_owner(), closing(_open(conninfo)) as guard:
         record = read_record(guard, find_table(guard))
         refuse_mismatch(delivered, record)
         mended: tuple[Finding, ...] = ()
@@ -100,7 +100,7 @@ def migrate(
 def status(conninfo: str, *, migrations: Migrations | None = None) -> tuple[MigrationStatus, ...]:
     """Say of every migration, delivered or recorded, where it stands; nothing is changed."""
     delivered = delivered_migrations() if migrations is None else migrations
-    with translated(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
+    with diagnosed(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
         record = read_record(connection, find_table(connection))
     known = [_status(migration, record.get(migration.version)) for migration in delivered]
     unknown = [
@@ -117,7 +117,7 @@ def plan(conninfo: str, *, migrations: Migrations | None = None) -> tuple[Planne
     What it would make whole before the first migration stands under the number 0.
     """
     delivered = delivered_migrations() if migrations is None else migrations
-    with translated(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
+    with diagnosed(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
         record = read_record(connection, find_table(connection))
         refuse_mismatch(delivered, record)
         mended = to_make_whole(connection, [one for one in delivered if one.version in record])
@@ -136,47 +136,8 @@ def plan(conninfo: str, *, migrations: Migrations | None = None) -> tuple[Planne
 
 def findings(conninfo: str, settings: Settings | None = None) -> tuple[Finding, ...]:
     """Count what the host left in its tables that an operator should know of; nothing is changed."""
-    with translated(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
+    with diagnosed(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
         return adoption_findings(connection, settings)
-
-
-def expected_schema_problem(
-    connection: Connection, *, migrations: Migrations | None = None
-) -> SchemaMismatch | None:
-    """Return why billing must not run on this schema, with what to do about it, or None.
-
-    Versions and checksums, and whether what the migrations made is still there.
-    """
-    delivered = delivered_migrations() if migrations is None else migrations
-    try:
-        record = read_record(connection, find_table(connection))
-        refuse_mismatch(delivered, record)
-    except SchemaMismatch as mismatch:
-        return mismatch
-    pending = [migration.file_name for migration in delivered if migration.version not in record]
-    if pending:
-        return SchemaMismatch(
-            f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}.",
-            MIGRATE_HINT,
-        )
-    return unfitness(connection, delivered)
-
-
-def refuse_mismatch(delivered: Migrations, record: Mapping[int, Recorded]) -> None:
-    """Raise SchemaMismatch when the record holds a migration that this version does not have in the same words."""
-    known = {migration.version: migration for migration in delivered}
-    for one in record.values():
-        migration = known.get(one.version)
-        if migration is None:
-            raise SchemaMismatch(
-                f"The database has the migration {one.version:03}_{one.name}, which this version does not know.",
-                "Install the version of containerstacks-billing that migrated it, or a newer one.",
-            )
-        if migration.checksum != one.checksum:
-            raise SchemaMismatch(
-                f"The migration {migration.file_name} was changed after it was applied on {one.applied_at:%Y-%m-%d}.",
-                "Restore the file as it was delivered; a correction is a migration of its own.",
-            )
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from containerstacks_billing.billing.errors import WorkFailed
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Terms
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
+from containerstacks_billing.billing.run import Terms
 from containerstacks_billing.postgres.connection import Connection, transaction_bounds
 from containerstacks_billing.postgres.queries import query
 

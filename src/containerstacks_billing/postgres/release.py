@@ -8,20 +8,21 @@ from typing import Any
 import psycopg
 
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost, WorkFailed
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.lease import Lease
 from containerstacks_billing.billing.release import EVERY_HOUR, Released, ReleaseOrder, Stake
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Terms
+from containerstacks_billing.billing.run import Terms
 from containerstacks_billing.postgres import leases
 from containerstacks_billing.postgres.charging import ChangedMeanwhile, file_stretches, pin_planner
 from containerstacks_billing.postgres.connection import (
     Connection,
     is_transient,
     transaction_bounds,
-    translated,
 )
-from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.fitness import expected_schema_problem
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.runs import database_clock
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.postgres.spare import SpareConnections
 
 ATTEMPTS = 5
@@ -36,7 +37,7 @@ def release(
     A dry run does the same without the lease and rolls back. Raises LeaseNotObtained, LeaseLost, DatabaseUnavailable,
     and WorkFailed when the host kept changing the instances; what was committed before that stays decided.
     """
-    with translated(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
+    with diagnosed(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
         if problem := expected_schema_problem(connection):
             raise problem
         if order.dry_run:

@@ -10,16 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.billing.errors import InvariantBroken, LeaseLost, WorkFailed
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.lease import Lease
-from containerstacks_billing.billing.run import (
-    FIRST_UUID,
-    LAST_UUID,
-    Batch,
-    OpenRun,
-    Outcome,
-    RunResult,
-    Terms,
-)
+from containerstacks_billing.billing.run import Batch, OpenRun, Outcome, RunResult, Terms
 from containerstacks_billing.postgres.connection import Connection, bounded, transaction_bounds
 from containerstacks_billing.postgres.policies import agree_on_policy
 from containerstacks_billing.postgres.queries import query

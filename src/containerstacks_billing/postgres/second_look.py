@@ -7,13 +7,25 @@ the first fault is told as it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 
 from containerstacks_billing.billing.errors import BillingError, RightsMissing, SchemaMismatch
-from containerstacks_billing.postgres.connection import Connection, bounded, connect
+from containerstacks_billing.postgres.connection import Connection, bounded, connect, translate
 from containerstacks_billing.postgres.examination import may_read, missing_grants, usable_schema
-from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.fitness import expected_schema_problem
 from containerstacks_billing.postgres.rights import every_right_hint, quoted
+
+
+@contextmanager
+def diagnosed(conninfo: str) -> Iterator[None]:
+    """Run a block of database work; raise driver errors as ours, with the missing rights or migrations in the hint."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise explained(translate(error, conninfo), conninfo) from error
 
 
 def explained(fault: BillingError, conninfo: str) -> BillingError:

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg.rows import args_row
 
 from containerstacks_billing.billing.failover import HeartbeatClamp
-from containerstacks_billing.billing.status import RunRecord, Status
+from containerstacks_billing.billing.health import RunRecord, Status
 from containerstacks_billing.postgres.connection import Connection, asking
 from containerstacks_billing.postgres.health import ask_health
 from containerstacks_billing.postgres.queries import ask

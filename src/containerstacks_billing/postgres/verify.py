@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from containerstacks_billing.billing.errors import InvariantBroken
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.verify import (
     SHOWN_PER_CHECK,
     Check,
@@ -25,9 +25,10 @@ from containerstacks_billing.billing.verify import (
     SetAside,
     Verification,
 )
-from containerstacks_billing.postgres.connection import Connection, connect, translated
-from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.connection import Connection, connect
+from containerstacks_billing.postgres.fitness import expected_schema_problem
 from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.postgres.second_look import diagnosed
 
 # Bounds are for connections that others wait for; nobody waits for a reader. Row security would hide rows from a role
 # without saying so, and what is hidden would be a discrepancy: turned off, it is an error that names the right.
@@ -107,7 +108,7 @@ def verify(
     With an organization, its own rows are compared, and the hours of its instances wherever they were. `progressed` is
     told what is being compared. Raises SchemaMismatch, RightsMissing, DatabaseUnavailable.
     """
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         if problem := expected_schema_problem(connection):
             raise problem
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -39,9 +39,10 @@ from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import leases, runs
 from containerstacks_billing.postgres.brake import brake, is_clock_credible
 from containerstacks_billing.postgres.charging import charge_batch, note_damage
-from containerstacks_billing.postgres.connection import Connection, bounded, translate, translated
-from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.connection import Connection, bounded, translate
+from containerstacks_billing.postgres.fitness import expected_schema_problem
 from containerstacks_billing.postgres.runways import update_runways
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.postgres.spare import SpareConnections
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.worker import Charge, NoteDamage, Work, work
@@ -94,7 +95,7 @@ def bill(order: Order) -> RunResult:
     when the database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the
     run ends with an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
     """
-    with translated(order.conninfo), SpareConnections(order.conninfo) as connections:
+    with diagnosed(order.conninfo), SpareConnections(order.conninfo) as connections:
         with connections.lent() as connection:
             lease = _obtain_lease(connection, order)
         lost = threading.Event()

@@ -8,8 +8,6 @@ be read is never taken for silence. It never writes billing_daemon_status: that 
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from containerstacks_billing.billing.failover import (
 )
 from containerstacks_billing.billing.run import OpenRun, RunResult
 from containerstacks_billing.billing.settings import Settings
+from containerstacks_billing.identity import process_name
 from containerstacks_billing.postgres.failover import read_failover
 from containerstacks_billing.process.bill import Order, bill, terms_of
 from containerstacks_billing.process.logs import logger
@@ -72,7 +71,7 @@ class BuiltInBilling:
     ) -> None:
         self._settings = settings
         self._conninfo = conninfo or target(settings, embedded_allowed=False).conninfo
-        self._holder = holder or f"built-in {socket.gethostname()}-{os.getpid()}"
+        self._holder = holder or f"built-in {process_name()}"
         self._check_seconds = check_seconds
         self._clamp = HeartbeatClamp()
         self._log = _OnChange()

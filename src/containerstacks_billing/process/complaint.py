@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Literal
 
+from containerstacks_billing.backoff import silence_seconds
 from containerstacks_billing.billing.errors import BillingError
-from containerstacks_billing.billing.schedule import silence_seconds
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.clock import Clock
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from containerstacks_billing.backoff import pause_seconds
 from containerstacks_billing.billing.errors import (
     BillingError,
     ConfigurationError,
@@ -17,7 +18,6 @@ from containerstacks_billing.billing.errors import (
     SchemaMismatch,
 )
 from containerstacks_billing.billing.run import OpenRun, Outcome, Progress, RunResult
-from containerstacks_billing.billing.schedule import pause_seconds
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.process.bill import Order, bill, terms_of
 from containerstacks_billing.process.clock import Clock

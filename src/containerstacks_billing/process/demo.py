@@ -7,9 +7,10 @@ from decimal import Decimal
 
 from psycopg.rows import class_row
 
-from containerstacks_billing.postgres.connection import connect, transaction_bounds, translated
+from containerstacks_billing.postgres.connection import connect, transaction_bounds
 from containerstacks_billing.postgres.queries import query
 from containerstacks_billing.postgres.runs import database_clock
+from containerstacks_billing.postgres.second_look import diagnosed
 
 # In this order: the price is raised before anybody runs an instance, and a change is dated back after its trigger.
 _STEPS = (
@@ -45,7 +46,7 @@ class Books:
 def make_demo_fleet(conninfo: str) -> bool:
     """Create the fleet, a few hours due, if the database is new; False when it is not."""
     with (
-        translated(conninfo),
+        diagnosed(conninfo),
         connect(conninfo, purpose="maintenance") as connection,
         connection.transaction(),
     ):
@@ -62,7 +63,7 @@ def make_demo_fleet(conninfo: str) -> bool:
 def read_books(conninfo: str, run_id: int) -> list[Books]:
     """Return the first hundred organizations by name, with what one run did to them."""
     with (
-        translated(conninfo),
+        diagnosed(conninfo),
         connect(conninfo, purpose="reading") as connection,
         connection.cursor(row_factory=class_row(Books)) as cursor,
     ):

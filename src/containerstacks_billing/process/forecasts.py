@@ -12,14 +12,15 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from containerstacks_billing.billing.health import RunRecord
+from containerstacks_billing.billing.ids import FIRST_UUID
 from containerstacks_billing.billing.rehearsal import (
     BatchForecast,
     OrganizationForecast,
     Rehearsal,
     SetAside,
 )
-from containerstacks_billing.billing.run import FIRST_UUID, Batch, Outcome
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.run import Batch, Outcome
 
 
 @dataclass(frozen=True, slots=True)

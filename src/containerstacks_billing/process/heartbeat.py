@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from containerstacks_billing.backoff import pause_seconds
 from containerstacks_billing.billing.daemon_status import Beat, DaemonState, describe
 from containerstacks_billing.billing.errors import BillingError
-from containerstacks_billing.billing.schedule import Schedule, pause_seconds
-from containerstacks_billing.postgres.connection import Connection, bounded, connect, translated
+from containerstacks_billing.billing.schedule import Schedule
+from containerstacks_billing.postgres.connection import Connection, bounded, connect
 from containerstacks_billing.postgres.daemon_status import last_run, write_beat
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.complaint import Complaint
@@ -116,7 +118,7 @@ class Heartbeat:
             self._unanswered_since = time.monotonic()
         try:
             connection = self._connect()
-            with translated(self._connected_to):
+            with diagnosed(self._connected_to):
                 beat = self._tell(last)
                 write_beat(connection, beat)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next beat has to come)
@@ -139,7 +141,7 @@ class Heartbeat:
             self._connection = connect(conninfo, purpose="billing")
             self._connected_to = conninfo
         if not self._recalled:
-            with contextlib.suppress(BillingError), translated(conninfo), bounded(self._connection):
+            with contextlib.suppress(BillingError), diagnosed(conninfo), bounded(self._connection):
                 self._pulse.recall(*last_run(self._connection))
             self._recalled = True
         return self._connection

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from containerstacks_billing.billing.errors import BillingError
-from containerstacks_billing.postgres.connection import connect, translated
+from containerstacks_billing.postgres.connection import connect
 from containerstacks_billing.postgres.housekeeping import remove_old
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.process import logs
 from containerstacks_billing.process.clock import Clock
 
@@ -27,7 +28,7 @@ class Housekeeping:
             return
         self._next_at = now + SECONDS_BETWEEN
         try:
-            with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+            with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
                 removed = remove_old(
                     connection,
                     retention_days=retention_days,

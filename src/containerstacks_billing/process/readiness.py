@@ -7,9 +7,10 @@ from containerstacks_billing.billing.errors import (
     BillingError,
     RightsMissing,
 )
-from containerstacks_billing.postgres.connection import Connection, bounded, connect, translated
+from containerstacks_billing.postgres.connection import Connection, bounded, connect
 from containerstacks_billing.postgres.examination import missing_grants, missing_rights
-from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.fitness import expected_schema_problem
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.process import logs
 
 # Without these the books are right all the same: what is missing is a status, a webhook or the removal of old rows.
@@ -30,7 +31,7 @@ def see_that_it_can_bill(conninfo: str) -> None:
     a statement that waited too long or was cancelled.
     """
     try:
-        with translated(conninfo), connect(conninfo, purpose="reading") as connection, bounded(connection):
+        with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection, bounded(connection):
             _see_that_it_may_bill(connection)
             if problem := expected_schema_problem(connection):
                 raise problem

@@ -14,27 +14,22 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from containerstacks_billing.billing.errors import WorkFailed
+from containerstacks_billing.billing.health import RunRecord
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.billing.rehearsal import Rehearsal
-from containerstacks_billing.billing.run import (
-    FIRST_UUID,
-    LAST_UUID,
-    Batch,
-    BatchResult,
-    OpenRun,
-    Outcome,
-)
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun, Outcome
 from containerstacks_billing.postgres import runs
 from containerstacks_billing.postgres.brake import brake
 from containerstacks_billing.postgres.charging import SliceFellShort
-from containerstacks_billing.postgres.connection import Connection, connect, transaction_bounds, translated
-from containerstacks_billing.postgres.migrate import expected_schema_problem
+from containerstacks_billing.postgres.connection import Connection, connect, transaction_bounds
+from containerstacks_billing.postgres.fitness import expected_schema_problem
 from containerstacks_billing.postgres.rehearsal import (
     Territory,
     announced_changes,
     bring_changes,
     rehearse_batch,
 )
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.postgres.spare import SpareConnections
 from containerstacks_billing.postgres.status import last_success
 from containerstacks_billing.process.bill import Order, charge_batches
@@ -61,7 +56,7 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
     what bill raises, except for the lease, which is not taken.
     """
     started = time.monotonic()
-    with translated(order.conninfo):
+    with diagnosed(order.conninfo):
         with connect(order.conninfo, purpose="billing") as connection:
             if unfit := expected_schema_problem(connection):
                 raise unfit

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from containerstacks_billing.billing.errors import ConfigurationError
 from containerstacks_billing.process import service_control as control
-from containerstacks_billing.process.configuration import Configuration
 from containerstacks_billing.process.findings import Finding, Level, fail, ok, warn
 from containerstacks_billing.process.service_files import this_command
 from containerstacks_billing.process.service_paths import (
@@ -49,8 +48,11 @@ def _home_of(executable: Path) -> Path:
     return executable.parents[2]
 
 
-def examine(unit: Unit, loaded: Configuration, *, create_user: bool = False) -> list[Finding]:
-    """Look at everything that could keep the unit from starting."""
+def examine(unit: Unit, *, knows_database: bool, create_user: bool = False) -> list[Finding]:
+    """Look at everything that could keep the unit from starting.
+
+    `knows_database` is whether DATABASE_URL stands in a file that the service reads.
+    """
     findings: list[Finding] = []
     known = account(unit.user)
     if known is None:
@@ -70,10 +72,7 @@ def examine(unit: Unit, loaded: Configuration, *, create_user: bool = False) -> 
     findings += examine_executable(unit.executable, known, hardened=unit.hardened)
     if unit.env_file is not None:
         findings += examine_env_file(unit.env_file, known, handed_over=unit.private_env_file)
-    if (
-        loaded.origins["DATABASE_URL"].source in {"environment", "flag"}
-        or loaded.settings.database_url is None
-    ):
+    if not knows_database:
         findings.append(
             fail(
                 "database",

@@ -23,7 +23,8 @@ from containerstacks_billing.billing.errors import BillingError, ConfigurationEr
 from containerstacks_billing.billing.events import Answer, Event, answer, body, pause_seconds, signature
 from containerstacks_billing.billing.settings import Settings
 from containerstacks_billing.postgres import events
-from containerstacks_billing.postgres.connection import Connection, connect, translated
+from containerstacks_billing.postgres.connection import Connection, connect
+from containerstacks_billing.postgres.second_look import diagnosed
 from containerstacks_billing.process.logs import logger
 from containerstacks_billing.process.post import Endpoint, PostFailed, post
 
@@ -86,7 +87,7 @@ def deliver_due(
         return Delivery()
     ends_at = time.monotonic() + deadline
     counts = dict.fromkeys(Answer, 0)
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
         buried = events.bury_stale(connection, now)
         sent = 0
         while sent < limit and time.monotonic() < ends_at and not (stopping and stopping.is_set()):
@@ -205,7 +206,7 @@ class Deliverer:
         pause = 1.0
         while not stopping.is_set():
             try:
-                with translated(self._conninfo), connect(self._conninfo, purpose="billing") as listener:
+                with diagnosed(self._conninfo), connect(self._conninfo, purpose="billing") as listener:
                     listener.execute("listen billing_events")
                     pause = 1.0
                     while not stopping.is_set():

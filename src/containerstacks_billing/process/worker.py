@@ -23,7 +23,8 @@ from containerstacks_billing.billing.errors import (
     OutcomeUnknown,
     WorkFailed,
 )
-from containerstacks_billing.billing.run import FIRST_UUID, LAST_UUID, Batch, BatchResult, OpenRun
+from containerstacks_billing.billing.ids import FIRST_UUID, LAST_UUID
+from containerstacks_billing.billing.run import Batch, BatchResult, OpenRun
 from containerstacks_billing.postgres.charging import (
     ChangedMeanwhile,
     SliceFellShort,

@@ -82,7 +82,8 @@ def show(
         return
     from containerstacks_billing.billing.events import Kind
     from containerstacks_billing.postgres import events
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
 
@@ -91,7 +92,7 @@ def show(
         raise typer.BadParameter(f"there is no kind of event called that; there are {', '.join(known)}.")
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         rows = events.list_events(connection, dead=dead, kind=kind, organization=organization, limit=limit)
         if organization is not None and not rows:
             # Events outlive their organization, so one that has some is known.
@@ -156,14 +157,15 @@ def retry(
     """
     from containerstacks_billing.billing.errors import WorkFailed
     from containerstacks_billing.postgres import events
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
 
     if (number is None) is not dead:
         raise typer.BadParameter("give the number of an event, or --dead.")
     conninfo = target(configured(ctx).settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
         if number is None:
             count = events.revive_dead(connection)
         elif events.revive(connection, number):

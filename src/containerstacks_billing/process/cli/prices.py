@@ -67,13 +67,14 @@ def show(
 ) -> None:
     """List the prices of every plan, or of one, and hourly rates."""
     from containerstacks_billing.postgres import prices
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.cli import price_tables, render
     from containerstacks_billing.process.target import target
 
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         plans = [_one_plan(connection, plan)] if plan is not None else prices.find_plans(connection, None)
         versions = prices.price_versions(connection, plans, settings.hours_per_month)
     if json:
@@ -120,7 +121,8 @@ def set_price(
     --correct is given.
     """
     from containerstacks_billing.postgres import prices
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.target import target
 
     at = _instant(begin)
@@ -129,7 +131,7 @@ def set_price(
         raise typer.BadParameter("a reason has at most 500 characters.", param_hint="--reason")
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
         chosen = _one_plan(connection, plan)
         price = _price(base, markup, prices.price_columns(connection))
         if correct and at is not None:

@@ -33,13 +33,14 @@ def quarantine(
 
     Every run looks at them again; what was repaired is charged and leaves the list.
     """
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
     from containerstacks_billing.postgres.quarantine import set_aside
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
 
     conninfo = target(configured(ctx).settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = set_aside(connection, limit + 1)
     shown = found[:limit]
     if json:

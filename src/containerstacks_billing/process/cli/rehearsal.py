@@ -7,10 +7,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from containerstacks_billing.billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from containerstacks_billing.billing.health import RunRecord
 from containerstacks_billing.billing.money import display
 from containerstacks_billing.billing.rehearsal import OrganizationForecast, Rehearsal, SetAside
 from containerstacks_billing.billing.run import Outcome
-from containerstacks_billing.billing.status import RunRecord
 from containerstacks_billing.process.bill import Order
 from containerstacks_billing.process.cli import render
 from containerstacks_billing.process.cli.progress import RunDisplay

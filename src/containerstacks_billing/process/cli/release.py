@@ -10,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from containerstacks_billing.identity import process_name
 from containerstacks_billing.process.cli.application import app, configured
 from containerstacks_billing.process.cli.asking import agreed
 from containerstacks_billing.process.cli.given import (
@@ -119,13 +120,14 @@ def _release_brake(
     settings: Settings, decided_by: str, reason: str, *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     from containerstacks_billing.postgres.brake import latest_hold, release_hold
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
 
     conninfo = target(settings).conninfo
     console = render.stdout()
-    with translated(conninfo), connect(conninfo, purpose="billing") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
         hold = latest_hold(connection)
         if hold is None or hold.is_released:
             if as_json:
@@ -169,7 +171,7 @@ def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as
     from containerstacks_billing.process.target import target
 
     conninfo, terms = target(settings).conninfo, terms_of(settings)
-    holder = f"release on {socket.gethostname()}-{os.getpid()}"
+    holder = f"release on {process_name()}"
     asking = not (yes or order.dry_run)
     released = decide(conninfo, terms, replace(order, dry_run=asking or order.dry_run), holder)
     if not released.instances:
@@ -188,8 +190,9 @@ def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as
 
 def _see_that_it_is_known(conninfo: str, order: ReleaseOrder) -> None:
     """Let nobody take a mistyped organization for one that has nothing held."""
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
 
     if order.organization is not None:
-        with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+        with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
             see_that_organization_exists(connection, order.organization)

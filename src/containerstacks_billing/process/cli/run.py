@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
+from containerstacks_billing.identity import process_name
 from containerstacks_billing.process.cli.application import app, configured
 from containerstacks_billing.process.cli.given import organization_id, see_that_organization_exists
 
@@ -73,7 +72,7 @@ def run(
         conninfo=target(settings).conninfo,
         terms=terms_of(settings),
         trigger="manual",
-        holder=holder(),
+        holder=process_name(),
         workers=settings.billing_workers,
         batch_size=settings.billing_batch_size,
         organization=organization,
@@ -110,11 +109,6 @@ def _deliver_events(conninfo: str, settings: Settings) -> None:
         logs.logger().warning("Events could not be sent; they stay where they are", reason=str(away))
 
 
-def holder() -> str:
-    """Name this process as it stands in the lease and in the tables: hostname-pid."""
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
 def bill_and_watch(order: Order) -> tuple[Finished, int]:
     """Bill with a display on standard error, and return what came of it with the exit code."""
     from dataclasses import replace
@@ -146,11 +140,12 @@ def _with_circumstances(order: Order, finished: Finished) -> Finished:
     """Look up what was debited, why instances are set aside, and whether there are others."""
     from dataclasses import replace
 
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
     from containerstacks_billing.postgres.runs import billable_instances, debited_by_run
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.postgres.status import set_aside_reasons
 
-    with translated(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
+    with diagnosed(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
         result = finished.result
         waiting = result.past_due_instances + result.quarantined_instances + result.held_instances
         return replace(
@@ -162,7 +157,8 @@ def _with_circumstances(order: Order, finished: Finished) -> Finished:
 
 
 def _see_that_it_exists(conninfo: str, organization: UUID) -> None:
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
 
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         see_that_organization_exists(connection, organization)

@@ -9,7 +9,7 @@ import typer
 from containerstacks_billing.process.cli.application import app, configured
 
 if TYPE_CHECKING:
-    from containerstacks_billing.billing.status import RunRecord
+    from containerstacks_billing.billing.health import RunRecord
 
 _EXAMPLES = """
 \b
@@ -28,7 +28,8 @@ def runs(
     json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
 ) -> None:
     """List the last billing runs, newest first."""
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.postgres.status import newest_runs
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.cli.summary import hour_digits
@@ -36,7 +37,7 @@ def runs(
 
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = newest_runs(connection, limit)
     if json:
         render.emit_json({"runs": [as_document(one) for one in found]})

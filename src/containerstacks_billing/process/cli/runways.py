@@ -36,12 +36,13 @@ def runways(
     As of its last run; those past due come first.
     """
     from containerstacks_billing.postgres import events
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
 
     conninfo = target(configured(ctx).settings).conninfo
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         rows = events.list_runways(connection, below_hours=below, limit=limit)
     if json:
         render.emit_json({"runways": [_document(row) for row in rows]})

@@ -85,15 +85,19 @@ def install(
 
     env_file = loaded.env_file.path if loaded.env_file else None
     unit = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
+    knows = loaded.settings.database_url is not None and loaded.origins["DATABASE_URL"].source not in {
+        "environment",
+        "flag",
+    }
     if dry_run:
         print(written(unit), end="")
         for line in installing.steps(unit, create_user=create_user):
             print(f"Would: {line}", file=sys.stderr)
-        _show(installing.examine(unit, loaded, create_user=create_user))
+        _show(installing.examine(unit, knows_database=knows, create_user=create_user))
         return
     installing.prepare(unit, create_user=create_user)
     unit = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
-    findings = installing.examine(unit, loaded)
+    findings = installing.examine(unit, knows_database=knows)
     _show(findings)
     installing.refuse_what_fails(findings)
     for line in installing.take_in(unit, replace=yes):

@@ -13,8 +13,8 @@ from containerstacks_billing.process.cli.application import app, configured
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from containerstacks_billing.billing.health import RunRecord, Status
     from containerstacks_billing.billing.settings import Settings
-    from containerstacks_billing.billing.status import RunRecord, Status
 
 _REFRESH_SECONDS = 2.0
 _BAR_CELLS = 30
@@ -41,7 +41,8 @@ def status(
     """
     if watch and json:
         raise typer.BadParameter("--watch and --json exclude each other.")
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.postgres.status import read_status
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.target import target
@@ -51,7 +52,7 @@ def status(
     if watch:
         _watch(conninfo, settings)
         return
-    with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = read_status(connection)
     if json:
         render.emit_json(as_document(found, settings))
@@ -64,7 +65,8 @@ def _watch(conninfo: str, settings: Settings) -> None:
     from rich.live import Live
 
     from containerstacks_billing.billing.errors import DatabaseUnavailable
-    from containerstacks_billing.postgres.connection import connect, translated
+    from containerstacks_billing.postgres.connection import connect
+    from containerstacks_billing.postgres.second_look import diagnosed
     from containerstacks_billing.postgres.status import read_status
     from containerstacks_billing.process.cli import render
     from containerstacks_billing.process.interruption import interruptible
@@ -73,7 +75,7 @@ def _watch(conninfo: str, settings: Settings) -> None:
     with interruptible() as asked, Live(console=console, auto_refresh=False, transient=False) as live:
         while not asked.stopping.is_set():
             try:
-                with translated(conninfo), connect(conninfo, purpose="reading") as connection:
+                with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
                     shown = _shown(read_status(connection), settings)
                 live.update(shown, refresh=True)
             except DatabaseUnavailable as away:

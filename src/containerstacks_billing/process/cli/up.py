@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from containerstacks_billing.identity import process_name
 from containerstacks_billing.process.cli.application import GlobalOptions, app
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ def up(
     from containerstacks_billing.process import logs
     from containerstacks_billing.process.bill import Order, terms_of
     from containerstacks_billing.process.cli import render
-    from containerstacks_billing.process.cli.run import bill_and_watch, holder
+    from containerstacks_billing.process.cli.run import bill_and_watch
 
     level = given.flags.get("LOG_LEVEL")
     settings = settings_from({"LOG_LEVEL": level} if level else {})
     logs.configure(settings.log_level)
     was_running = EmbeddedServer(default_directory()).status().running
     conninfo = _prepare(render.stderr())
-    order = Order(conninfo, terms_of(settings), "up", holder(), wait_seconds=90)
+    order = Order(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
     finished, code = bill_and_watch(order)
     _show(render.stdout(), conninfo, finished)
     if code == 0 and not once:

@@ -25,6 +25,7 @@ from typing import Any, LiteralString, Self
 import psycopg
 from psycopg import sql
 
+from containerstacks_billing.identity import process_name
 from containerstacks_billing.process.drill.stage import Stage
 
 BATCH_SIZE = 12
@@ -46,7 +47,6 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
     from containerstacks_billing.billing.errors import BillingError
     from containerstacks_billing.billing.run import Terms
     from containerstacks_billing.process.bill import Order, bill
-    from containerstacks_billing.process.cli.run import holder
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What it logs is of no interest unless somebody looks for the cause of a finding.
@@ -54,7 +54,7 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     terms = Terms(max_catch_up_hours=8784, brake_factor=Decimal(1000))
-    order = Order(conninfo, terms, trigger, holder(), batch_size=BATCH_SIZE, wait_seconds=wait_seconds)
+    order = Order(conninfo, terms, trigger, process_name(), batch_size=BATCH_SIZE, wait_seconds=wait_seconds)
     try:
         result = bill(order)
         said = {"outcome": result.outcome.value, "reason": result.error_message}

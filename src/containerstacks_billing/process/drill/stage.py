@@ -26,11 +26,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from containerstacks_billing.billing.errors import ConfigurationError, DatabaseUnavailable
-from containerstacks_billing.postgres.connection import connect, translated
+from containerstacks_billing.postgres.connection import connect
 from containerstacks_billing.postgres.conninfo import read
 from containerstacks_billing.postgres.embedded import EmbeddedServer
 from containerstacks_billing.postgres.programs import find_programs
 from containerstacks_billing.postgres.remains import living_postmaster
+from containerstacks_billing.postgres.second_look import diagnosed
 
 SERVER_SETTING = "TEST_DATABASE_URL"
 DATABASE_PREFIX = "billing_drill_"
@@ -103,7 +104,7 @@ def _database(maintenance: str, name: str) -> Iterator[tuple[str, str, int]]:
 
     With it goes the role of the same name, if one was made.
     """
-    with translated(maintenance), connect(maintenance, purpose="maintenance") as connection:
+    with diagnosed(maintenance), connect(maintenance, purpose="maintenance") as connection:
         info = connection.info
         server = (str(info.parameter_status("server_version")).split(" ")[0], info.host, info.port)
         connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))

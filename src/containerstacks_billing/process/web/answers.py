@@ -9,9 +9,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from containerstacks_billing.billing.health import Biller
+from containerstacks_billing.billing.health import Biller, RunRecord
 from containerstacks_billing.billing.money import plain
-from containerstacks_billing.billing.status import RunRecord
 
 Money = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.health import RunRecord
 
 WIDTH = 960
 HEIGHT = 120

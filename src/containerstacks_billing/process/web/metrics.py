@@ -22,8 +22,7 @@ from prometheus_client.registry import Collector
 from containerstacks_billing import __version__
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.failover import Decision, heartbeat_is_fresh
-from containerstacks_billing.billing.health import Biller, Health, limits_of
-from containerstacks_billing.billing.status import RunRecord
+from containerstacks_billing.billing.health import Biller, Health, RunRecord, limits_of
 from containerstacks_billing.process.web.access import address_of, require_admin
 from containerstacks_billing.process.web.context import Context, InContext
 from containerstacks_billing.process.web.health import biller_of

@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 from containerstacks_billing.billing.errors import BillingError
 from containerstacks_billing.billing.failover import HeartbeatClamp
 from containerstacks_billing.billing.health import Health
+from containerstacks_billing.postgres.fitness import expected_schema_problem
 from containerstacks_billing.postgres.health import ask_health
-from containerstacks_billing.postgres.migrate import expected_schema_problem
 from containerstacks_billing.postgres.pool import PoolExhausted, ReadingPool
 from containerstacks_billing.process.clock import Clock
 from containerstacks_billing.process.complaint import Complaint
