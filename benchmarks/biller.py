@@ -9,10 +9,10 @@ import time
 from datetime import datetime
 from typing import Any
 
-from containerstacks_billing.billing.run import Terms
-from containerstacks_billing.postgres.charging import charge_batch
-from containerstacks_billing.process import bill as billing
-from containerstacks_billing.process.bill import Order, bill
+from containerstacks_billing.charging import run as billing
+from containerstacks_billing.charging.batch import charge_batch
+from containerstacks_billing.charging.model import Terms
+from containerstacks_billing.charging.run import Order, bill
 
 
 def main() -> None:

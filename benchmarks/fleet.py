@@ -33,8 +33,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.processor import postmaster_of, server_seconds
-from containerstacks_billing.postgres.embedded import EmbeddedServer
-from containerstacks_billing.postgres.migrate import migrate
+from containerstacks_billing.sandbox.server import EmbeddedServer
+from containerstacks_billing.schema.migrator import migrate
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HERE = Path(__file__).parent

@@ -37,21 +37,21 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from benchmarks import years
-from containerstacks_billing.billing.settings import settings_from
-from containerstacks_billing.postgres.connection import Connection, connect
-from containerstacks_billing.postgres.embedded import EmbeddedServer
-from containerstacks_billing.postgres.migrate import migrate
-from containerstacks_billing.postgres.pool import ReadingPool
-from containerstacks_billing.postgres.status import read_status
-from containerstacks_billing.process.web.context import Context
-from containerstacks_billing.process.web.reading import Readings
-from containerstacks_billing.process.web.standing import Look
+from containerstacks_billing.database.connection import Connection, connect
+from containerstacks_billing.database.pool import ReadingPool
+from containerstacks_billing.sandbox.server import EmbeddedServer
+from containerstacks_billing.schema.migrator import migrate
+from containerstacks_billing.settings import settings_from
+from containerstacks_billing.status.read_overview import read_status
+from containerstacks_billing.web.cache import Readings
+from containerstacks_billing.web.context import Context
+from containerstacks_billing.web.status_view import Look
 
 ADMIN_TOKEN = "the-admin-token-of-the-benchmark"  # noqa: S105 - of a server that lives for minutes
 LIMIT_MS = 50
 SERVE = """
 from containerstacks_billing.process import cli
-from containerstacks_billing.process.web import reading, standing
+from containerstacks_billing.web import reading, standing
 
 reading.HEALTH_SECONDS = standing.DETAILS_SECONDS = 0.0
 cli.main()

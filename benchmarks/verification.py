@@ -21,9 +21,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.fleet import SERVER, START, Bench, _fill
-from containerstacks_billing.postgres.embedded import EmbeddedServer
-from containerstacks_billing.postgres.migrate import migrate
-from containerstacks_billing.postgres.verify import verify
+from containerstacks_billing.sandbox.server import EmbeddedServer
+from containerstacks_billing.schema.migrator import migrate
+from containerstacks_billing.verification.verify import verify
 
 
 def main() -> None:

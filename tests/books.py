@@ -10,8 +10,8 @@ import psycopg
 from psycopg import sql
 from tests.fleet import Fleet
 
-from containerstacks_billing.billing.verify import Discrepancy, Verification
-from containerstacks_billing.postgres.verify import verify
+from containerstacks_billing.verification.model import Discrepancy, Verification
+from containerstacks_billing.verification.verify import verify
 
 
 @dataclass

@@ -22,11 +22,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from tests.machine import live
+from tests.stateful_test import live
 
-from containerstacks_billing.postgres import embedded
-from containerstacks_billing.postgres.migrate import migrate
-from containerstacks_billing.process import logs
+from containerstacks_billing import logs
+from containerstacks_billing.sandbox import server as embedded
+from containerstacks_billing.schema.migrator import migrate
 
 ROUND = 50
 SETTINGS = {

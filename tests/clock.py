@@ -7,7 +7,7 @@ from datetime import timedelta
 from tests.daemons import compress
 from tests.fleet import Fleet
 
-from containerstacks_billing.billing.settings import Settings, settings_from
+from containerstacks_billing.settings import Settings, settings_from
 
 
 def settings_of(conninfo: str, **texts: str) -> Settings:

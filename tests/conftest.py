@@ -29,11 +29,14 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.memory import MEMORY, quick_place
 
-from containerstacks_billing.postgres import embedded
-from containerstacks_billing.postgres.programs import BINARIES_SETTING
+from containerstacks_billing.sandbox import server as embedded
+from containerstacks_billing.sandbox.programs import BINARIES_SETTING
+from containerstacks_billing.schema import migrator
+
+pytest_plugins = ("tests.command", "tests.copied_books")
 
 SERVER_PREFIX = "containerstacks-tests-"
-SOURCES = Path(embedded.__file__).parent
+SCHEMA = Path(migrator.__file__).parent
 # Fast, and losing data when the machine fails; a test that needs durability makes its own server.
 FAST = {
     "fsync": "off",
@@ -116,8 +119,6 @@ def server(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def template(pytestconfig: pytest.Config, server: str) -> str:
     """The name of a migrated database to make others from; the first worker that needs it makes it."""
-    from containerstacks_billing.postgres.migrate import migrate
-
     name = f"{pytestconfig.stash[SESSION]}_template_{_hash_of_migrations()}"
     unfinished = f"{name}_unfinished"
     with psycopg.connect(server, autocommit=True) as conn:
@@ -125,7 +126,7 @@ def template(pytestconfig: pytest.Config, server: str) -> str:
         if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
             _drop(conn, unfinished)
             _create(conn, unfinished, "template0")
-            migrate(make_conninfo(server, dbname=unfinished))
+            migrator.migrate(make_conninfo(server, dbname=unfinished))
             conn.execute(
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
                     sql.Identifier(unfinished), sql.Identifier(name)
@@ -203,7 +204,7 @@ def _foreign_server(config: pytest.Config) -> str | None:
 
 def _hash_of_migrations() -> str:
     content = hashlib.sha256()
-    for file in sorted([*(SOURCES / "migrations").rglob("*.sql"), SOURCES / "migrate.py"]):
+    for file in sorted([*SCHEMA.rglob("*.sql"), SCHEMA / "migrator.py"]):
         content.update(file.read_bytes())
     return content.hexdigest()[:8]
 

@@ -166,12 +166,14 @@ def start(directory: Path, conninfo: str, speed: float = 1, **settings: str) -> 
 def _main(speed: float) -> int:
     """Be a daemon with a fast clock, and if told to with a short lease, in a process of its own."""
     if text := os.environ.pop("TEST_LEASE_SECONDS", ""):
-        from containerstacks_billing.billing import lease
+        from containerstacks_billing.charging import lease_model as lease
 
         # Before anybody has read them.
         lease.LEASE_SECONDS, lease.RENEW_SECONDS = float(text), float(text) / 3  # type: ignore[assignment]
-    from containerstacks_billing.process import configuration, daemon, logs
-    from containerstacks_billing.process.clock import Clock
+    from containerstacks_billing import logs
+    from containerstacks_billing.clock import Clock
+    from containerstacks_billing.config import load as configuration
+    from containerstacks_billing.daemon import daemon
 
     class FastClock(Clock):
         def monotonic(self) -> float:

@@ -24,8 +24,8 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from containerstacks_billing.billing.run import RunResult, Terms
-from containerstacks_billing.process.bill import Order, bill
+from containerstacks_billing.charging.model import RunResult, Terms
+from containerstacks_billing.charging.run import Order, bill
 
 _CLOCK = """
     create table if not exists test_clock (at timestamptz not null);

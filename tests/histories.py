@@ -1,7 +1,7 @@
 """Random histories of a fleet, lived twice: by the product on a real database, and by the reference model.
 
 `History` does each thing that a host, an operator or a clock can do to both. tests/comparison.py finds the first digit in
-which they differ, tests/amid.py lets the host act while a run is under way, tests/machine.py chooses what happens.
+which they differ, tests/concurrent_changes.py lets the host act while a run is under way, tests/stateful_test.py chooses what happens.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from tests.amid import Amid, Run
 from tests.comparison import compare, micros
+from tests.concurrent_changes import Amid, Run
 from tests.fleet import Fleet
 from tests.reference import operator
 from tests.reference.model import Model
 from tests.reference.values import CENT, Terms, Wallet
 
-from containerstacks_billing.billing import run
-from containerstacks_billing.billing.prices import Price
-from containerstacks_billing.billing.release import EVERY_HOUR, Decision, ReleaseOrder
-from containerstacks_billing.billing.run import Outcome
-from containerstacks_billing.postgres import corrections
-from containerstacks_billing.postgres.prices import find_plans, set_price
-from containerstacks_billing.postgres.release import release
+from containerstacks_billing.charging import model as run
+from containerstacks_billing.charging.model import Outcome
+from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseOrder
+from containerstacks_billing.holds.release import release
+from containerstacks_billing.pricing import corrections
+from containerstacks_billing.pricing.model import Price
+from containerstacks_billing.pricing.versions import find_plans, set_price
 
 # Everything that a history can write, and the rows that a migration left.
 _EMPTY = """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.daemons import eventually
-from tests.process.web import ADMIN_TOKEN, DAEMON
+from tests.web.client import ADMIN_TOKEN, DAEMON
 
 Serve = Callable[..., "Served"]
 

@@ -26,33 +26,33 @@ def tidy() -> ModuleType:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """An empty package in a repository of its own."""
-    for room in ("billing", "process", "postgres/queries", "postgres/migrations"):
+    for room in ("charging", "cli", "pricing", "schema/tables"):
         (tmp_path / "src" / "containerstacks_billing" / room).mkdir(parents=True)
     (tmp_path / "tests" / "reference").mkdir(parents=True)
-    (tmp_path / "model").mkdir()
+    (tmp_path / "tests" / "model").mkdir()
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     return tmp_path
 
 
 # A path, its content, and the words of the finding.
 OFFENCES = [
-    ("billing/long.py", "x = 1\n" * 351, "351 lines"),
-    ("process/utils.py", "", "says nothing"),
-    ("billing/price.py", "def apply(tariffs): ...\n", "our word for tariffs is hourly_rate"),
-    ("billing/price.py", "class OverdueCharge: ...\n", "our word for overdue is past_due"),
-    ("billing/period.py", "start = datetime.now(UTC)\n", "has no clock"),
-    ("postgres/queries/a.sql", "-- name: LockWallets\n-- Locks.\nSELECT 1\n", "not snake_case"),
-    ("postgres/queries/a.sql", "-- name: lock_wallets\nSELECT 1\n", "does not say what it does"),
-    ("postgres/queries/a.sql", "-- name: lock_wallets\n-- Locks.\nSELECT 1\n", "nothing uses this statement"),
-    ("postgres/queries/a.sql", "-- part: payers\n-- Pay.\npayer AS (SELECT 1)\n", "no statement includes"),
-    ("postgres/queries/a.sql", "SELECT now()\n", "billing_clock()"),
-    ("postgres/queries/a.sql", "SELECT clock_timestamp()\n", "billing_clock()"),
-    ("postgres/migrations/14_runs.sql", "-- Runs.\n", "called like"),
-    ("postgres/migrations/014_runs.sql", "CREATE TABLE a ();\n", "without a comment"),
+    ("charging/long.py", "x = 1\n" * 351, "351 lines"),
+    ("charging/utils.py", "", "says nothing"),
+    ("pricing/price.py", "def apply(tariffs): ...\n", "our word for tariffs is hourly_rate"),
+    ("pricing/price.py", "class OverdueCharge: ...\n", "our word for overdue is past_due"),
+    ("charging/model.py", "start = datetime.now(UTC)\n", "has no clock"),
+    ("charging/a.sql", "-- name: LockWallets\n-- Locks.\nSELECT 1\n", "not snake_case"),
+    ("charging/a.sql", "-- name: lock_wallets\nSELECT 1\n", "does not say what it does"),
+    ("charging/a.sql", "-- name: lock_wallets\n-- Locks.\nSELECT 1\n", "nothing uses this statement"),
+    ("charging/a.sql", "-- part: payers\n-- Pay.\npayer AS (SELECT 1)\n", "no statement includes"),
+    ("charging/a.sql", "SELECT now()\n", "billing_clock()"),
+    ("charging/a.sql", "SELECT clock_timestamp()\n", "billing_clock()"),
+    ("schema/tables/14_runs.sql", "-- Runs.\n", "called like"),
+    ("schema/tables/014_runs.sql", "CREATE TABLE a ();\n", "without a comment"),
     ("../../tests/test_a.py", "import time\ntime.sleep(1)\n", "a test that sleeps"),
     ("../../tests/test_a.py", "def test_a(): ...\n", "has no sentence"),
     ("../../tests/reference/a.py", "from containerstacks_billing import billing\n", "may not import"),
-    ("../../model/a.pml", "/* fence in charging.sql */\n", "no fence in charging.sql"),
+    ("../../tests/model/a.pml", "/* fence in batch.sql */\n", "no fence in batch.sql"),
     ("../../requirements.lock", "--find-links wheels\n", "download"),
     ("../../notes.md", f"see {Path.home()}/.notes\n", "path of one machine"),
 ]
@@ -71,8 +71,8 @@ def test_an_offence_is_found(
 
 def test_honest_source_passes(tidy: ModuleType, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Statements that are named, described and used, and a lease that asks the clock of the database."""
-    postgres = tree / "src" / "containerstacks_billing" / "postgres"
-    (postgres / "queries" / "leases.sql").write_text("-- name: renew\n-- Renews.\nSELECT clock_timestamp()\n")
-    (postgres / "leases.py").write_text('"""Leases; now() in a sentence."""\nRENEW = query("renew")\n')
+    charging = tree / "src" / "containerstacks_billing" / "charging"
+    (charging / "lease.sql").write_text("-- name: renew\n-- Renews.\nSELECT clock_timestamp()\n")
+    (charging / "lease.py").write_text('"""Leases; now() in a sentence."""\nRENEW = query("renew")\n')
     assert tidy.main(tree) == 0
     assert capsys.readouterr().out == ""

@@ -17,8 +17,8 @@ from typing import Any
 import typer.main
 
 from containerstacks_billing import __version__
-from containerstacks_billing.billing.settings import KEYS, accepted, default_text, describe
-from containerstacks_billing.process.cli import app
+from containerstacks_billing.cli import app
+from containerstacks_billing.settings import KEYS, accepted, default_text, describe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "man" / "containerstacks-billing.1"
 NAME = "containerstacks-billing"

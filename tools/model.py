@@ -1,4 +1,4 @@
-"""Let Spin explore the protocol of billing (model/billing.pml): the design that is built, and those that are tempting.
+"""Explore the billing protocol with Spin (tests/model/billing.pml): the design as built, and rejected designs.
 
 Each design is compiled and searched exhaustively. The built one has to hold in every reachable state; each of the
 others has to break the rule that its row names, or has to hold, where the rest makes up for what it leaves out.
@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL = Path(__file__).resolve().parent.parent / "model" / "billing.pml"
+MODEL = Path(__file__).resolve().parent.parent / "tests" / "model" / "billing.pml"
 MEMORY_MEGABYTES = 8000
 HOLDS = "holds"
 # What a violated assertion says, by a name in it; the first that is found counts.

@@ -1,5 +1,5 @@
 """`python -m containerstacks_billing`: the command, where its script is not on the path."""
 
-from containerstacks_billing.process.cli import main
+from containerstacks_billing.cli import main
 
 main()

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is missing: ./dev installs it")
 
 from playwright.sync_api import Browser, Page, sync_playwright
-from tests.process.web import ADMIN_TOKEN
+from tests.web.client import ADMIN_TOKEN
 
 CHROMIUM = Path(shutil.which("chromium") or "/usr/bin/chromium")
 ARGUMENTS = [

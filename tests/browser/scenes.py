@@ -13,7 +13,7 @@ import psycopg
 from tests.clock import heartbeat
 from tests.fleet import Fleet, instant
 
-from containerstacks_billing.postgres.queries import query
+from containerstacks_billing.database.statements import query
 
 NOW = instant("2026-03-01 12:20")
 HOUR = timedelta(hours=1)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from tests.browser import scenes
 from tests.browser.conftest import WIDTHS
-from tests.process.web import ADMIN_TOKEN, make_token, serving
+from tests.web.client import ADMIN_TOKEN, make_token, serving
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text()
 HEADLINES = {
@@ -189,7 +189,7 @@ def test_a_revoked_token_ends_its_session(
     conn: psycopg.Connection[Any], visit: Visit, monkeypatch: Any
 ) -> None:
     """Revoking works on browsers that are signed in already, and the open page loses its figures."""
-    monkeypatch.setattr("containerstacks_billing.process.web.sessions.RECOGNISE_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("containerstacks_billing.web.sessions.RECOGNISE_AGAIN_SECONDS", 0.0)
     fleet = scenes.fleet_of(conn)
     scenes.on_duty(fleet)
     token = make_token(conn)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.daemons import ROOT
-from tests.machine_room import HOME, UNIT, Machine, Refused, booted
+from tests.systemd_container import HOME, UNIT, Machine, Refused, booted
 
 DOCS = ROOT / "docs"
 HANDBOOK = DOCS / "billing-daemon.md"
@@ -107,7 +107,7 @@ def test_the_fields_of_the_health_answer_are_those_that_are_described() -> None:
     """Names in the page are names in the answer, and the other way round."""
     from pydantic.alias_generators import to_camel
 
-    from containerstacks_billing.process.web.answers import BuiltIn, Daemon
+    from containerstacks_billing.web.schemas import BuiltIn, Daemon
 
     page = (DOCS / "api" / "health-endpoints.md").read_text()
     table = page.split("`success`, `timestamp` and `daemon` with these fields:")[1]
@@ -125,9 +125,7 @@ def test_the_fields_of_the_health_answer_are_those_that_are_described() -> None:
 
 def test_paths_of_the_api_exist() -> None:
     """Every path in the table of endpoints is served."""
-    sources = "\n".join(
-        p.read_text() for p in (ROOT / "src/containerstacks_billing/process/web").glob("*.py")
-    )
+    sources = "\n".join(p.read_text() for p in (ROOT / "src/containerstacks_billing/web").glob("*.py"))
     for path in re.findall(r"`GET (/\S+)`", (DOCS / "api" / "health-endpoints.md").read_text()):
         last = path if f'"{path}"' in sources else "/" + path.rsplit("/", 1)[1]
         assert f'"{last}"' in sources, path
@@ -139,7 +137,7 @@ def test_verbs_and_options_exist(page: Path) -> None:
     import click
     from typer.main import get_command
 
-    from containerstacks_billing.process.cli import app
+    from containerstacks_billing.cli import app
 
     inline = re.findall(r"`(?:sudo )?(containerstacks-billing [^`]+)`", page.read_text())
     lines = [line.removeprefix("sudo ").split("|")[0] for line in command_lines(page)]
@@ -199,7 +197,7 @@ def test_a_restored_watermark_behind_the_charges_is_found(conn: psycopg.Connecti
     """What the page about backups says: verify finds it, a run sets the instance aside, and nobody pays twice."""
     from tests.fleet import Fleet
 
-    from containerstacks_billing.postgres.verify import verify
+    from containerstacks_billing.verification.verify import verify
 
     fleet = Fleet(conn)
     instance = fleet.instance(fleet.organization("100.00"), fleet.plan("7.30"))

@@ -30,7 +30,7 @@ from tests.mutants.changes import Change, python_changes, sql_changes
 from tests.mutants.judges import judged
 from tests.planted.patches import ROOT, copy_of_sources
 
-from containerstacks_billing.postgres.embedded import EmbeddedServer
+from containerstacks_billing.sandbox.server import EmbeddedServer
 
 _EQUIVALENT = Path(__file__).parent / "equivalent.txt"
 _SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
@@ -42,14 +42,14 @@ _PYTEST = (
 _SECONDS = 600
 # Of these each change is judged by the tests that say its statement (judges.py).
 JUDGES_OF_SQL = (
-    "tests/process/test_bill.py",
-    "tests/postgres/test_metering.py",
-    "tests/process/test_catch_up.py",
-    "tests/process/test_worker.py",
-    "tests/process/test_release.py",
-    "tests/postgres/test_poison.py",
-    "tests/postgres/test_prices.py",
-    "tests/process/test_reference.py",
+    "tests/charging/test_run.py",
+    "tests/charging/test_metering.py",
+    "tests/charging/test_catch_up.py",
+    "tests/charging/test_worker.py",
+    "tests/holds/test_release.py",
+    "tests/charging/test_poison.py",
+    "tests/pricing/test_versions.py",
+    "tests/test_reference.py",
     "tests/planted/test_schedules.py",
 )
 _JUDGES = {

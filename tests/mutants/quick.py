@@ -47,7 +47,7 @@ def main() -> None:
             change = changes[int(line)]
             test = f"tests/billing/test_{Path(change.path).stem}.py"
             if not (ROOT / test).exists():
-                test = "tests/billing/test_standing.py"
+                test = "tests/status/test_verdict.py"
             file = sources.parent / change.path
             assert PACKAGE in str(file)
             before = file.read_text()

@@ -89,7 +89,7 @@ class Witness:
 
     def listen(self) -> None:
         """Note from now on which statements a test says."""
-        from containerstacks_billing.postgres import queries
+        from containerstacks_billing.database import statements as queries
 
         original = queries.query
 

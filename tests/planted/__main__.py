@@ -36,7 +36,7 @@ from tests.planted.patches import (
     write,
 )
 
-from containerstacks_billing.postgres.embedded import EmbeddedServer
+from containerstacks_billing.sandbox.server import EmbeddedServer
 
 NOTHING = "nothing planted"
 _SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
@@ -51,7 +51,7 @@ _PATIENT = ("nice", "-n", "15")
 # Each ends with 1 when it has found something, and with 0 when not; what it found is on its standard output.
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "schedules": (*_PYTEST, "tests/planted/test_schedules.py"),
-    "campaign": ("tests.faults", "--until-found", "--json", "--minutes", "{minutes}", "--seconds", "8"),
+    "campaign": ("tests.faultlab", "--until-found", "--json", "--minutes", "{minutes}", "--seconds", "8"),
 }
 
 
@@ -111,7 +111,7 @@ def plain_run(name: str, server: str, place: Path, environment: dict[str, str]) 
     conninfo = make_conninfo(server, dbname=database)
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(SQL("create database {} template template0").format(Identifier(database)))
-    for module in (("containerstacks_billing", "migrate"), ("tests.planted.plain", conninfo)):
+    for module in (("containerstacks_billing", "migrate"), ("tests.planted.control_run", conninfo)):
         done = subprocess.run(
             [sys.executable, "-m", *module],
             cwd=place,

@@ -21,9 +21,9 @@ import pytest
 from tests.daemons import eventually
 from tests.fleet import Fleet
 
-from containerstacks_billing.billing.errors import BillingError
-from containerstacks_billing.postgres.verify import verify
-from containerstacks_billing.process.drill import oracle
+from containerstacks_billing.drill import oracle
+from containerstacks_billing.errors import BillingError
+from containerstacks_billing.verification.verify import verify
 
 Deed = Callable[[psycopg.Connection[Any]], Any]
 

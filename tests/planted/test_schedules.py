@@ -23,12 +23,13 @@ import pytest
 from tests.daemons import eventually
 from tests.planted.stage import Killed, Stage
 
-from containerstacks_billing.billing.errors import LeaseLost
-from containerstacks_billing.billing.run import Terms
-from containerstacks_billing.postgres import leases, runs
-from containerstacks_billing.postgres.charging import charge_batch
-from containerstacks_billing.postgres.connection import connect
-from containerstacks_billing.process.drill.proxy import CommitProxy, Where, mentions
+from containerstacks_billing.charging import lease as leases
+from containerstacks_billing.charging import run_record as runs
+from containerstacks_billing.charging.batch import charge_batch
+from containerstacks_billing.charging.model import Terms
+from containerstacks_billing.database.connection import connect
+from containerstacks_billing.drill.commit_proxy import CommitProxy, Where, mentions
+from containerstacks_billing.errors import LeaseLost
 
 _OF_A_WORKER = re.compile(
     r"insert into (vps_billing_cycles|payment_transactions)|update (vps_instances|wallets|billing_usage_segments)\b"

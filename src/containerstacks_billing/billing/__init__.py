@@ -1,1 +1,0 @@
-"""MEANING: values and decisions of billing, without input, output or a clock."""

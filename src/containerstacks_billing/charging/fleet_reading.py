@@ -1,0 +1,133 @@
+"""Read the fleet for the brake, remember what was read, and know the hold that stands.
+
+What counts as unusual is decided in charging/brake.py. A run bound by an earlier hold says so in its own row, so
+the hold is released once and not once for every hour that passed since.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from containerstacks_billing.charging.brake import Reading, clock_objection, objection
+from containerstacks_billing.charging.model import OpenRun
+from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.statements import query
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A run that was held for what it saw, in its sentence; `reading` is what it saw."""
+
+    run_id: int
+    sentence: str
+    held_at: datetime | None
+    is_released: bool
+    reading: Reading
+
+
+def brake(connection: Connection, run: OpenRun, host_clock: datetime) -> str | None:
+    """Read the fleet into the run's row, and return why this run has to be held, or None.
+
+    A hold binds every run until it is released. A release says that what the held run saw is right, so the next run is
+    compared with that, and passes unless it looks different again.
+    """
+    hold = latest_hold(connection)
+    reference = hold.reading if hold else last_reading(connection)
+    now = read_fleet(connection, run, host_clock, reference.as_of if reference else run.as_of)
+    bound = hold is not None and not hold.is_released
+    # A plan without a usable price, or without an instance, is compared with the last rate it had.
+    known = {**(reference.rates if reference else {}), **now.rates}
+    _note(connection, run, now, known, held_by=hold.run_id if hold and bound else None)
+    if hold and bound:
+        return f"run {hold.run_id} was held: {hold.sentence}"
+    return objection(reference, now, run.terms.brake_factor)
+
+
+def is_clock_credible(connection: Connection, as_of: datetime, host_clock: datetime) -> bool:
+    """Return whether a run at this instant may let prices and policies begin; a hold vouches for no clock."""
+    hold = latest_hold(connection)
+    reference = hold.reading if hold and hold.is_released else last_reading(connection)
+    return not clock_objection(reference, Reading(as_of, host_clock, 0, 0, Decimal(0)))
+
+
+def latest_hold(connection: Connection) -> Hold | None:
+    """Return the hold that stands or was released last, unless a run completed since."""
+    row = connection.execute(query("latest_hold")).fetchone()
+    return Hold(row[0], row[1] or "it was held", row[2], row[3], _reading(row[4:])) if row else None
+
+
+def last_reading(connection: Connection) -> Reading | None:
+    """Return what the last completed run over the whole fleet saw."""
+    row = connection.execute(query("last_completed_run")).fetchone()
+    return _reading(row) if row else None
+
+
+def read_fleet(connection: Connection, run: OpenRun, host_clock: datetime, since: datetime) -> Reading:
+    """Read all billable instances and their plans as they are at the run's instant."""
+    values = {
+        "as_of": run.as_of,
+        "since": since,
+        "every_status": run.terms.billable_statuses == ("*",),
+        "billable_statuses": list(run.terms.billable_statuses),
+        "hours_per_month": run.terms.hours_per_month,
+    }
+    row = connection.execute(query("read_fleet"), values).fetchone()
+    instances, rated_instances, hourly_rate, rates, highest, labels = row or (0, 0, Decimal(0), {}, {}, {})
+    return Reading(
+        run.as_of,
+        host_clock,
+        instances,
+        rated_instances,
+        hourly_rate,
+        _rates(rates),
+        _rates(highest),
+        labels,
+        tuple(run.terms.billable_statuses),
+    )
+
+
+def release_hold(connection: Connection, hold: Hold, decided_by: str, reason: str) -> bool:
+    """Release a hold; False when somebody else did so meanwhile."""
+    values = {"held_run": hold.run_id, "decided_by": decided_by, "reason": reason}
+    with connection.transaction():
+        transaction_bounds(connection)
+        row = connection.execute(query("release_hold"), values).fetchone()
+    return bool(row and row[0])
+
+
+def _note(
+    connection: Connection, run: OpenRun, reading: Reading, rates: Mapping[str, Decimal], held_by: int | None
+) -> None:
+    connection.execute(
+        query("note_reading"),
+        {
+            "run_id": run.run_id,
+            "fleet_instances": reading.instances,
+            "fleet_rated_instances": reading.rated_instances,
+            "fleet_hourly_rate": reading.hourly_rate,
+            "fleet_rates": json.dumps({name: f"{rate:f}" for name, rate in rates.items()}),
+            "held_by": held_by,
+        },
+    )
+
+
+def _reading(row: Sequence[Any]) -> Reading:
+    as_of, host_clock, instances, rated_instances, hourly_rate, rates, statuses = row
+    return Reading(
+        as_of,
+        host_clock,
+        instances,
+        rated_instances,
+        hourly_rate,
+        rates=_rates(rates),
+        billable_statuses=tuple(statuses or ()),
+    )
+
+
+def _rates(rates: Mapping[str, str]) -> dict[str, Decimal]:
+    return {name: Decimal(rate) for name, rate in rates.items()}

@@ -1,0 +1,85 @@
+"""Bring the dated policy in the database in line with the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from containerstacks_billing.charging.model import Terms
+from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
+from containerstacks_billing.database.statements import query
+from containerstacks_billing.errors import WorkFailed
+
+Fence = Callable[[Connection], None]
+
+
+def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence: Fence) -> bool:
+    """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when it divides time there.
+
+    Open stretches of instances whose billability changes are closed at that instant, so what they used before is
+    charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
+    call finishes it before it makes its own. `fence` is called in each transaction, and raises where the right to bill
+    is lost. Raises WorkFailed if `as_of` is not after the last change.
+    """
+    changed = False
+    while True:
+        with connection.transaction():
+            transaction_bounds(connection)
+            fence(connection)
+            began, settled = begin_change(connection, terms, as_of)
+        changed = changed or began
+        if settled:
+            return changed
+        _settle(connection, fence)
+
+
+def _settle(connection: Connection, fence: Fence) -> None:
+    """Close what the last change left open, some stretches at a time, and say that it is finished."""
+    while True:
+        with connection.transaction():
+            transaction_bounds(connection)
+            fence(connection)
+            if not close_stretches(connection):
+                connection.execute(query("settle_policy"))
+                return
+
+
+def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple[bool, bool]:
+    """Write the new policy where it differs; return whether it does, and whether no stretches are left to close."""
+    values = {
+        "billable_statuses": list(terms.billable_statuses),
+        "partial_hour": terms.partial_hour,
+        "as_of": as_of,
+    }
+    policy = connection.execute(query("policy_in_force")).fetchone()
+    if policy is None:
+        raise WorkFailed("no billing policy is in force", "restore the table billing_policies from a backup")
+    identifier, statuses, partial_hour, valid_from, settled = policy
+    changed = (set(statuses), partial_hour) != (set(terms.billable_statuses), terms.partial_hour)
+    if changed and not settled:
+        return False, False  # the change that was begun is finished first, then this one is made
+    if changed and connection.execute(query("rewrite_first_policy"), values).fetchone():
+        return False, settled  # nothing was ever metered or billed, so it holds since ever
+    if changed:
+        if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
+            raise WorkFailed(
+                f"BILLABLE_STATUSES or PARTIAL_HOUR cannot change at {as_of}: the last change is of {valid_from}"
+            )
+        connection.execute(query("begin_policy"), values)
+        settled = False
+    return changed, settled
+
+
+def close_stretches(connection: Connection, first: UUID = FIRST_UUID, last: UUID = LAST_UUID) -> int:
+    """Close some of the stretches that the old policy left open in a range of organizations; return how many."""
+    connection.execute("select set_config('containerstacks_billing.advancing', 'on', true)")
+    values = {"first_organization": first, "last_organization": last}
+    return connection.execute(query("close_stretches_of_old_policy"), values).rowcount
+
+
+def policy_in_force(connection: Connection) -> tuple[tuple[str, ...], str]:
+    """Return the statuses that are billable now, and what becomes of a partial hour, without changing anything."""
+    row = connection.execute(query("policy_now")).fetchone()
+    return (tuple(row[0]), row[1]) if row else ((), "")

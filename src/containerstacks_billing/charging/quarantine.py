@@ -1,0 +1,38 @@
+"""What is set aside at present, one row per instance or closed segment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.statements import query
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An instance that the last run left out: a reason of a few words, and a sentence that says what to do.
+
+    `due_hours` is None where its dates do not tell; `segment_id` is 0 for the open stretch; `organization` is its name.
+    """
+
+    reason: str
+    detail: str
+    first_seen_at: datetime
+    due_hours: Decimal | None
+    organization_id: UUID
+    organization: str | None
+    instance_id: UUID
+    segment_id: int
+    label: str | None
+
+
+def set_aside(connection: Connection, limit: int) -> list[SetAside]:
+    """Return what is set aside, the longest first."""
+    with connection.transaction(), connection.cursor(row_factory=class_row(SetAside)) as cursor:
+        transaction_bounds(connection)
+        return cursor.execute(query("quarantined_instances"), {"limit": limit}).fetchall()

@@ -1,0 +1,66 @@
+"""`doctor`: one line per check, and what to do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import all_flags, app
+from containerstacks_billing.errors import EXIT_FAILED
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing doctor
+  containerstacks-billing --env-file /root/containerstacks/.env doctor
+  containerstacks-billing doctor --json
+"""
+
+_COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+
+
+@app.command(epilog=_EXAMPLES)
+def doctor(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Check machine, configuration and database; say what to do.
+
+    Nothing is changed. Exits 1 when a check fails; warnings exit 0.
+    """
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.doctor import Level, examine
+    from containerstacks_billing.redaction import redact
+
+    console = render.stdout()
+    findings = []
+    for finding in examine(all_flags(ctx)):
+        findings.append(finding)
+        if json:
+            continue
+        console.print(f"{finding.level:<5}", style=_COLOURS[finding.level], end="")
+        console.print(render.printable(redact(f"{finding.check}: {finding.message}")), soft_wrap=True)
+        for line in redact(finding.hint or "").splitlines():
+            console.print(f"       {render.printable(line)}", soft_wrap=True)
+    failed = sum(finding.level is Level.FAIL for finding in findings)
+    warned = sum(finding.level is Level.WARN for finding in findings)
+    if json:
+        render.emit_json(
+            {
+                "ok": not failed,
+                "findings": [
+                    {
+                        "check": finding.check,
+                        "level": finding.level,
+                        "message": redact(finding.message),
+                        "hint": redact(finding.hint) if finding.hint else None,
+                    }
+                    for finding in findings
+                ],
+            }
+        )
+    else:
+        console.print(f"\n{len(findings)} checks: {failed} failed, {warned} to look at.")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)

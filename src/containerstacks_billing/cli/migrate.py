@@ -1,0 +1,155 @@
+"""`migrate`: bring the database to the schema of this version, or show what that would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+from containerstacks_billing.errors import EXIT_CONFIGURATION
+
+if TYPE_CHECKING:
+    from containerstacks_billing.schema.model import (
+        Finding,
+        MigrationReport,
+        MigrationStatus,
+        PlannedMigration,
+    )
+    from containerstacks_billing.settings import Settings
+    from containerstacks_billing.status.failover import Fallback
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing migrate --dry-run  what would change, lock and last
+  containerstacks-billing migrate            do it; repeating it is harmless
+  containerstacks-billing migrate --status   what was applied, and when
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def migrate(
+    ctx: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done and locked; change nothing.")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show every migration and its state.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Create the tables, or adopt the host application's in place.
+
+    Needs a role that owns the tables. Reports what was found in the host's data, with the commands to look
+    at it; a finding is no failure.
+    """
+    if dry_run and status:
+        raise typer.BadParameter("--dry-run and --status exclude each other.")
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.schema import migrator as migrations
+
+    settings = configured(ctx).settings
+    conninfo = target(settings).conninfo
+    if status:
+        _show_status(migrations.status(conninfo), as_json=json)
+    elif dry_run:
+        _show_plan(migrations.plan(conninfo), as_json=json)
+    else:
+        remarks = render.stderr()
+        report = migrations.migrate(
+            conninfo, settings, progress=lambda sentence: remarks.print(render.printable(sentence))
+        )
+        _show_report(report, _fallback(conninfo, settings), as_json=json)
+
+
+def _fallback(conninfo: str, settings: Settings) -> Fallback:
+    """Find out which built-in billing this database is left with: ours, or the host's own."""
+    from containerstacks_billing.status.failover import HeartbeatClamp, fallback
+    from containerstacks_billing.status.read_failover import read_failover
+
+    return fallback(read_failover(conninfo, HeartbeatClamp()), settings.built_in_billing)
+
+
+def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.schema.model import MigrationState
+
+    known = list(known)
+    if as_json:
+        render.emit_json({"migrations": [_as_document(one) for one in known]})
+    else:
+        rows = [
+            (
+                f"{one.version:03}",
+                one.name,
+                one.state.value,
+                f"{one.applied_at:%Y-%m-%d %H:%M}" if one.applied_at else "",
+                "" if one.duration_ms is None else f"{one.duration_ms} ms",
+            )
+            for one in known
+        ]
+        headings = ("No.", "Migration", "State", "Applied", "Took")
+        render.stdout().print(render.table(headings, rows, right=("Took",)))
+    if any(one.state in {MigrationState.CHANGED, MigrationState.UNKNOWN} for one in known):
+        raise typer.Exit(EXIT_CONFIGURATION)
+
+
+def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.run_report import number_of
+
+    pending = list(pending)
+    if as_json:
+        document = [
+            {"version": one.version, "name": one.name, "steps": one.steps, "effects": one.effects}
+            for one in pending
+        ]
+        render.emit_json({"pending": document})
+        return
+    console = render.stdout()
+    for one in pending:
+        console.print(f"{one.version:03}_{one.name}")
+        for effect in one.effects:
+            console.print(f"  - {render.printable(effect)}")
+    if pending:
+        console.print(f"\n{number_of(len(pending), 'migration')} would be applied. Nothing was changed.")
+    else:
+        console.print("Nothing to do: every migration has been applied.")
+
+
+def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) -> None:
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.run_report import number_of
+
+    if as_json:
+        applied = [_as_document(one) for one in report.applied]
+        shown = {"who": built_in.who, "sentence": built_in.sentence, "advice": built_in.advice}
+        findings = [_finding(one) for one in report.findings]
+        render.emit_json({"applied": applied, "findings": findings, "builtInBilling": shown})
+        return
+    console = render.stdout()
+    if report.applied:
+        console.print(f"Applied {number_of(len(report.applied), 'migration')}.")
+    elif not any(finding.kind == "made_whole" for finding in report.findings):
+        console.print("Nothing to do: every migration has been applied.")
+    for finding in report.findings:
+        console.print(f"\n{render.printable(finding.sentence)}")
+        if finding.command:
+            # Not broken into lines: it is there to be copied.
+            console.print(f"  {render.printable(finding.command)}", soft_wrap=True)
+    console.print(f"\nBuilt-in billing: {built_in.sentence}.\n{built_in.advice}")
+
+
+def _as_document(one: MigrationStatus) -> dict[str, object]:
+    return {
+        "version": one.version,
+        "name": one.name,
+        "state": one.state.value,
+        "appliedAt": one.applied_at,
+        "durationMs": one.duration_ms,
+    }
+
+
+def _finding(one: Finding) -> dict[str, object]:
+    return {"kind": one.kind, "count": one.count, "sentence": one.sentence, "command": one.command}

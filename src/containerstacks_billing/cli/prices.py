@@ -1,0 +1,310 @@
+"""`prices`: what plans cost, from when until when; a price for now, for later, or in the place of a past one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from containerstacks_billing.cli.arguments import amount
+from containerstacks_billing.cli.confirm import agreed
+from containerstacks_billing.cli.main import app, configured
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from containerstacks_billing.database.connection import Connection
+    from containerstacks_billing.pricing.model import Plan, Price, PriceVersion
+    from containerstacks_billing.settings import Settings
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing prices list
+  containerstacks-billing prices set vc2-1c-1gb --base 5.00 --markup 1.00
+"""
+
+verbs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_EXAMPLES,
+    help="Show, announce, set and correct the prices of plans.",
+)
+app.add_typer(verbs, name="prices")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+
+_LIST_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing prices list
+  containerstacks-billing prices list vc2-1c-1gb
+  containerstacks-billing prices list --json | jq '.plans[].versions[-1].base'
+"""
+_SET_EXAMPLES = """
+\b
+Examples, now, later, and for hours that were charged already:
+  containerstacks-billing prices set vc2-1c-1gb --base 5.00 --markup 1.00
+  containerstacks-billing prices set vc2-1c-1gb --base 6.00 --markup 1.00 \\
+      --from 2027-01-01T00:00Z --reason "announced on 1 December"
+  containerstacks-billing prices set "Small VPS" --base 4.50 --markup 1.00 \\
+      --from 2026-11-01T00:00Z --correct --dry-run
+
+\b
+A correction reaches from --from to the next recorded price. Charges that were
+billed get adjustments, one ledger entry per wallet; past-due hours are rated
+anew; no balance falls below zero. Given again, it posts what is missing.
+"""
+
+
+@verbs.command("list", epilog=_LIST_EXAMPLES)
+def show(
+    ctx: typer.Context,
+    plan: Annotated[
+        str | None, typer.Argument(metavar="PLAN", help="Its id, provider_plan_id or exact name.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the prices of every plan, or of one, and hourly rates."""
+    from containerstacks_billing.cli import prices_report as price_tables
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.pricing import versions as prices
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    settings = configured(ctx).settings
+    conninfo = target(settings).conninfo
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        plans = [_one_plan(connection, plan)] if plan is not None else prices.find_plans(connection, None)
+        versions = prices.price_versions(connection, plans, settings.hours_per_month)
+    if json:
+        documents = [
+            price_tables.plan_document(one)
+            | {"versions": [price_tables.version_document(version) for version in versions[one.plan_id]]}
+            for one in plans
+        ]
+        render.emit_json({"hoursPerMonth": settings.hours_per_month, "plans": documents})
+    else:
+        price_tables.show_plans(plans, versions, settings.hours_per_month)
+
+
+@verbs.command("set", epilog=_SET_EXAMPLES)
+def set_price(
+    ctx: typer.Context,
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Its id, provider_plan_id or exact name.")],
+    base: Annotated[str, typer.Option("--base", metavar="AMOUNT", help="The monthly base price.")],
+    markup: Annotated[
+        str, typer.Option("--markup", metavar="AMOUNT", help="What is put on top; negative: a discount.")
+    ],
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="INSTANT", help="ISO 8601, UTC unless it says otherwise. [default: now]"
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept with the price.")
+    ] = None,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Let --from lie in the past, and adjust what was charged since.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what a correction would post.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Post a correction without asking.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Set, announce or correct the price of a plan.
+
+    It holds from now on, from a later instant, or in the place of a past one.
+    Each hour is charged at the price in force at its start, so hours that were charged keep theirs unless
+    --correct is given.
+    """
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.pricing import versions as prices
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    at = _instant(begin)
+    _refuse_contradictions(begin, correct=correct, dry_run=dry_run, yes=yes)
+    if reason is not None and (len(reason) > 500 or "\0" in reason):
+        raise typer.BadParameter("a reason has at most 500 characters.", param_hint="--reason")
+    settings = configured(ctx).settings
+    conninfo = target(settings).conninfo
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
+        chosen = _one_plan(connection, plan)
+        price = _price(base, markup, prices.price_columns(connection))
+        if correct and at is not None:
+            _refuse_future(at, prices.database_clock(connection))
+            _correct(
+                connection,
+                conninfo,
+                settings,
+                chosen,
+                price,
+                at,
+                reason,
+                dry_run=dry_run,
+                yes=yes,
+                as_json=json,
+            )
+            return
+        if at is not None and at <= prices.database_clock(connection):
+            raise typer.BadParameter(
+                f"{begin} has passed. Hours since then were charged already: --correct --dry-run shows what would be"
+                " adjusted, --correct adjusts it.",
+                param_hint="--from",
+            )
+        version = prices.set_price(connection, chosen, price, at, by=_who(), reason=reason)
+        shown = prices.price_versions(connection, [chosen], settings.hours_per_month)[chosen.plan_id]
+    _show_set(chosen, version, shown, as_json=json)
+
+
+def _refuse_contradictions(begin: str | None, *, correct: bool, dry_run: bool, yes: bool) -> None:
+    if correct and begin is None:
+        raise typer.BadParameter(
+            "a correction needs the instant from which it corrects.", param_hint="--from"
+        )
+    if (dry_run or yes) and not correct:
+        raise typer.BadParameter("it belongs to --correct.", param_hint="--dry-run" if dry_run else "--yes")
+    if dry_run and yes:
+        raise typer.BadParameter("--dry-run and --yes exclude each other.")
+
+
+def _refuse_future(at: datetime, now: datetime) -> None:
+    if at > now:
+        raise typer.BadParameter("it lies in the future: leave --correct out.", param_hint="--from")
+
+
+def _one_plan(connection: Connection, text: str) -> Plan:
+    """Return the plan that is meant; a usage error when there is none, or more than one."""
+    from containerstacks_billing.pricing import versions as prices
+
+    found = [] if "\0" in text else prices.find_plans(connection, text)
+    if not found:
+        raise typer.BadParameter(
+            f"no plan has the id, provider_plan_id or name {text!r}; `prices list` shows them.",
+            param_hint="PLAN",
+        )
+    if len(found) > 1:
+        ids = ", ".join(str(one.plan_id) for one in found[:5])
+        raise typer.BadParameter(
+            f"{text!r} names {len(found)} plans; give the id of one: {ids}.", param_hint="PLAN"
+        )
+    return found[0]
+
+
+def _price(base: str, markup: str, columns: Any) -> Price:
+    from containerstacks_billing.pricing.model import Price, price_problem
+
+    price = Price(amount(base, "--base"), amount(markup, "--markup"))
+    if problem := price_problem(price, columns):
+        raise typer.BadParameter(problem)
+    return price
+
+
+def _instant(text: str | None) -> datetime | None:
+    """Read an ISO instant; one without an offset is UTC, and that is said."""
+    from datetime import UTC, datetime
+
+    from containerstacks_billing.cli import render
+
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+            render.stderr().print(f"{at:%Y-%m-%d %H:%M:%S} has no offset and is taken as UTC.")
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no instant; write it like 2027-01-01T00:00Z.", param_hint="--from"
+        ) from None
+
+
+def _who() -> str:
+    """Name the person at the keyboard, for the record."""
+    import getpass
+    import os
+    import socket
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
+def _show_set(
+    plan: Plan, version: PriceVersion | None, versions: list[PriceVersion], *, as_json: bool
+) -> None:
+    from containerstacks_billing.cli import prices_report as price_tables
+    from containerstacks_billing.cli import render
+
+    # Read again with the rates that the settings lead to.
+    shown = next((one for one in versions if version and one.version_id == version.version_id), None)
+    if as_json:
+        document = price_tables.version_document(shown) if shown else None
+        render.emit_json(
+            {"plan": price_tables.plan_document(plan), "changed": bool(shown), "version": document}
+        )
+    elif shown is None:
+        render.stdout().print(f"Nothing to do: this is the price of {plan.title} already.")
+    else:
+        price_tables.show_version(plan, shown)
+
+
+def _correct(
+    connection: Connection,
+    conninfo: str,
+    settings: Settings,
+    plan: Plan,
+    price: Price,
+    at: datetime,
+    reason: str | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Show what a correction changes; post it unless it is only to be shown."""
+    from containerstacks_billing.cli import prices_report as price_tables
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.pricing import corrections
+
+    correction = corrections.draft(connection, plan, price, at)
+    if correction is None:
+        if as_json:
+            render.emit_json({"correction": None, "posted": False, "organizations": [], "unposted": []})
+        else:
+            render.stdout().print(f"Nothing to correct: this was the price of {plan.title} then.")
+        return
+    differences = list(corrections.preview(connection, correction, settings.currency))
+    if not as_json:
+        price_tables.show_correction(correction, differences, settings.currency)
+    if dry_run:
+        if as_json:
+            render.emit_json(price_tables.correction_document(correction, differences, None))
+        else:
+            render.stdout().print("\nNothing was changed.")
+        return
+    question = "Post what is missing?" if correction.correction_id else "Post this?"
+    if not any(one.instances or one.debt_instances or one.unposted_charges for one in differences):
+        question = "Record this price?"
+    agreed(f"\n{question}", "posting a correction", yes=yes, as_json=as_json)
+    adjustments: list[int] = []
+    correction, short = corrections.correct(
+        conninfo,
+        correction,
+        settings.currency,
+        holder=f"prices on {_who()}",
+        by=_who(),
+        reason=reason,
+        posted=adjustments.append,
+    )
+    if as_json:
+        render.emit_json(price_tables.correction_document(correction, differences, short, sum(adjustments)))
+    else:
+        price_tables.show_posted(correction, sum(adjustments), short)

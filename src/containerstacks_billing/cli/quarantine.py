@@ -1,0 +1,85 @@
+"""`quarantine`: what billing has set aside, why, and what to do about it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.charging.quarantine import SetAside
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing quarantine
+  containerstacks-billing quarantine --json | jq -r '.instances[].detail'
+  containerstacks-billing release --all --charge --dry-run   for the held ones
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def quarantine(
+    ctx: typer.Context,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="Show at most so many.")
+    ] = 200,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """List the instances that are set aside, and what to do.
+
+    Every run looks at them again; what was repaired is charged and leaves the list.
+    """
+    from containerstacks_billing.charging.quarantine import set_aside
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    conninfo = target(configured(ctx).settings).conninfo
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        found = set_aside(connection, limit + 1)
+    shown = found[:limit]
+    if json:
+        render.emit_json({"instances": [_as_document(one) for one in shown], "more": len(found) > limit})
+        return
+    console = render.stdout()
+    if not found:
+        console.print("Nothing is set aside.")
+        return
+    for reason, group in groupby(sorted(shown, key=lambda one: one.reason), lambda one: one.reason):
+        console.print(reason, style="bold")
+        for one in group:
+            _show(one)
+    if len(found) > limit:
+        console.print(f"There are more than {limit}; --limit shows them.")
+
+
+def _show(one: SetAside) -> None:
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.run_report import exact_hours
+
+    hours = "" if one.due_hours is None else f", {exact_hours(one.due_hours)} hours due"
+    whose = one.organization if one.organization is not None else one.organization_id
+    console = render.stdout()
+    console.print(render.indented(f"{one.instance_id}  {render.printable(one.label or '')[:40]}", 2))
+    since = f"{one.first_seen_at:%Y-%m-%d %H:%M}"
+    console.print(render.indented(f"{render.printable(whose)[:60]}, since {since}{hours}", 4))
+    console.print(render.indented(one.detail, 4))
+
+
+def _as_document(one: SetAside) -> dict[str, object]:
+    return {
+        "reason": one.reason,
+        "detail": one.detail,
+        "since": one.first_seen_at,
+        "hoursDue": None if one.due_hours is None else f"{one.due_hours.normalize():f}",
+        "organizationId": one.organization_id,
+        "organization": one.organization,
+        "instanceId": one.instance_id,
+        "segmentId": one.segment_id or None,
+        "label": one.label,
+    }

@@ -1,0 +1,195 @@
+"""`release`: let a held run go on, or decide what becomes of hours that are held."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from containerstacks_billing.cli.arguments import instance_id, organization_id, see_that_organization_exists
+from containerstacks_billing.cli.confirm import agreed
+from containerstacks_billing.cli.main import app, configured
+from containerstacks_billing.identity import process_name
+
+if TYPE_CHECKING:
+    from containerstacks_billing.holds.model import ReleaseOrder
+    from containerstacks_billing.settings import Settings
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing release                         let a held run go on
+  containerstacks-billing release --all --charge --dry-run
+  containerstacks-billing release --organization ID --cap 24 --reason "outage"
+  containerstacks-billing release --instance ID --waive --by anna
+
+\b
+Instances with more than MAX_CATCH_UP_HOURS due are held until one of these:
+  --charge   all hours that are due until now
+  --cap N    the N most recent hours; older ones are waived for good
+  --waive    nothing; everything that is due is waived for good
+
+\b
+It shows what it means and asks. Where nobody can answer, as in a script or
+with --json, it takes --yes.
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def release(
+    ctx: typer.Context,
+    charge: Annotated[bool, typer.Option("--charge", help="Approve all hours due.")] = False,
+    cap: Annotated[
+        int | None, typer.Option("--cap", metavar="N", min=0, help="Approve the N most recent hours.")
+    ] = None,
+    waive: Annotated[bool, typer.Option("--waive", help="Waive all hours due.")] = False,
+    instance: Annotated[
+        UUID | None,
+        typer.Option(
+            "--instance", parser=instance_id, metavar="ID", help="This held instance.", show_default=False
+        ),
+    ] = None,
+    organization: Annotated[
+        UUID | None,
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Its held instances.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All held instances.")] = False,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")] = "",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who. [default: user@host]")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it means; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Let a held run go on, or decide about held instances.
+
+    Who decided, when and why is kept. The next run charges what was released.
+    """
+    decisions = [charge, cap is not None, waive]
+    targets = [instance is not None, organization is not None, every]
+    if sum(decisions) > 1 or sum(targets) > 1:
+        raise typer.BadParameter("Give one of --charge, --cap, --waive, and one target.")
+    if any(decisions) != any(targets):
+        missing = (
+            "which: --instance ID, --organization ID or --all"
+            if any(decisions)
+            else "what: --charge, --cap N or --waive"
+        )
+        raise typer.BadParameter(f"Say {missing}.")
+    settings = configured(ctx).settings
+    decided_by, why = (by or _who())[:255], (reason or "no reason was given")[:1000]
+    if not any(decisions):
+        _release_brake(settings, decided_by, why, dry_run=dry_run, yes=yes, as_json=json)
+        return
+    from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseOrder
+
+    order = ReleaseOrder(
+        Decision.CHARGE if charge else Decision.WAIVE if waive else Decision.CAP,
+        decided_by,
+        why,
+        EVERY_HOUR if charge else cap or 0,
+        organization,
+        instance,
+        dry_run,
+    )
+    _release_instances(settings, order, yes=yes, as_json=json)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _release_brake(
+    settings: Settings, decided_by: str, reason: str, *, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    from containerstacks_billing.charging.fleet_reading import latest_hold, release_hold
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    conninfo = target(settings).conninfo
+    console = render.stdout()
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
+        hold = latest_hold(connection)
+        if hold is None or hold.is_released:
+            if as_json:
+                render.emit_json({"released": False, "runId": None, "sentence": None, "dryRun": dry_run})
+            elif hold is None:
+                console.print("No run is held; there is nothing to release.")
+            else:
+                console.print(f"Run {hold.run_id} is released already; the next run goes on.")
+            return
+        if not as_json:
+            console.print(f"Run {hold.run_id} was held: {render.printable(hold.sentence)}")
+        if not dry_run:
+            agreed(
+                "Is that right, and shall billing go on?", "releasing a held run", yes=yes, as_json=as_json
+            )
+        released = not dry_run and release_hold(connection, hold, decided_by, reason)
+    if as_json:
+        render.emit_json(
+            {
+                "released": released,
+                "runId": hold.run_id,
+                "sentence": hold.sentence,
+                "heldAt": hold.held_at,
+                "decidedBy": decided_by,
+                "reason": reason,
+                "dryRun": dry_run,
+            }
+        )
+    elif dry_run:
+        console.print("It would be released. Nothing was changed.")
+    else:
+        console.print("Released. The next run goes on; containerstacks-billing run starts one now.")
+
+
+def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from containerstacks_billing.charging.run import terms_of
+    from containerstacks_billing.cli import release_report as release_tables
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.holds.release import release as decide
+
+    conninfo, terms = target(settings).conninfo, terms_of(settings)
+    holder = f"release on {process_name()}"
+    asking = not (yes or order.dry_run)
+    released = decide(conninfo, terms, replace(order, dry_run=asking or order.dry_run), holder)
+    if not released.instances:
+        _see_that_it_is_known(conninfo, order)
+    elif asking:
+        if not as_json:
+            release_tables.show(released, terms.currency)
+        agreed("\nDecide so?", "deciding", yes=yes, as_json=as_json)
+        released = decide(conninfo, terms, order, holder)
+    if as_json:
+        render.emit_json(release_tables.as_document(released, order))
+    else:
+        release_tables.show(released, terms.currency)
+        release_tables.conclude(released, order)
+
+
+def _see_that_it_is_known(conninfo: str, order: ReleaseOrder) -> None:
+    """Let nobody take a mistyped organization for one that has nothing held."""
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    if order.organization is not None:
+        with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+            see_that_organization_exists(connection, order.organization)

@@ -1,0 +1,98 @@
+"""How a decision about held hours looks: in lines, and as the JSON document of the same content."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from containerstacks_billing.cli import render
+from containerstacks_billing.cli.run_report import counted, exact_hours
+from containerstacks_billing.holds.model import HELD, Released, ReleaseOrder, Stake
+from containerstacks_billing.money import display
+
+_MOST_SHOWN = 50
+
+
+def show(released: Released, currency: str) -> None:
+    """Write what becomes of which instance; first those that `quarantine` shows under another reason, or not at all."""
+    console = render.stdout()
+    if not released.instances:
+        console.print("No such instance is held; there is nothing to decide.")
+        return
+    for one in sorted(released.listed, key=lambda one: one.set_aside_for == HELD)[:_MOST_SHOWN]:
+        _show_one(one, currency)
+    if released.instances > _MOST_SHOWN:
+        console.print(f"and {counted(released.instances - _MOST_SHOWN)} more")
+    console.print(f"\n{counted(released.instances)}")
+    approved = display(released.amount_approved, currency)
+    waived = display(released.amount_waived, currency)
+    console.print(f"To charge: {exact_hours(released.hours_approved)} hours, {approved}")
+    console.print(f"Waived:    {exact_hours(released.hours_waived)} hours, {waived}")
+    if released.unpriced_instances:
+        verb = "has" if released.unpriced_instances == 1 else "have"
+        console.print(f"{released.unpriced_instances:,} of them {verb} no usable price at present.")
+    if others := sum(released.other_reasons.values()):
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in released.other_reasons.items())
+        verb = "is" if others == 1 else "are"
+        console.print(f"{others:,} of them {verb} not listed as held: {reasons}.")
+
+
+def _show_one(one: Stake, currency: str) -> None:
+    console = render.stdout()
+    approved = _worth(one.hours_approved, one.amount_approved, currency)
+    waived = _worth(one.hours_waived, one.amount_waived, currency)
+    console.print(f"{one.instance}  {render.printable(one.label or '')[:40]}")
+    console.print(f"  charge {approved}; waive {waived}")
+    if one.set_aside_for != HELD:
+        console.print(f"  not listed as held: {one.other_reason}")
+
+
+def _worth(hours: Decimal, amount: Decimal | None, currency: str) -> str:
+    money = "no price" if amount is None else display(amount, currency)
+    return f"{exact_hours(hours)} h ({money})"
+
+
+def conclude(released: Released, order: ReleaseOrder) -> None:
+    """Say whether it was decided, and what comes next."""
+    console = render.stdout()
+    if not released.instances:
+        return
+    if order.dry_run:
+        console.print("Nothing was changed.")
+    elif released.hours_approved:
+        console.print(
+            "Decided. The next run charges what was approved; containerstacks-billing run starts one now.",
+            soft_wrap=True,
+        )
+    else:
+        console.print("Decided.")
+
+
+def as_document(released: Released, order: ReleaseOrder) -> dict[str, object]:
+    """Return what was decided, or would be, as one document."""
+    return {
+        "decision": order.decision,
+        "dryRun": order.dry_run,
+        "decidedBy": order.decided_by,
+        "reason": order.reason,
+        "asOf": released.as_of,
+        "instances": released.instances,
+        "unpricedInstances": released.unpriced_instances,
+        "hoursApproved": released.hours_approved,
+        "amountApproved": released.amount_approved,
+        "hoursWaived": released.hours_waived,
+        "amountWaived": released.amount_waived,
+        "otherReasons": released.other_reasons,
+        "listed": [
+            {
+                "organizationId": one.organization,
+                "instanceId": one.instance,
+                "label": one.label,
+                "setAsideFor": one.set_aside_for,
+                "hoursApproved": one.hours_approved,
+                "amountApproved": one.amount_approved,
+                "hoursWaived": one.hours_waived,
+                "amountWaived": one.amount_waived,
+            }
+            for one in released.listed
+        ],
+    }

@@ -1,0 +1,166 @@
+"""`run`: one billing run now, or what one would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from containerstacks_billing.cli.arguments import organization_id, see_that_organization_exists
+from containerstacks_billing.cli.main import app, configured
+from containerstacks_billing.identity import process_name
+
+if TYPE_CHECKING:
+    from containerstacks_billing.charging.run import Order
+    from containerstacks_billing.cli.run_report import Finished
+    from containerstacks_billing.settings import Settings
+
+_SECONDS_FOR_EVENTS = 3.0
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing run --dry-run          who would be charged what
+  containerstacks-billing run                    charge what is due, once
+  containerstacks-billing run --organization ID  of one organization alone
+  containerstacks-billing run --json | jq -r .amount
+
+\b
+Ctrl-C finishes the batches under way, says what was done and exits 130.
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def run(
+    ctx: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything and roll it back; show what a run would do.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="With --dry-run: list every organization, not the largest ones.")
+    ] = False,
+    organization: Annotated[
+        UUID | None,
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Only this organization.",
+            show_default=False,
+        ),
+    ] = None,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait", metavar="SECONDS", min=0, help="How long to wait for another biller to finish."
+        ),
+    ] = 90,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Charge everything that is due: once, whoever else bills.
+
+    Exits 0 also with past-due or quarantined instances, 1 when the run failed or is held, 75 when
+    another biller keeps the right to bill.
+    """
+    if every and not dry_run:
+        raise typer.BadParameter("--all goes with --dry-run.")
+    from containerstacks_billing.charging.run import Order, terms_of
+    from containerstacks_billing.config.target import target
+
+    settings = configured(ctx).settings
+    order = Order(
+        conninfo=target(settings).conninfo,
+        terms=terms_of(settings),
+        trigger="manual",
+        holder=process_name(),
+        workers=settings.billing_workers,
+        batch_size=settings.billing_batch_size,
+        organization=organization,
+        wait_seconds=wait,
+    )
+    if organization is not None:
+        _see_that_it_exists(order.conninfo, organization)
+    if dry_run:
+        from containerstacks_billing.cli import dry_run_report as rehearsal
+
+        raise typer.Exit(rehearsal.rehearse_and_show(order, every=every, as_json=json))
+    finished, code = bill_and_watch(order)
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli import run_report as summary
+
+    if json:
+        render.emit_json(summary.as_document(finished.result) | {"debited": finished.debited})
+    else:
+        summary.show(render.stdout(), finished)
+    _deliver_events(order.conninfo, settings)
+    raise typer.Exit(code)
+
+
+def _deliver_events(conninfo: str, settings: Settings) -> None:
+    """Send what the run made news of, for a few seconds; what is left goes out with the daemon or the next run."""
+    from containerstacks_billing import logs
+    from containerstacks_billing.errors import BillingError
+    from containerstacks_billing.notifications.delivery import deliver_due
+
+    if settings.webhook_url is None:
+        return
+    try:
+        deliver_due(conninfo, settings, deadline=_SECONDS_FOR_EVENTS)
+    except BillingError as away:
+        logs.logger().warning("Events could not be sent; they stay where they are", reason=str(away))
+
+
+def bill_and_watch(order: Order) -> tuple[Finished, int]:
+    """Bill with a display on standard error, and return what came of it with the exit code."""
+    from dataclasses import replace
+
+    from containerstacks_billing.charging.run import bill
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli import run_report as summary
+    from containerstacks_billing.cli.progress import RunDisplay
+    from containerstacks_billing.daemon.interruption import interruptible
+    from containerstacks_billing.errors import LeaseNotObtained
+
+    remarks = render.stderr()
+    with interruptible(lambda: remarks.print("Stopping after the batches under way.")) as asked:
+        with RunDisplay(remarks, order.terms.currency, asked.stopping) as display:
+            watched = replace(
+                order, stopping=asked.stopping, waiting=display.waiting, progressed=display.progressed
+            )
+            try:
+                result = bill(watched)
+            except LeaseNotObtained:
+                if asked.exit_code is None:
+                    raise
+                remarks.print("Stopped while waiting for the other biller; nothing was charged.")
+                raise typer.Exit(asked.exit_code) from None
+        finished = _with_circumstances(order, summary.Finished(result, order.holder, order.terms.currency))
+    return finished, summary.exit_code(result.outcome, asked.exit_code)
+
+
+def _with_circumstances(order: Order, finished: Finished) -> Finished:
+    """Look up what was debited, why instances are set aside, and whether there are others."""
+    from dataclasses import replace
+
+    from containerstacks_billing.charging.run_record import billable_instances, debited_by_run
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.status.read_overview import set_aside_reasons
+
+    with diagnosed(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
+        result = finished.result
+        waiting = result.past_due_instances + result.quarantined_instances + result.held_instances
+        return replace(
+            finished,
+            debited=debited_by_run(connection, result.run_id),
+            reasons=set_aside_reasons(connection, order.organization),
+            billable=billable_instances(connection, order.terms, order.organization, waiting + 1),
+        )
+
+
+def _see_that_it_exists(conninfo: str, organization: UUID) -> None:
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        see_that_organization_exists(connection, organization)

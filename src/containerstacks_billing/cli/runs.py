@@ -1,0 +1,90 @@
+"""`runs`: the last billing runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.status.model import RunRecord
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing runs
+  containerstacks-billing runs --limit 100 --json | jq '.runs[].amount'
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def runs(
+    ctx: typer.Context,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="How many, newest first.")
+    ] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """List the last billing runs, newest first."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.run_report import hour_digits
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.status.read_overview import newest_runs
+
+    settings = configured(ctx).settings
+    conninfo = target(settings).conninfo
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        found = newest_runs(connection, limit)
+    if json:
+        render.emit_json({"runs": [as_document(one) for one in found]})
+        return
+    if not found:
+        render.stdout().print("No run yet. Look first: containerstacks-billing run --dry-run")
+        return
+    headings = ("Run", "As of (UTC)", "By", "Outcome", "Instances", "Hours", f"Amount {settings.currency}")
+    rows = [
+        (
+            one.run_id,
+            f"{one.as_of:%m-%d %H:%M:%S}",
+            one.trigger,
+            one.outcome or "under way",
+            f"{one.instances_billed:,}",
+            hour_digits(one.hours),
+            one.amount,
+        )
+        for one in found
+    ]
+    console = render.stdout()
+    console.print(render.table(headings, rows, right=("Run", *headings[4:])))
+    for one in found:
+        if one.error_message:
+            console.print(f"run {one.run_id}: {render.printable(one.error_message)}", soft_wrap=True)
+
+
+def as_document(run: RunRecord) -> dict[str, object]:
+    """Return the keys of `run --json`, and those that only a row in the list has."""
+    return {
+        "runId": run.run_id,
+        "outcome": run.outcome,
+        "trigger": run.trigger,
+        "holder": run.holder,
+        "organizationId": run.organization,
+        "asOf": run.as_of,
+        "startedAt": run.started_at,
+        "finishedAt": run.finished_at,
+        "instancesPlanned": run.instances_planned,
+        "batchesPlanned": run.batches_planned,
+        "instancesBilled": run.instances_billed,
+        "hours": run.hours,
+        "amount": run.amount,
+        "pastDueInstances": run.past_due_instances,
+        "quarantinedInstances": run.quarantined_instances,
+        "heldInstances": run.held_instances,
+        "batches": run.batches,
+        "durationSeconds": None if run.duration_seconds is None else round(run.duration_seconds, 3),
+        "errorMessage": run.error_message,
+    }

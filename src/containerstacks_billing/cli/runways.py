@@ -1,0 +1,96 @@
+"""`runways`: which wallet is empty when."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Annotated, Any
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing runways               the next fifty
+  containerstacks-billing runways --below 24    who is empty within a day
+  containerstacks-billing runways --below 72 --json | jq .runways
+"""
+_TWO_DAYS = 48
+
+
+@app.command(epilog=_EXAMPLES)
+def runways(
+    ctx: typer.Context,
+    below: Annotated[
+        float | None,
+        typer.Option("--below", metavar="HOURS", min=0, help="Only those empty within.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most so many.")
+    ] = 50,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Show when each wallet is empty at its present burn.
+
+    As of its last run; those past due come first.
+    """
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.notifications import outbox as events
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    conninfo = target(configured(ctx).settings).conninfo
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        rows = events.list_runways(connection, below_hours=below, limit=limit)
+    if json:
+        render.emit_json({"runways": [_document(row) for row in rows]})
+        return
+    console = render.stdout()
+    if not rows:
+        console.print("No wallet is used up" + (f" within {below:g} hours." if below is not None else "."))
+        return
+    headings = ("Organization", "Balance", "Per hour", "Empty at (UTC)", "Left")
+    cells = [
+        (
+            render.shortened(row["name"] or str(row["organization_id"])),
+            row["balance"],
+            row["burn_per_hour"],
+            f"{row['empties_at'].astimezone(UTC):%Y-%m-%d %H:%M}" if row["empties_at"] else None,
+            _left(row),
+        )
+        for row in rows
+    ]
+    console.print(render.table(headings, cells, right=("Balance", "Per hour", "Left")))
+    if len(rows) == limit:
+        render.stderr().print(f"The first {limit}; --limit shows more.")
+
+
+def _left(row: dict[str, Any]) -> str:
+    """Say how long it lasts: hours below two days, then days."""
+    if row["past_due_since"] is not None:
+        return "past due"
+    hours = row["hours_left"]
+    if hours is None:
+        return "no end"
+    if hours <= 0:
+        return "empty"
+    return f"{hours:.1f} h" if hours < _TWO_DAYS else f"{hours / 24:.0f} d"
+
+
+def _document(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "organizationId": row["organization_id"],
+        "organization": row["name"],
+        "walletId": row["wallet_id"],
+        "balance": row["balance"],
+        "carry": row["billing_carry"],
+        "currency": row["currency"],
+        "burnPerHour": row["burn_per_hour"],
+        "emptiesAt": row["empties_at"],
+        "hoursLeft": None if row["hours_left"] is None else round(max(row["hours_left"], 0), 2),
+        "level": row["level"],
+        "pastDueSince": row["past_due_since"],
+        "updatedAt": row["updated_at"],
+    }

@@ -1,0 +1,46 @@
+"""`serve`: the application side, with built-in billing, until it is told to stop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing serve
+  containerstacks-billing serve --host 0.0.0.0 --port 8080
+  curl -H "Authorization: Bearer $ADMIN_TOKEN" \\
+    http://localhost:3001/api/health/billing-daemon
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def serve(
+    ctx: typer.Context,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="The port to listen on. [default: 3001]")
+    ] = None,
+    check_seconds: Annotated[float, typer.Option(min=0.05, max=60, hidden=True)] = 60.0,
+) -> None:
+    """Serve health and pages, and bill when the daemon is silent.
+
+    It serves metrics and the API too. Needs DATABASE_URL. Built-in billing takes over FAILOVER_AFTER_MINUTES after
+    the last heartbeat, and stops when one returns; BUILT_IN_BILLING=off keeps it
+    off. Make a token for the API with `token create`.
+    """
+    settings = configured(ctx, {"HOST": host, "PORT": port}).settings
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.daemon.built_in import BuiltInBilling
+    from containerstacks_billing.web import server
+    from containerstacks_billing.web.app import create_application
+
+    conninfo = target(settings, embedded_allowed=False).conninfo
+    built_in = BuiltInBilling(settings, conninfo, check_seconds=check_seconds)
+    server.serve(create_application(settings, conninfo, built_in), settings.host, settings.port)

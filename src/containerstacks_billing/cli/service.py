@@ -1,0 +1,200 @@
+"""`service`: put the daemon, or the application side, under systemd, and take it out again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.findings import Finding
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service install --dry-run
+  containerstacks-billing service show
+  sudo containerstacks-billing service uninstall
+"""
+_UNINSTALL_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service uninstall --dry-run
+  sudo containerstacks-billing service uninstall
+  sudo containerstacks-billing service uninstall --app    the application side
+"""
+_SHOW_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service show
+  containerstacks-billing service show --app --json | jq .active
+"""
+
+verbs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_EXAMPLES,
+    help="Install, show or uninstall the systemd service.",
+)
+app.add_typer(verbs, name="service")
+
+AppOption = Annotated[bool, typer.Option("--app", help="The application side (serve), not the daemon.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
+
+_INSTALL_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing service install --dry-run
+  sudo containerstacks-billing --env-file /opt/containerstacks/.env \\
+    service install --create-user
+  sudo containerstacks-billing service install --dev     from a checkout
+  sudo containerstacks-billing service install --app     the application side
+"""
+
+
+@verbs.command(epilog=_INSTALL_EXAMPLES)
+def install(
+    ctx: typer.Context,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user", metavar="NAME", help="Run as this user. [default: containerstacks-billing; --dev: root]"
+        ),
+    ] = None,
+    create_user: Annotated[bool, typer.Option("--create-user", help="Create that user if need be.")] = False,
+    dev: Annotated[bool, typer.Option("--dev", help="For a checkout in a home: less confined.")] = False,
+    serves: AppOption = False,
+    dry_run: DryRunOption = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Replace a unit that is not ours; a copy is kept.")
+    ] = False,
+) -> None:
+    """Write the unit with the actual paths, enable and start it.
+
+    Looks first whether the user can reach program and configuration, and whether
+    nobody else can change them. Needs root, except with --dry-run.
+    """
+    loaded = configured(ctx)
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.systemd import install as installing
+    from containerstacks_billing.systemd.unit import written
+
+    env_file = loaded.env_file.path if loaded.env_file else None
+    unit = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
+    knows = loaded.settings.database_url is not None and loaded.origins["DATABASE_URL"].source not in {
+        "environment",
+        "flag",
+    }
+    if dry_run:
+        print(written(unit), end="")
+        for line in installing.steps(unit, create_user=create_user):
+            print(f"Would: {line}", file=sys.stderr)
+        _show(installing.examine(unit, knows_database=knows, create_user=create_user))
+        return
+    installing.prepare(unit, create_user=create_user)
+    unit = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
+    findings = installing.examine(unit, knows_database=knows)
+    _show(findings)
+    installing.refuse_what_fails(findings)
+    for line in installing.take_in(unit, replace=yes):
+        render.stderr().print(line, soft_wrap=True)
+    _show_state(unit.name, as_json=False)
+
+
+@verbs.command(epilog=_UNINSTALL_EXAMPLES)
+def uninstall(ctx: typer.Context, serves: AppOption = False, dry_run: DryRunOption = False) -> None:
+    """Stop and disable the service, and remove the unit.
+
+    Its current cycle ends first.     Tables and charges stay. Built-in billing takes over when the last heartbeat
+    is FAILOVER_AFTER_MINUTES old.
+    """
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.systemd import install as installing
+    from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
+
+    name = APP_UNIT if serves else DAEMON_UNIT
+    for line in installing.let_go(name, dry_run=dry_run):
+        render.stderr().print(line, soft_wrap=True)
+    if not serves:
+        minutes = _failover_minutes(ctx)
+        render.stdout().print(
+            f"Built-in billing takes over {minutes} minutes after the last heartbeat, without any gap in what is "
+            "charged.\nTo let it take over at once, empty the status table:\n"
+            '  psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"',
+            soft_wrap=True,
+        )
+
+
+@verbs.command(epilog=_SHOW_EXAMPLES)
+def show(
+    serves: AppOption = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Show the unit's state as systemd sees it."""
+    from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
+
+    _show_state(APP_UNIT if serves else DAEMON_UNIT, as_json=json)
+
+
+def _failover_minutes(ctx: typer.Context) -> int:
+    """Read the setting; a configuration that is wrong is no reason not to uninstall."""
+    from containerstacks_billing.errors import BillingError
+
+    try:
+        return configured(ctx).settings.failover_after_minutes
+    except BillingError:
+        return 90
+
+
+def _show(findings: list[Finding]) -> None:
+    from containerstacks_billing.cli import render
+
+    console = render.stderr()
+    for finding in findings:
+        console.print(f"{finding.level:<5}{render.printable(finding.message)}", soft_wrap=True)
+        for line in (finding.hint or "").splitlines():
+            console.print(f"       {render.printable(line)}", soft_wrap=True)
+
+
+def _show_state(name: str, *, as_json: bool) -> None:
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.systemd.systemctl import UNIT_DIRECTORY, is_booted, state_of
+
+    state = state_of(name)
+    installed = Path(state["FragmentPath"] or UNIT_DIRECTORY / name)
+    if as_json:
+        render.emit_json(
+            {
+                "unit": name,
+                "installed": installed.exists(),
+                "path": str(installed) if installed.exists() else None,
+                "active": state["ActiveState"] or None,
+                "enabled": state["UnitFileState"] == "enabled",
+                "since": state["ActiveEnterTimestamp"] or None,
+                "status": state["StatusText"] or None,
+                "mainPid": int(state["MainPID"] or 0) or None,
+                "restarts": int(state["NRestarts"] or 0),
+                "lastExit": state.last_exit,
+            }
+        )
+        return
+    if not installed.exists():
+        render.stdout().print(f"{name} is not installed. Install it with `containerstacks-billing service install`.",
+                              soft_wrap=True)  # fmt: skip
+        return
+    if not is_booted():
+        render.stdout().print(f"{installed} exists, but systemd does not run this machine.", soft_wrap=True)
+        return
+    pairs = [
+        ("unit", str(installed)),
+        ("state", f"{state['ActiveState']} ({state['SubState']}), {state['UnitFileState']}"),
+        ("status", state["StatusText"] or None),
+        ("since", state["ActiveEnterTimestamp"] or None),
+        ("restarts", state["NRestarts"]),
+        ("last exit", state.last_exit),
+    ]
+    render.stdout().print(render.facts([pair for pair in pairs if pair[1] is not None]))

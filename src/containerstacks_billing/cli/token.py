@@ -1,0 +1,166 @@
+"""`token`: who may read the API. A token is shown once, when it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from containerstacks_billing.cli.main import app, configured
+
+if TYPE_CHECKING:
+    from containerstacks_billing.tokens.store import Token
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing token create prometheus
+  containerstacks-billing token create "Ada's laptop" --days 30
+"""
+_LIST_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing token list
+  containerstacks-billing token list --json | jq -r '.tokens[].name'
+"""
+_REVOKE_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing token revoke prometheus
+  containerstacks-billing token revoke 3    by its number in the list
+"""
+
+verbs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_EXAMPLES,
+    help="Make, list and revoke admin tokens of the application side.",
+)
+app.add_typer(verbs, name="token")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+
+
+@verbs.command(epilog=_EXAMPLES)
+def create(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What it is for: 1 to 100 characters.", show_default=False)
+    ],
+    days: Annotated[
+        float, typer.Option(metavar="DAYS", min=0.001, max=3660, help="Days until it expires.")
+    ] = 365,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not expire.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a token and show it, once; only its hash is kept."""
+    import getpass
+    import secrets
+
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.errors import WorkFailed
+    from containerstacks_billing.tokens import store as tokens
+    from containerstacks_billing.tokens.model import PREFIX, RANDOM_BYTES, hash_of
+
+    name = name.strip()
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise typer.BadParameter("The name has 1 to 100 printable characters.", param_hint="NAME")
+    text = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+    with _connection(ctx) as connection:
+        made = tokens.create(connection, name, hash_of(text), _user(getpass), None if never_expires else days)
+    if made is None:
+        raise WorkFailed(
+            f"There is a token called {name} already.", hint="Choose another name, or revoke that one first."
+        )
+    if json:
+        render.emit_json({"token": text, **_document(made)})
+        return
+    print(text)
+    until = f"until {made.expires_at:%Y-%m-%d %H:%M %Z}" if made.expires_at else "until it is revoked"
+    render.stderr().print(
+        render.printable(f"{made.name}: valid {until}. It is not shown again."), soft_wrap=True
+    )
+
+
+@verbs.command("list", epilog=_LIST_EXAMPLES)
+def list_(ctx: typer.Context, json: JsonOption = False) -> None:
+    """Show every token, and whether it still opens anything."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.tokens import store as tokens
+
+    with _connection(ctx) as connection:
+        found = tokens.listed(connection)
+    if json:
+        render.emit_json({"tokens": [_document(one) for one in found]})
+    elif not found:
+        render.stdout().print("No tokens. Make one with `containerstacks-billing token create NAME`.")
+    else:
+        rows = [
+            (one.id, one.name, _state(one), _day(one.expires_at), _day(one.last_used_at)) for one in found
+        ]
+        render.stdout().print(
+            render.table(("No.", "Name", "State", "Expires", "Last used"), rows, right=("No.",))
+        )
+
+
+@verbs.command(epilog=_REVOKE_EXAMPLES)
+def revoke(
+    ctx: typer.Context,
+    which: Annotated[
+        str, typer.Argument(metavar="NAME|NUMBER", help="The token to end.", show_default=False)
+    ],
+    json: JsonOption = False,
+) -> None:
+    """End a token now."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.errors import WorkFailed
+    from containerstacks_billing.tokens import store as tokens
+
+    with _connection(ctx) as connection:
+        ended = tokens.revoke(connection, which)
+    if not ended:
+        raise WorkFailed(
+            f"There is no usable token called {which}.", hint="See `containerstacks-billing token list`."
+        )
+    if json:
+        render.emit_json({"revoked": [_document(one) for one in ended]})
+        return
+    for one in ended:
+        render.stdout().print(render.printable(f"Revoked {one.name}."))
+
+
+def _connection(ctx: typer.Context) -> Any:
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+
+    return connect(target(configured(ctx).settings).conninfo, purpose="billing")
+
+
+def _user(getpass: Any) -> str:
+    try:
+        return str(getpass.getuser())
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _state(one: Token) -> str:
+    if one.revoked_at:
+        return "revoked"
+    return "usable" if one.usable else "expired"
+
+
+def _day(at: Any) -> str:
+    return f"{at:%Y-%m-%d %H:%M}" if at else "-"
+
+
+def _document(one: Token) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "state": _state(one),
+        "createdAt": one.created_at,
+        "createdBy": one.created_by,
+        "expiresAt": one.expires_at,
+        "revokedAt": one.revoked_at,
+        "lastUsedAt": one.last_used_at,
+    }

@@ -1,0 +1,148 @@
+"""`up`: from nothing to a billed fleet, on the embedded database alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from containerstacks_billing.cli.main import GlobalOptions, app
+from containerstacks_billing.identity import process_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from containerstacks_billing.cli.run_report import Finished
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing up --once      make, bill, show
+  containerstacks-billing up --once      again: 0 charged, all already billed
+  containerstacks-billing up             the same, then daemon and status page
+
+\b
+The embedded database is for trying the product. DATABASE_URL and .env are
+never read here.
+"""
+
+_TRY_NEXT = (
+    ("run", "charge what became due since; 0 if nothing did"),
+    ("run --dry-run", "what the next run would charge, nothing changed"),
+    ("status", "who bills, the last run, what waits for somebody"),
+    ("verify", "prove that every hour was charged once"),
+    ("db psql", "look at the tables"),
+)
+
+
+@app.command(epilog=_EXAMPLES)
+def up(
+    ctx: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Stop after showing the result.")] = False,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="The port of the status page.")
+    ] = 3001,
+) -> None:
+    """Bill a demo fleet on an embedded PostgreSQL, then serve it.
+
+    The first time it creates the database, its tables and a demo fleet with a few hours due. Repeating it
+    is harmless: only hours that became due meanwhile are charged. Daemon and status page then run until
+    Ctrl-C, which stops everything that was started here.
+    """
+    given = ctx.find_object(GlobalOptions) or GlobalOptions()
+    if given.flags.get("DATABASE_URL"):
+        raise typer.BadParameter("up works on its own embedded database; --database-url goes with run.")
+    from containerstacks_billing import logs
+    from containerstacks_billing.charging.run import Order, terms_of
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.run import bill_and_watch
+    from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
+    from containerstacks_billing.settings import settings_from
+
+    level = given.flags.get("LOG_LEVEL")
+    settings = settings_from({"LOG_LEVEL": level} if level else {})
+    logs.configure(settings.log_level)
+    was_running = EmbeddedServer(default_directory()).status().running
+    conninfo = _prepare(render.stderr())
+    order = Order(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
+    finished, code = bill_and_watch(order)
+    _show(render.stdout(), conninfo, finished)
+    if code == 0 and not once:
+        try:
+            code = _run_services(render.stdout(), conninfo, port)
+        finally:
+            if not was_running:
+                EmbeddedServer(default_directory()).stop()
+    raise typer.Exit(code)
+
+
+def _run_services(console: Console, conninfo: str, port: int) -> int:
+    """Run daemon and application side until Ctrl-C; return the exit code."""
+    import secrets
+
+    from containerstacks_billing.cli.up_supervisor import together, wait_for_end
+    from containerstacks_billing.daemon.interruption import interruptible
+    from containerstacks_billing.sandbox.server import default_directory
+
+    token = secrets.token_urlsafe(24)
+    environment = {"DATABASE_URL": conninfo, "ADMIN_TOKEN": token, "PORT": str(port)}
+    with interruptible() as asked, together(default_directory(), environment, port) as children:
+        console.print("\nDaemon and application side are running; Ctrl-C stops them.")
+        console.print(f"  Status page   http://127.0.0.1:{port}/status")
+        console.print(f"  Sign in with  {token}  (for this session)")
+        console.print(f"  Logs          {children[0].log.parent}", soft_wrap=True)
+        problem = wait_for_end(children, asked.stopping)
+        console.print("Stopping." if problem is None else f"Stopping: {problem}", soft_wrap=True)
+    return 0 if problem is None else 1
+
+
+def _prepare(remarks: Console) -> str:
+    """Start the server, bring the schema up to date, make the fleet where there is none; say each on one line."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import made_embedded
+    from containerstacks_billing.sandbox.demo import make_demo_fleet
+    from containerstacks_billing.schema import migrator as migrations
+
+    def step(name: str, text: str) -> None:
+        remarks.print(f"{name:<12}{render.printable(text)}", soft_wrap=True)
+
+    conninfo = made_embedded(lambda sentence: step("Database", sentence)).conninfo
+    pending = migrations.plan(conninfo)
+    if pending:
+        names = [f"{one.version:03}_{one.name}" for one in pending]
+        span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        step("Migrations", f"{len(names)} to apply, {span}")
+        migrations.migrate(conninfo)
+    else:
+        step("Migrations", "nothing to do, every one has been applied")
+    if make_demo_fleet(conninfo):
+        step("Demo fleet", "5 organizations and 13 instances, with up to six hours due")
+    return conninfo
+
+
+def _show(console: Console, conninfo: str, finished: Finished) -> None:
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli import run_report as summary
+    from containerstacks_billing.sandbox.demo import read_books
+
+    books = read_books(conninfo, finished.result.run_id)
+    headings = ("Organization", "Instances", "Hours", "Debited", "Balance", "Carried", "Past due")
+    rows = [
+        (
+            one.name,
+            one.instances,
+            summary.hour_digits(one.hours),
+            one.debited,
+            one.balance,
+            one.billing_carry,
+            one.owed or None,
+        )
+        for one in books
+    ]
+    console.print()
+    summary.show(console, finished)
+    console.print()
+    console.print(render.table(headings, rows, right=headings[1:]))
+    console.print("\nTry next:")
+    for verb, what in _TRY_NEXT:
+        console.print(f"  ./dev {verb:<16}{what}")

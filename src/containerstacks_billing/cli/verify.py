@@ -1,0 +1,181 @@
+"""`verify`: prove that the books are right, or name what is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from containerstacks_billing.cli.arguments import organization_id
+from containerstacks_billing.cli.main import app, configured
+from containerstacks_billing.errors import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from containerstacks_billing.verification.model import Discrepancy, Verification
+
+_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing verify                     all the books
+  containerstacks-billing verify --organization ID   those of one customer
+  containerstacks-billing verify --json | jq '.discrepancies[]'
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def verify(
+    ctx: typer.Context,
+    organization: Annotated[
+        UUID | None,
+        typer.Option(
+            "--organization",
+            parser=organization_id,
+            metavar="ID",
+            help="Only this organization.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+) -> None:
+    """Prove that every hour was charged once, to the cent.
+
+    It starts from the rows alone, reads one snapshot and changes nothing; billing may go on meanwhile, and
+    a role that may only read is enough. What the host application billed by itself is counted separately.
+    Exits 1 when anything of ours is not as it has to be.
+    """
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.verification.verify import verify as compare
+
+    conninfo = target(configured(ctx).settings).conninfo
+    verification = compare(conninfo, organization=organization)
+    if organization is not None and not any(
+        check.examined for check in verification.checks if check.name in ("charged-once", "gaps", "carries")
+    ):
+        raise typer.BadParameter(f"the books know nothing of an organization {organization}.")
+    if json:
+        render.emit_json(_document(verification))
+    else:
+        _show(render.stdout(), verification)
+    if not verification.ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show(console: Console, verification: Verification) -> None:
+    from containerstacks_billing.cli.render import printable
+
+    for check in verification.checks:
+        console.print("OK   " if check.ok else "FAIL ", style="green" if check.ok else "red", end="")
+        count = _counted(check.examined, check.unit) if check.ok else f"{check.found:,} found"
+        console.print(f"{check.name:<13}{check.description:<45}{count:>17}", soft_wrap=True)
+    for check in verification.checks:
+        if not check.ok:
+            console.print()
+        for discrepancy in verification.discrepancies:
+            if discrepancy.check == check.name:
+                console.print(printable(discrepancy), soft_wrap=True)
+        if check.shown < check.found:
+            console.print(f"{check.name}: … and {check.found - check.shown:,} more, not shown")
+        if not check.ok and check.hint:
+            console.print(f"hint: {check.hint}")
+    console.print()
+    for line in _remarks(verification):
+        console.print(line)
+    console.print(_summary(verification))
+
+
+def _counted(number: int, unit: str) -> str:
+    """Write a number of things: 1 policy, 2,000 charges."""
+    if number == 1:
+        unit = f"{unit.removesuffix('ies')}y" if unit.endswith("ies") else unit.removesuffix("s")
+    return f"{number:,} {unit}"
+
+
+def _remarks(verification: Verification) -> list[str]:
+    """Say what is no discrepancy and still worth knowing, in sentences; nothing where there is nothing."""
+    from containerstacks_billing.money import plain
+
+    aside, host = verification.set_aside, verification.host
+    remarks = []
+    if aside.quarantined_instances or aside.held_instances:
+        remarks.append(
+            f"Set aside: {aside.quarantined_instances:,} quarantined, {aside.held_instances:,} held."
+        )
+    if aside.past_due_instances:
+        instances = _counted(aside.past_due_instances, "instances")
+        remarks.append(f"Past due: {instances}, {plain(aside.past_due_amount)}.")
+    if aside.unposted_adjustments:
+        charges = _counted(aside.unposted_adjustments, "charges")
+        remarks.append(f"Price corrections not posted yet, for want of money: {charges}.")
+    if aside.charges_without_organization:
+        remarks.append(
+            f"Not comparable: {_counted(aside.charges_without_organization, 'charges')} of deleted organizations,"
+            " whose wallets are gone."
+        )
+    if host.cycles:
+        remarks.append(
+            f"Billed by the host application itself: {_counted(host.cycles, 'periods')},"
+            f" {host.doubled:,} of them doubled, {host.overlapped:,} overlapping."
+        )
+    if host.charged_by_both or host.unkeyed_debits:
+        remarks.append(
+            f"The host application goes on billing beside us: {host.charged_by_both:,} of its periods"
+            f" {'is' if host.charged_by_both == 1 else 'are'} charged by us too, and it made"
+            f" {_counted(host.unkeyed_debits, 'debits')} since our first run. Switch its billing off."
+        )
+    return remarks
+
+
+def _summary(verification: Verification) -> str:
+    failed = sum(not check.ok for check in verification.checks)
+    at = f"{verification.read_at:%Y-%m-%d %H:%M:%S %Z}"
+    if not failed:
+        return f"The books are right, as of {at}."
+    differences = _counted(verification.found, "discrepancies")
+    return f"{failed} of {len(verification.checks)} checks failed, {differences}, as of {at}."
+
+
+def _document(verification: Verification) -> dict[str, object]:
+    aside, host = verification.set_aside, verification.host
+    return {
+        "ok": verification.ok,
+        "readAt": verification.read_at,
+        "checks": [
+            {
+                "name": check.name,
+                "description": check.description,
+                "ok": check.ok,
+                "examined": check.examined,
+                "discrepancies": check.found,
+                "shown": check.shown,
+                **({"hint": check.hint} if check.hint and not check.ok else {}),
+            }
+            for check in verification.checks
+        ],
+        "discrepancies": [_difference(one) for one in verification.discrepancies],
+        "host": {
+            "cycles": host.cycles,
+            "doubled": host.doubled,
+            "overlapped": host.overlapped,
+            "chargedByBoth": host.charged_by_both,
+            "unkeyedDebits": host.unkeyed_debits,
+        },
+        "setAside": {
+            "quarantinedInstances": aside.quarantined_instances,
+            "heldInstances": aside.held_instances,
+            "pastDueInstances": aside.past_due_instances,
+            "pastDueAmount": aside.past_due_amount,
+            "unpostedAdjustments": aside.unposted_adjustments,
+            "unsettledSegments": aside.unsettled_segments,
+            "chargesWithoutOrganization": aside.charges_without_organization,
+        },
+    }
+
+
+def _difference(discrepancy: Discrepancy) -> dict[str, object]:
+    """Name the identifiers as JSON does: organizationId, chargeId."""
+    identifiers = {f"{kind.removesuffix('_id')}Id": value for kind, value in discrepancy.identifiers.items()}
+    return {"check": discrepancy.check, **identifiers, "message": discrepancy.message}

@@ -1,0 +1,1 @@
+"""Configuration: flags, environment, `.env` and credentials, merged with the origin of each value."""

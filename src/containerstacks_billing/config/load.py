@@ -1,0 +1,233 @@
+"""Configuration: flag, else environment, else `.env`, else credential file, else default.
+
+`.env` is that of the working directory. Where there is none and nothing else says which database is meant, it is that
+of the installed service: whoever logs in on the machine and asks `status` means the books that are billed there.
+
+Every value keeps its origin, so that "where does it get that from?" is answered by `config show` and by every
+message that refuses a value. A text that is empty counts as not set and the next source is asked: `KEY=` in a
+compose file means "not here".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+
+from containerstacks_billing.config.dotenv import EnvFile, read_env_file
+from containerstacks_billing.database.conninfo import describe, read, transport_warning
+from containerstacks_billing.errors import ConfigurationError
+from containerstacks_billing.settings import KEYS, Settings, default_text, is_secret, near_miss, settings_from
+from containerstacks_billing.systemd.installed import env_file_of_service
+
+ENV_FILE_KEY = "CONTAINERSTACKS_ENV_FILE"
+STATE_KEY = "CONTAINERSTACKS_BILLING_STATE"
+MASKED = "********"
+_LARGEST_CREDENTIAL_BYTES = 65_536
+
+# The flags that are not called like their key.
+_FLAGS = {"BILLING_INTERVAL_MINUTES": "--interval"}
+
+Source = Literal["flag", "environment", "file", "credential", "default"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from: the kind of source, and the place in words for people."""
+
+    source: Source
+    place: str
+
+    def __str__(self) -> str:
+        return self.place
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Valid settings, the origin of each by key, warnings to say once, and the file that was read, if any."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    warnings: tuple[str, ...]
+    env_file: EnvFile | None
+
+    def shown(self, key: str) -> str | None:
+        """Return the value of a key for people: secrets masked, None when it is not set."""
+        value = getattr(self.settings, key.lower())
+        if value is None:
+            return None
+        if key == "DATABASE_URL":
+            return describe(value.get_secret_value())
+        if is_secret(key):
+            return MASKED
+        return ",".join(value) if isinstance(value, tuple) else str(value)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every secret value, for the redaction of logs; never to be shown."""
+        values = (getattr(self.settings, key.lower()) for key in KEYS if is_secret(key))
+        texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        if self.settings.database_url is not None:
+            texts.append(read(self.settings.database_url.get_secret_value()).parameters.get("password", ""))
+        return tuple(text for text in texts if text)
+
+
+def load(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None, *, of_service: bool = True
+) -> Configuration:
+    """Gather the configuration; `flags` holds texts by key, None where a flag was not given.
+
+    `of_service` allows the file of the installed service; not for an application that holds built-in billing.
+    Raises ConfigurationError naming key, place and accepted range of whatever is wrong, never a value.
+    """
+    environment = os.environ if environment is None else environment
+    env_file = _env_file(flags, environment)
+    borrowed = None
+    if env_file is None and of_service and not _says_which_database(flags, environment):
+        env_file, borrowed = _env_file_of_service()
+    texts: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
+    for key in KEYS:
+        found = _first(key, flags, environment, env_file)
+        if found is None:
+            origins[key] = Origin("default", "default" if default_text(key) is not None else "not set")
+        else:
+            texts[key], origins[key] = found
+    settings = settings_from(
+        texts,
+        where=lambda key: f" ({origins[key]})",
+        hint=lambda keys: "\n".join(_remedy(key, origins[key]) for key in keys),
+    )
+    warnings = [borrowed] if borrowed else []
+    warnings += [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
+    warnings += _database_warnings(settings, origins["DATABASE_URL"])
+    return Configuration(settings, origins, tuple(warnings), env_file)
+
+
+def _remedy(key: str, origin: Origin) -> str:
+    """Say what to do about a value that is refused, where it came from."""
+    match origin.source:
+        case "flag":
+            return f"Correct {origin.place}, or leave it out to use the default."
+        case "environment":
+            return f"Correct {key}, or unset it to use the default."
+        case "credential":
+            return f"Correct the {origin.place}, or leave it out to use the default."
+        case _:
+            return f"Correct {key}, or remove the line to use the default."
+
+
+def log_form(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None
+) -> Literal["auto", "terminal", "logfmt", "json"]:
+    """Return the LOG_FORMAT of a configuration that is refused, for the words that say why; auto if unknown."""
+    environment = os.environ if environment is None else environment
+    try:
+        env_file = _env_file(flags, environment)
+    except ConfigurationError:
+        env_file = None
+    found = _first("LOG_FORMAT", flags, environment, env_file)
+    try:
+        return settings_from({"LOG_FORMAT": found[0]} if found else {}).log_format
+    except ConfigurationError:
+        return "auto"
+
+
+def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> EnvFile | None:
+    """Read the file that was asked for, which must exist, else `.env` of the working directory, which may."""
+    asked = flags.get(ENV_FILE_KEY) or environment.get(ENV_FILE_KEY)
+    env_file = read_env_file(Path(asked or ".env").absolute())
+    if asked and env_file is None:
+        by = "--env-file" if flags.get(ENV_FILE_KEY) else ENV_FILE_KEY
+        raise ConfigurationError(
+            f"{asked}, named by {by}, does not exist.", hint="Name the host application's .env."
+        )
+    return env_file
+
+
+def _says_which_database(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> bool:
+    """Tell whether a database was chosen, be it the embedded one by its directory."""
+    keys = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", STATE_KEY)
+    return bool(flags.get("DATABASE_URL") or any(environment.get(key, "").strip() for key in keys))
+
+
+def _env_file_of_service() -> tuple[EnvFile | None, str | None]:
+    """Read the file of the installed service; return it with the sentence that says so."""
+    found = env_file_of_service()
+    if found is None:
+        return None, None
+    unit, path = found
+    try:
+        env_file = read_env_file(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} It is the file of {unit}.", hint=error.hint) from None
+    return env_file, f"There is no .env here: using {path}, the file of {unit}." if env_file else None
+
+
+def _first(
+    key: str, flags: Mapping[str, str | None], environment: Mapping[str, str], env_file: EnvFile | None
+) -> tuple[str, Origin] | None:
+    """Return the first text that is not empty, and its origin."""
+    if text := flags.get(key):
+        return text, Origin("flag", _FLAGS.get(key) or "--" + key.lower().replace("_", "-"))
+    if text := environment.get(key, "").strip():
+        return text, Origin("environment", "environment")
+    entry = env_file.entries.get(key) if env_file else None
+    if entry and entry.value and env_file:
+        return entry.value, Origin("file", f"{env_file.path}, line {entry.line}")
+    return _credential(key, environment)
+
+
+def _credential(key: str, environment: Mapping[str, str]) -> tuple[str, Origin] | None:
+    """Read a systemd credential named like the key in lower or upper case."""
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return None
+    for name in (key.lower(), key):
+        path = Path(directory) / name
+        try:
+            with path.open("rb") as file:
+                text = file.read(_LARGEST_CREDENTIAL_BYTES).decode("utf-8-sig").strip()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError):
+            raise ConfigurationError(
+                f"The credential {name} for {key} cannot be read as text.",
+                hint="Check LoadCredential= of the service unit.",
+            ) from None
+        if text:
+            return text, Origin("credential", f"credential {name}")
+    return None
+
+
+def _near_misses(environment: Mapping[str, str], env_file: EnvFile | None) -> list[str]:
+    """Warn of keys that were probably meant for us."""
+    places = dict.fromkeys(environment, "the environment")
+    if env_file:
+        places |= {key: f"{env_file.path}, line {entry.line}," for key, entry in env_file.entries.items()}
+    warnings = []
+    for key, place in sorted(places.items()):
+        if ours := near_miss(key):
+            warnings.append(f"{key} in {place} is ignored; {ours} may be meant.")
+    return warnings
+
+
+def _database_warnings(settings: Settings, origin: Origin) -> list[str]:
+    """Check the connection string with the driver's own eyes and pass on what it finds."""
+    if settings.database_url is None:
+        return []
+    text = settings.database_url.get_secret_value()
+    try:
+        checked = read(text)
+    except ConfigurationError as error:
+        message = str(error).replace("DATABASE_URL", f"DATABASE_URL ({origin})", 1)
+        raise ConfigurationError(message, hint=error.hint) from None
+    warnings = list(checked.warnings)
+    if origin.source == "flag" and checked.parameters.get("password"):
+        warnings.append("The password in --database-url is visible in the process list; DATABASE_URL is not.")
+    if transport := transport_warning(text):
+        warnings.append(transport)
+    return warnings

@@ -1,0 +1,47 @@
+"""What a daemon looks at before it says that it is ready: whether this schema and these rights can bill at all."""
+
+from __future__ import annotations
+
+from containerstacks_billing import logs
+from containerstacks_billing.database.connection import Connection, bounded, connect
+from containerstacks_billing.database.inspect import missing_grants, missing_rights
+from containerstacks_billing.errors import EXIT_CONFIGURATION, BillingError, RightsMissing
+from containerstacks_billing.schema.diagnose import diagnosed
+from containerstacks_billing.schema.drift import expected_schema_problem
+
+# Without these the books are right all the same: what is missing is a status, a webhook or the removal of old rows.
+# Who goes past due is announced in the transaction of the charge, so to write events and runways is no such right.
+_DISPENSABLE = {
+    "billing_daemon_status": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "billing_tokens": {"SELECT", "INSERT", "UPDATE"},
+    "billing_events": {"UPDATE", "DELETE"},
+    "billing_runways": {"DELETE"},
+    "billing_runs": {"DELETE"},
+}
+
+
+def see_that_it_can_bill(conninfo: str) -> None:
+    """Raise SchemaMismatch, RightsMissing or ConfigurationError where no attempt could charge.
+
+    Whatever else keeps it from looking may be over by the first attempt: a database that is away, a refused password,
+    a statement that waited too long or was cancelled.
+    """
+    try:
+        with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection, bounded(connection):
+            _see_that_it_may_bill(connection)
+            if problem := expected_schema_problem(connection):
+                raise problem
+    except BillingError as error:
+        if error.exit_code == EXIT_CONFIGURATION:
+            raise
+        logs.logger().warning("The daemon starts without its database and waits for it", reason=str(error))
+
+
+def _see_that_it_may_bill(connection: Connection) -> None:
+    role = connection.info.user
+    missing, grants = missing_rights(connection), missing_grants(connection, role)
+    needed = [table for table, rights in missing.items() if set(rights) - _DISPENSABLE.get(table, set())]
+    if needed:
+        raise RightsMissing(f"The role {role} lacks rights on {', '.join(needed)}.", "\n".join(grants))
+    if grants:
+        logs.logger().warning("Rights are missing that billing can do without", grants=" ".join(grants))

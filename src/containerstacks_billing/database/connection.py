@@ -1,0 +1,208 @@
+"""Connections: opened one way, bounded per transaction, and their faults put into our words.
+
+Everything here works behind PgBouncer in transaction mode: no session SET, no startup options, no prepared
+statements. So a bound that matters is set inside the transaction that it bounds, and an operator who put a
+pooler in between loses none of them.
+
+COMMIT is outside every bound: one that waits for a synchronous standby waits for as long as that takes. Somebody may
+cancel the wait; the server then calls the transaction committed and only a notice says that it may be on one server
+alone. `transaction` raises OutcomeUnknown for that. And it counts the COMMITs under way, because who waits in one is
+not stuck, and a process that is restarted there leaves its server process behind, waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal, LiteralString
+
+import psycopg
+from psycopg import Transaction, pq
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap
+from psycopg.types.datetime import TimestamptzLoader
+
+from containerstacks_billing.database.conninfo import describe, read, transport_warning
+from containerstacks_billing.database.errors import is_transient, translate
+from containerstacks_billing.errors import OutcomeUnknown
+from containerstacks_billing.redaction import redact
+
+__all__ = [
+    "ConfirmingConnection",
+    "asking",
+    "bounded",
+    "commits_under_way",
+    "connect",
+    "connection_arguments",
+    "describe",
+    "is_transient",
+    "redact",
+    "transaction_bounds",
+    "translate",
+    "translated",
+    "transport_warning",
+]
+
+Purpose = Literal["billing", "reading", "maintenance"]
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_TIMEOUT_SECONDS = 5
+LOCK_TIMEOUT = "5s"
+STATEMENT_TIMEOUT = "30s"
+IDLE_IN_TRANSACTION_TIMEOUT = "15s"
+
+# A peer that vanished is noticed within half a minute, also while we wait for an answer.
+_TRANSPORT = {
+    "connect_timeout": str(CONNECT_TIMEOUT_SECONDS),
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    "client_encoding": "UTF8",
+}
+
+
+class _InstantLoader(TimestamptzLoader):
+    """Reads instants in UTC, whatever time zone the session is in.
+
+    Python subtracts and adds two times of one zone by the clock on the wall. In the night when clocks change, a
+    heartbeat would be an hour older or younger than it is, and the next run an hour early or late.
+    """
+
+    def load(self, data: Buffer) -> datetime:
+        return super().load(data).astimezone(UTC)
+
+
+class _Reading:
+    """How values of the database become values of Python, on every connection of ours."""
+
+    adapters = AdaptersMap(psycopg.adapters)
+    connection = None
+
+
+_Reading.adapters.register_loader("timestamptz", _InstantLoader)
+
+
+_committing: set[int] = set()
+
+
+def commits_under_way() -> bool:
+    """Whether a connection of this process waits for the answer to a COMMIT."""
+    return bool(_committing)
+
+
+class ConfirmingConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that does not take a COMMIT for durable whose wait for the standby was cancelled."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._wait_cancelled = cancelled = threading.Event()
+
+        def note(notice: psycopg.errors.Diagnostic) -> None:
+            # By the place that it comes from: its text is translated, its SQLSTATE that of any warning.
+            if notice.source_function == "SyncRepWaitForLSN":
+                cancelled.set()
+
+        self.add_notice_handler(note)
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[Transaction]:
+        """Begin a transaction, and commit it at the end; raises OutcomeUnknown where that is not certain."""
+        self._wait_cancelled.clear()
+        try:
+            with super().transaction(savepoint_name, force_rollback) as transaction:
+                yield transaction
+                _committing.add(id(self))
+        finally:
+            _committing.discard(id(self))
+        if self._wait_cancelled.is_set():
+            raise OutcomeUnknown(
+                "A COMMIT is not confirmed by the synchronous standby: somebody cancelled the wait for it.",
+                "Bring the standby back, or change synchronous_standby_names; billing starts again from the rows.",
+            )
+
+
+def connect(conninfo: str, *, purpose: Purpose) -> Connection:
+    """Open an autocommit connection for a purpose; what the connection string sets itself is kept.
+
+    "billing" and "maintenance" ask several hosts for the one that accepts writes. "reading" takes any host
+    and opens its transactions read-only. Raises DatabaseUnavailable, LoginRefused or ConfigurationError.
+    """
+    try:
+        connection = ConfirmingConnection.connect(**connection_arguments(conninfo, purpose))
+    except psycopg.Error as error:
+        raise translate(error, conninfo) from None
+    if purpose == "reading":
+        connection.read_only = True
+    elif purpose == "billing":
+        # Whatever the role's default is: each statement has to see what those before it waited for.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return connection
+
+
+def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
+    """Return what the driver is called with, for a connection opened here or by a pool."""
+    parameters = read(conninfo).parameters
+    defaults: dict[str, Any] = {**_TRANSPORT, "application_name": f"containerstacks-billing {purpose}"}
+    several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
+    if several and purpose != "reading":
+        defaults["target_session_attrs"] = "read-write"
+    return {**defaults, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Reading()}
+
+
+_BOUNDS: LiteralString = (
+    "set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+    " set_config('idle_in_transaction_session_timeout', %s, true), set_config('jit', 'off', true)"
+)
+
+
+def transaction_bounds(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
+    """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling; no compiling of expressions.
+
+    To compile one of our statements takes longer than to run it, and the server does so from a million rows on.
+    Has to be the first statement inside the transaction, and ends with it. COMMIT is outside these bounds.
+    """
+    status = connection.info.transaction_status
+    if status == pq.TransactionStatus.IDLE and connection.pgconn.pipeline_status == pq.PipelineStatus.OFF:
+        raise RuntimeError("transaction_bounds() was called outside a transaction and would bound nothing")
+    connection.execute("SELECT " + _BOUNDS, (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT))
+
+
+@contextmanager
+def bounded(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
+    """Run a block as one bounded transaction."""
+    with connection.transaction():
+        transaction_bounds(connection, statement_timeout)
+        yield
+
+
+@contextmanager
+def asking(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
+    """Run a block as one bounded transaction that may not write, and whose statements travel together.
+
+    What is executed is sent with the first fetch, or at the end of the block. Who fetches after the block waits for
+    the server once, however much he asked. There is no BEGIN: the server ends the transaction of a pipeline with it.
+    """
+    with connection.pipeline():
+        connection.execute(
+            "SELECT set_config('transaction_read_only', 'on', true), " + _BOUNDS,
+            (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
+        )
+        yield
+
+
+@contextmanager
+def translated(conninfo: str | None = None) -> Iterator[None]:
+    """Run a block of database work and raise what the driver raises as one of our errors.
+
+    `conninfo` lets the message name the database and the role; it is never quoted.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, conninfo) from error

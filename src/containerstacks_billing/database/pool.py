@@ -1,0 +1,115 @@
+"""A few connections for those who look: bounded in number, in waiting and in the time of a statement.
+
+Pages and programs look all the time, and most of them at once when something is wrong. Whatever they do, they take no
+more than these connections from billing and no more than seconds from the server.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from containerstacks_billing.database.connection import (
+    ConfirmingConnection,
+    Connection,
+    asking,
+    bounded,
+    connect,
+    connection_arguments,
+    translate,
+)
+from containerstacks_billing.errors import BillingError, DatabaseUnavailable
+
+CONNECTIONS = 4
+WAITING = 50
+WAIT_SECONDS = 3.0
+READ_TIMEOUT = "3s"
+
+
+class PoolExhausted(DatabaseUnavailable):
+    """Every connection for reading is lent; the database may be well."""
+
+
+class ReadingPool:
+    """Connections for reading, opened when they are first needed.
+
+    They go where writing is possible: a standby lags, and what is shown has to be so.
+    """
+
+    def __init__(self, conninfo: str, *, connections: int = CONNECTIONS) -> None:
+        self._conninfo = conninfo
+        self._connections = connections
+        self._lent = 0
+        self._counting = threading.Lock()
+        self._pool: ConnectionPool[ConfirmingConnection] = ConnectionPool(
+            "",
+            connection_class=ConfirmingConnection,
+            kwargs=connection_arguments(conninfo, "web"),
+            min_size=0,
+            max_size=connections,
+            max_waiting=WAITING,
+            timeout=WAIT_SECONDS,
+            max_idle=60.0,
+            reconnect_timeout=5.0,
+            check=ConnectionPool.check_connection,
+            name="billing-web",
+            open=False,
+        )
+
+    def open(self) -> None:
+        """Start; the database need not be there."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend a connection inside a bounded transaction that may not write; raises BillingError.
+
+        Statements travel together: see `asking`.
+        """
+        with self._connection() as connection, asking(connection, READ_TIMEOUT):
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Lend a connection inside a bounded transaction; raises BillingError."""
+        with self._connection() as connection, bounded(connection, READ_TIMEOUT):
+            yield connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            with self._pool.connection() as connection, self._counted():
+                yield connection
+        except (PoolTimeout, PoolClosed, TooManyRequests):
+            raise self._why() from None
+        except psycopg.Error as error:
+            raise translate(error, self._conninfo) from error
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        # The pool's own figure counts connections that it only tries to open, as it does all through an outage.
+        with self._counting:
+            self._lent += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._lent -= 1
+
+    def _why(self) -> BillingError:
+        """Find out why the pool had no connection to give: it does not say."""
+        if self._lent >= self._connections:
+            return PoolExhausted("Every connection for reading is in use.", "Try again in a few seconds.")
+        try:
+            connect(self._conninfo, purpose="reading").close()
+        except BillingError as error:
+            return error
+        return DatabaseUnavailable("The database gave no connection in time.", "Try again in a few seconds.")

@@ -1,0 +1,102 @@
+"""Checks of the machine and its configuration; they need no database."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from containerstacks_billing.config.load import Configuration
+from containerstacks_billing.findings import Finding, fail, ok, warn
+from containerstacks_billing.settings import KEYS
+
+OLDEST_PYTHON = (3, 11)
+_GIBIBYTE = 1024**3
+_LITTLE_SPACE_BYTES = _GIBIBYTE
+_NO_SPACE_BYTES = 100 * 1024**2
+_LITTLE_MEMORY_BYTES = 100 * 1024**2
+
+
+def interpreter(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Finding]:
+    """See that the interpreter is one that this version runs on."""
+    found = f"Python {'.'.join(map(str, version))} at {sys.executable}"
+    if version >= OLDEST_PYTHON:
+        yield ok("interpreter", found)
+    else:
+        yield fail("interpreter", f"{found} is too old.", "Install Python 3.11 or newer.")
+
+
+def configuration(loaded: Configuration) -> Iterator[Finding]:
+    """Report where the configuration comes from and what is odd about it."""
+    given = sum(origin.source != "default" for origin in loaded.origins.values())
+    yield ok(
+        "configuration",
+        f"{given} {'setting' if given == 1 else 'settings'} given, the others default; see `config show`",
+    )
+    for warning in loaded.warnings:
+        yield warn("configuration", warning)
+
+
+def env_file(loaded: Configuration) -> Iterator[Finding]:
+    """Report the environment file, and lines that the service manager would read differently."""
+    file = loaded.env_file
+    if file is None:
+        yield ok(".env", "none in this directory, and none was named")
+        return
+    if not file.warnings:
+        yield ok(".env", f"{file.path}: {len(file.entries)} keys, readable by its owner alone")
+    for entry in file.entries.values():
+        if entry.key in KEYS and entry.systemd_reading:
+            yield warn(
+                ".env",
+                f"{file.path}, line {entry.line}: {entry.key} reads differently as EnvironmentFile=: "
+                f"{entry.systemd_reading}.",
+                "Write the line as KEY=value without remark, export or backslash.",
+            )
+
+
+def memory(table: Path = Path("/proc/meminfo")) -> Iterator[Finding]:
+    """See that the machine has memory left, and that the kernel ended nothing for want of it."""
+    try:
+        figures = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        free, whole = (int(figures[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
+        counted = dict(line.split() for line in table.with_name("vmstat").read_text().splitlines())
+    except (OSError, KeyError, ValueError):
+        return  # not Linux
+    message = f"{free / _GIBIBYTE:.1f} of {whole / _GIBIBYTE:.1f} GiB available"
+    if free < _LITTLE_MEMORY_BYTES:
+        yield warn("memory", message, "Something needs nearly all of it: ps aux --sort=-rss | head")
+    elif int(counted.get("oom_kill", 0)):
+        yield warn(
+            "memory",
+            f"{message}; since boot the kernel ended {counted['oom_kill']} processes for want of memory.",
+            'Which ones: dmesg | grep -i "out of memory"',
+        )
+    else:
+        yield ok("memory", message)
+
+
+def room(directory: Path = Path("/var/log")) -> Iterator[Finding]:
+    """See that logs can still be written."""
+    if not directory.is_dir():
+        return
+    free = shutil.disk_usage(directory).free
+    message = f"{free / _GIBIBYTE:.1f} GiB free for logs in {directory}"
+    if free < _NO_SPACE_BYTES:
+        yield warn("disk for logs", message, "Make room: journalctl --vacuum-size=500M; and see df -h.")
+    else:
+        yield ok("disk for logs", message)
+
+
+def disk(directory: Path) -> Iterator[Finding]:
+    """See that the embedded database has room to grow."""
+    free = shutil.disk_usage(directory).free
+    message = f"{free / _GIBIBYTE:.1f} GiB free for the embedded database in {directory}"
+    hint = "Free some disk space; a full disk stops the database."
+    if free < _NO_SPACE_BYTES:
+        yield fail("disk", message, hint)
+    elif free < _LITTLE_SPACE_BYTES:
+        yield warn("disk", message, hint)
+    else:
+        yield ok("disk", message)

@@ -1,0 +1,1 @@
+"""Held hours and held runs: what waits for a decision, and the release."""

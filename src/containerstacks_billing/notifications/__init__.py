@@ -1,0 +1,1 @@
+"""Events for the host application: the outbox, webhooks and their delivery."""

@@ -1,0 +1,133 @@
+"""One HTTP POST to an address of the operator's, bounded in every direction.
+
+Own code on the standard library, because so little is wanted: no redirect is followed, no proxy is asked, no cookie
+kept, the answer is read up to a bound and thrown away, certificates are checked, and one deadline holds for everything
+from the connection to the last byte. A timeout of the socket alone would not do: it begins anew with every byte that a
+slow receiver sends. Only looking up a name is left to the resolver's own bounds.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from containerstacks_billing.version import __version__
+
+CONNECT_SECONDS = 5.0
+_LONGEST_ANSWER_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to send, and what to sign with; neither is ever shown."""
+
+    url: str = field(repr=False)
+    secret: str = field(repr=False)
+
+
+class PostFailed(Exception):
+    """There was no answer; the reason is a sentence without the address."""
+
+
+def post(endpoint: Endpoint, content: bytes, headers: Mapping[str, str], seconds: float) -> int:
+    """Send, and return the status of the answer; raises PostFailed when none came within `seconds`."""
+    deadline = time.monotonic() + seconds
+    try:
+        connection, path, login = _prepare(endpoint.url, min(CONNECT_SECONDS, seconds))
+    except (ValueError, http.client.InvalidURL):
+        raise PostFailed("WEBHOOK_URL is no address that can be sent to") from None
+    cut = threading.Event()
+    timer = threading.Timer(seconds, _cut, (connection, cut))
+    timer.daemon = True
+    timer.start()
+    try:
+        connection.connect()
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.sock.settimeout(left)
+        connection.request("POST", path, content, {**_OURS, **login, **headers})
+        response = connection.getresponse()
+        with suppress(OSError, http.client.HTTPException):
+            response.read(_LONGEST_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise PostFailed(_reason(error, timed_out=cut.is_set(), seconds=seconds)) from None
+    else:
+        return response.status
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+class _Secure(http.client.HTTPSConnection):
+    """A connection whose socket can be cut during the handshake too; the library's own is out of reach until then."""
+
+    def __init__(self, host: str, port: int | None, *, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
+        self._tls = context
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        secure = self._tls.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+        self.sock = secure
+        secure.do_handshake()
+
+
+_OURS = {"User-Agent": f"containerstacks-billing/{__version__}", "Connection": "close", "Accept": "*/*"}
+
+
+def _prepare(url: str, connect_seconds: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """Take an address apart: an unconnected connection, the path, and the header of a login inside the address."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.scheme.lower() not in {"http", "https"}:
+        raise ValueError
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    login = {}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        login["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    if parts.scheme.lower() == "http":
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=connect_seconds), path, login
+    context = ssl.create_default_context()
+    return _Secure(parts.hostname, parts.port, timeout=connect_seconds, context=context), path, login
+
+
+def _cut(connection: http.client.HTTPConnection, cut: threading.Event) -> None:
+    """End a connection whose time is up, whatever its thread is waiting for."""
+    cut.set()
+    opened: socket.socket | None = connection.sock
+    if opened is not None:
+        with suppress(OSError):
+            # Below TLS: the state of the secure socket belongs to the thread that is waiting on it.
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (ssl.SSLError, "there is no secure connection to the receiver"),
+    (ConnectionRefusedError, "nothing is listening at the address of the receiver"),
+    (socket.gaierror, "the name of the receiver is not known"),
+    (ConnectionError, "the receiver broke off the connection"),
+)
+_HOSTNAME_MISMATCH = 62
+
+
+def _reason(error: Exception, *, timed_out: bool, seconds: float) -> str:
+    """Say why there was no answer, in words that hold nothing of the address or the answer."""
+    if timed_out or isinstance(error, TimeoutError):
+        return f"the receiver did not answer within {seconds:.0f} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        mismatch = error.verify_code == _HOSTNAME_MISMATCH
+        why = "it belongs to another host name" if mismatch else error.verify_message
+        return f"the receiver's certificate is not accepted: {why}"
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return reason
+    return f"the receiver could not be reached ({type(error).__name__})"

@@ -1,1 +1,0 @@
-"""MEMORY: everything that is kept in PostgreSQL, and how it is reached."""

@@ -1,0 +1,1 @@
+"""Plan prices: dated versions, announced changes, and corrections of the past."""

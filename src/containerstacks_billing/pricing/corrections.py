@@ -1,0 +1,198 @@
+"""Correct a price of the past: see what that changes, then post it, once.
+
+What a correction is, and why posting it twice changes nothing, is said in migrations/020_price_corrections.sql; how
+the hours are found and what a wallet bears, in queries/corrections.sql. Here is the order of things:
+
+  1  look     A draft and its preview only read.
+  2  decide   Under the lease and in one transaction the version is rewritten and the correction recorded. From here
+              on every hour that is rated in the span is rated at the corrected price.
+  3  post     Range by range of organizations: fence, lock the wallets, write adjustments, entries and debits, rate
+              debts anew, commit.
+
+A process that dies after 2 leaves a correction that is posted in part, and charges at the old price beside it: the same
+command finds the recorded correction and goes on with 3. Runs that came in between do no harm, whatever they charged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from containerstacks_billing.charging import lease as leases
+from containerstacks_billing.charging.lease_model import WAIT_SECONDS, Lease
+from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
+from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.statements import query
+from containerstacks_billing.errors import LeaseLost, WorkFailed
+from containerstacks_billing.pricing.model import Correction, OrganizationDifference, Plan, Price
+from containerstacks_billing.pricing.versions import database_clock, enter, lock_version, show
+from containerstacks_billing.schema.diagnose import diagnosed
+
+ORGANIZATIONS_AT_ONCE = 50
+# A range may hold months of charges; the lease is renewed beside it, and only its own wallets wait.
+_STATEMENT_TIMEOUT = "5min"
+_NO_CORRECTION = 2**62
+
+
+def draft(connection: Connection, plan: Plan, price: Price, at: datetime) -> Correction | None:
+    """Return what correcting the price from `at` on would be, or the recorded correction that did it already.
+
+    None when that was the price anyway. Only reads, except that it brings the versions up to what `vps_plans` shows.
+    """
+    with connection.transaction():
+        transaction_bounds(connection)
+        return _derive(connection, plan, price, at)
+
+
+def _derive(connection: Connection, plan: Plan, price: Price, at: datetime) -> Correction | None:
+    now = database_clock(connection)
+    connection.execute(query("sync_prices"), {"as_of": now})
+    version = lock_version(connection, plan, at)
+    if (version.base, version.markup) != (price.base, price.markup):
+        until = now if version.valid_to is None else min(now, version.valid_to)
+        old = (version.base, version.markup)
+        return Correction(plan, at, until, version.valid_to, old, price, version.backup_hourly, now)
+    values = {"plan_id": plan.plan_id, "at": at, "base_price": price.base, "markup_price": price.markup}
+    row = connection.execute(query("latest_correction"), values).fetchone()
+    if row is None or row[1] >= row[2]:
+        return None
+    number, corrected_from, corrected_until, old_base, old_markup, backup_hourly, decided_at = row
+    old = (old_base, old_markup)
+    return Correction(
+        plan, corrected_from, corrected_until, version.valid_to, old, price, backup_hourly, decided_at, number
+    )
+
+
+def preview(
+    connection: Connection, correction: Correction, currency: str, *, at_once: int = ORGANIZATIONS_AT_ONCE
+) -> Iterator[OrganizationDifference]:
+    """Yield what a correction changes or, once it is posted, what is still missing, organization by organization."""
+    for first, last in _ranges(connection, at_once):
+        values = _parameters(correction, currency, first, last)
+        rows = connection.execute(query("preview_correction"), values).fetchall()
+        yield from (OrganizationDifference(*row) for row in rows)
+
+
+def correct(
+    conninfo: str,
+    correction: Correction,
+    currency: str,
+    *,
+    holder: str,
+    by: str,
+    reason: str | None,
+    wait_seconds: float = WAIT_SECONDS,
+    at_once: int = ORGANIZATIONS_AT_ONCE,
+    posted: Callable[[int], None] = lambda _: None,
+) -> tuple[Correction, list[OrganizationDifference]]:
+    """Post a correction; return it as recorded and what wallets could not bear. Given again, it posts what is missing.
+
+    Calls `posted` after each committed range, with the number of its adjustments. Raises LeaseNotObtained while
+    somebody bills, LeaseLost when somebody took over, WorkFailed when the price was changed since the draft was made.
+    """
+    with diagnosed(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
+        lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)
+        lost = threading.Event()
+        with leases.renewed(connections, lease, lost.set):
+            correction = _decide(connection, lease, correction, by=by, reason=reason)
+            posting = {"decided_by": by, "reason": reason, "posted_at": database_clock(connection)}
+            for first, last in _ranges(connection, at_once):
+                values = {**_parameters(correction, currency, first, last), **posting}
+                posted(_post(connection, lease, values))
+            short = [one for one in preview(connection, correction, currency) if one.unposted_charges]
+            closing = {
+                "correction_id": correction.correction_id,
+                "posted_at": posting["posted_at"],
+                "unposted_charges": sum(one.unposted_charges for one in short),
+                "unposted_amount": sum(one.unposted_amount for one in short),
+            }
+            connection.execute(query("close_correction"), closing)
+    return correction, short
+
+
+def _decide(
+    connection: Connection, lease: Lease, seen: Correction, *, by: str, reason: str | None
+) -> Correction:
+    """Rewrite the version and record the correction, unless that was done before."""
+    with connection.transaction():
+        transaction_bounds(connection)
+        _fence(connection, lease)
+        connection.execute(query("lock_plan"), {"plan_id": seen.plan.plan_id})
+        found = _derive(connection, seen.plan, seen.new, seen.corrected_from)
+        # As text, because a price that is no number equals nothing, not even itself.
+        if found is None or f"{found.old} {found.version_until}" != f"{seen.old} {seen.version_until}":
+            raise WorkFailed(
+                f"the price of {seen.plan.title} was changed since this correction was shown; nothing was posted",
+                "give the command again to see what it changes now",
+            )
+        if found.correction_id is not None:
+            return found
+        version = lock_version(connection, found.plan, found.corrected_from)
+        at = found.corrected_from
+        enter(connection, version, found.new, at, by=by, reason=reason)
+        if found.reaches_into_the_future:
+            show(connection, found.plan, found.new)
+        values = _parameters(found, "", FIRST_UUID, LAST_UUID) | {"decided_by": by, "reason": reason}
+        row = connection.execute(query("record_correction"), values).fetchone()
+    return replace(found, correction_id=row[0] if row else None)
+
+
+def _post(connection: Connection, lease: Lease, values: dict[str, Any]) -> int:
+    """Post the adjustments of one range of organizations and commit them, or leave nothing behind."""
+    posting = uuid4()
+    # In front of the identifier of an entry stand sixteen digits of version 4; those of a run have version 8 there.
+    values = values | {"posting": posting, "posting_key": posting.hex[:16]}
+    with connection.transaction():
+        transaction_bounds(connection)
+        connection.execute("select set_config('statement_timeout', %s, true)", (_STATEMENT_TIMEOUT,))
+        _fence(connection, lease)
+        connection.execute(query("hold_organizations_to_adjust"), values)
+        connection.execute(query("lock_wallets_to_adjust"), values)
+        adjustments = connection.execute(query("post_adjustments"), values).rowcount
+        if adjustments:
+            connection.execute(query("post_adjustment_entries"), values)
+            connection.execute(query("adjust_wallets"), values)
+        if connection.execute(query("rerate_debts"), values).rowcount:
+            connection.execute(query("clear_past_due"), values)
+    return adjustments
+
+
+def _fence(connection: Connection, lease: Lease) -> None:
+    values = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
+    if connection.execute(query("fence"), values).fetchone() is None:
+        raise LeaseLost("another biller took over the lease; give the command again to post what is missing")
+
+
+def _ranges(connection: Connection, at_once: int) -> Iterator[tuple[UUID, UUID]]:
+    """Yield ranges of organizations, both ends included, that cover all with charges of ours."""
+    after = FIRST_UUID
+    while row := connection.execute(
+        query("next_organizations"), {"after": after, "organizations": at_once}
+    ).fetchone():
+        yield UUID(int=after.int + 1), row[0]
+        after = row[0]
+
+
+def _parameters(correction: Correction, currency: str, first: UUID, last: UUID) -> dict[str, Any]:
+    old_base, old_markup = correction.old
+    return {
+        "plan_id": correction.plan.plan_id,
+        "plan_name": correction.plan.title,
+        "corrected_from": correction.corrected_from,
+        "corrected_until": correction.corrected_until,
+        "old_base_price": old_base,
+        "old_markup_price": old_markup,
+        "new_base_price": correction.new.base,
+        "new_markup_price": correction.new.markup,
+        "backup_hourly": correction.backup_hourly,
+        "decided_at": correction.decided_at,
+        "correction_id": _NO_CORRECTION if correction.correction_id is None else correction.correction_id,
+        "currency": currency,
+        "first_organization": first,
+        "last_organization": last,
+    }

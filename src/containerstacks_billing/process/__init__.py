@@ -1,1 +1,0 @@
-"""LIFE: the command, configuration, logging and the processes that bill and serve."""

@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL server for development, tests and trials, and its demo fleet."""

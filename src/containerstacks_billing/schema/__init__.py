@@ -1,0 +1,1 @@
+"""The database schema: migrations, adoption of a host database, drift detection and repair."""

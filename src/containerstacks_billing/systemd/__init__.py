@@ -1,0 +1,1 @@
+"""systemd units: rendering, installation, inspection and control."""

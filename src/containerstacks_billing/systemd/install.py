@@ -1,0 +1,183 @@
+"""Take a unit into systemd, and let it go again: what is looked at first, what is done, what is said about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from containerstacks_billing.errors import ConfigurationError
+from containerstacks_billing.findings import Finding, Level, fail, ok, warn
+from containerstacks_billing.systemd import systemctl as control
+from containerstacks_billing.systemd.access import (
+    account,
+    examine_env_file,
+    examine_executable,
+    in_a_home,
+    readable,
+)
+from containerstacks_billing.systemd.installed import this_command
+from containerstacks_billing.systemd.unit import APP_UNIT, DEFAULT_USER, MARK, Unit, written
+
+
+def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves: bool) -> Unit:
+    """Make a unit out of what is here: this program, this .env, this systemd."""
+    name = user or (DEFAULT_USER if hardened else "root")
+    executable = this_command()
+    unit = Unit(
+        executable=executable,
+        directory=_home_of(executable),
+        env_file=env_file,
+        user=name,
+        hardened=hardened,
+        serves=serves,
+        systemd_version=control.systemd_version() or 252,
+    )
+    known = account(name)
+    # systemd itself reads what it hands over, also out of a home that the service does not see.
+    hidden = env_file is not None and (
+        known is None or not readable(env_file, known) or (hardened and in_a_home(env_file))
+    )
+    return replace(unit, private_env_file=hidden)
+
+
+def _home_of(executable: Path) -> Path:
+    """Return the directory that holds the environment of the command, as .venv or under another name."""
+    return executable.parents[2]
+
+
+def examine(unit: Unit, *, knows_database: bool, create_user: bool = False) -> list[Finding]:
+    """Look at everything that could keep the unit from starting.
+
+    `knows_database` is whether DATABASE_URL stands in a file that the service reads.
+    """
+    findings: list[Finding] = []
+    known = account(unit.user)
+    if known is None:
+        if create_user:
+            return [ok("user", f"{unit.user} does not exist yet and would be created")]
+        return [
+            fail(
+                "user",
+                f"217/USER: the user {unit.user} does not exist.",
+                f"Create it with: {_command_of(unit)} --create-user",
+            )
+        ]
+    if known.uid == 0 and unit.hardened:
+        findings.append(
+            warn("user", "The service would run as root.", "A dedicated user is safer: leave --user away.")
+        )
+    findings += examine_executable(unit.executable, known, hardened=unit.hardened)
+    if unit.env_file is not None:
+        findings += examine_env_file(unit.env_file, known, handed_over=unit.private_env_file)
+    if not knows_database:
+        findings.append(
+            fail(
+                "database",
+                "The unit would not know DATABASE_URL: it is in no file that the service reads.",
+                "Write it into the .env and name that file: containerstacks-billing --env-file FILE service install",
+            )
+        )
+    return findings
+
+
+def _command_of(unit: Unit) -> str:
+    """Write the command that installs such a unit."""
+    return (
+        "sudo containerstacks-billing service install"
+        + (" --app" if unit.serves else "")
+        + ("" if unit.hardened else " --dev")
+    )
+
+
+def refuse_what_fails(findings: list[Finding]) -> None:
+    """Raise ConfigurationError where a finding would keep the unit from starting."""
+    failed = [finding for finding in findings if finding.level is Level.FAIL]
+    if failed:
+        raise ConfigurationError(
+            f"Nothing was installed: {failed[0].message}",
+            hint=failed[0].hint or "Correct what is marked FAIL above.",
+        )
+
+
+def steps(unit: Unit, *, create_user: bool) -> Iterator[str]:
+    """Say what an installation would do."""
+    if create_user and account(unit.user) is None:
+        yield f"create the system user {unit.user}, without home, shell and password"
+    yield f"write {control.UNIT_DIRECTORY / unit.name}"
+    yield "systemctl daemon-reload"
+    yield f"systemctl enable {unit.name}"
+    yield f"systemctl restart {unit.name}"
+
+
+def prepare(unit: Unit, *, create_user: bool) -> None:
+    """See that this can work at all, and create the user if asked."""
+    if os.geteuid() != 0:
+        raise ConfigurationError(
+            "Only root can install a service.",
+            hint=f"{_command_of(unit)}; --dry-run works without.",
+        )
+    if not control.is_booted():
+        raise ConfigurationError(
+            "systemd does not run this machine, so it can take in no service.",
+            hint="Start the daemon in the foreground: containerstacks-billing daemon",
+        )
+    if create_user and account(unit.user) is None:
+        control.create_user(unit.user)
+
+
+def take_in(unit: Unit, *, replace: bool) -> Iterator[str]:
+    """Write, reload, enable, start; yields what was done. A foreign unit of this name is replaced only when told to."""
+    path, text = control.UNIT_DIRECTORY / unit.name, written(unit)
+    if path.exists() and MARK not in path.read_text(errors="replace"):
+        if not replace:
+            raise ConfigurationError(
+                f"{path} exists and was not written by this command.",
+                hint=f"Look at it with `systemctl cat {unit.name}`; --yes replaces it and keeps a copy beside it.",
+            )
+        copy = path.with_name(path.name + ".replaced")
+        shutil.copy2(path, copy)
+        yield f"The former unit is kept as {copy}."
+    control.write_unit(path, text)
+    yield f"Wrote {path}."
+    control.systemctl("daemon-reload")
+    control.systemctl("enable", unit.name)
+    yield f"Enabled {unit.name}: it starts with the machine."
+    control.systemctl("reset-failed", unit.name)
+    control.systemctl("restart", unit.name)
+    yield f"Started {unit.name}."
+
+
+def let_go(name: str, *, dry_run: bool) -> Iterator[str]:
+    """Stop, disable, remove, reload; yields what was done. What is not there is no failure."""
+    path = control.UNIT_DIRECTORY / name
+    if not path.exists():
+        yield f"{name} is not installed; there is nothing to remove."
+        return
+    if dry_run:
+        yield f"Would stop and disable {name}, remove {path}, and reload systemd."
+        return
+    if os.geteuid() != 0:
+        raise ConfigurationError(
+            "Only root can remove a service.",
+            hint="sudo containerstacks-billing service uninstall" + (" --app" if name == APP_UNIT else ""),
+        )
+    was = control.state_of(name)["ActiveState"]
+    control.systemctl("disable", "--now", name)
+    yield _how_it_stopped(control.state_of(name), was)
+    path.unlink(missing_ok=True)
+    control.systemctl("daemon-reload")
+    yield f"Removed {path}."
+
+
+def _how_it_stopped(state: control.UnitState, was: str) -> str:
+    """Say what systemd says of the stop. Only it knows whether the daemon ended by itself, after its billing cycle."""
+    if was not in {"active", "reloading", "activating", "deactivating"}:
+        return f"{state.name} was not running."
+    if state["Result"] != "success":
+        return f"Stopped {state.name}: {state.last_exit or state['Result'] or 'systemd does not say how it ended'}."
+    if state.name == APP_UNIT:
+        return f"Stopped {state.name}."
+    return f"Stopped {state.name}: it ended by itself, after the billing cycle that it was in."

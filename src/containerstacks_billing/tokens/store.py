@@ -1,0 +1,76 @@
+"""Keep, find and end tokens; only their hashes are here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from containerstacks_billing.database.connection import Connection, transaction_bounds, translated
+from containerstacks_billing.database.statements import query
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it may be shown: everything but the token."""
+
+    id: int
+    name: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundToken:
+    """A usable token that a hash led to; `note_use` says that its last use is more than a minute ago."""
+
+    id: int
+    name: str
+    token_hash: bytes
+    note_use: bool
+
+
+def create(
+    connection: Connection, name: str, token_hash: bytes, created_by: str, valid_days: float | None
+) -> Token | None:
+    """Keep a new token; None when a token of that name is in use."""
+    values = {"name": name, "token_hash": token_hash, "created_by": created_by, "valid_days": valid_days}
+    with translated(), connection.transaction(), connection.cursor(row_factory=class_row(Token)) as cursor:
+        transaction_bounds(connection)
+        return cursor.execute(query("create_token"), values).fetchone()
+
+
+def listed(connection: Connection) -> list[Token]:
+    """Return every token, the newest first."""
+    with translated(), connection.cursor(row_factory=class_row(Token)) as cursor:
+        return cursor.execute(query("list_tokens"), {}).fetchall()
+
+
+def revoke(connection: Connection, which: str) -> list[Token]:
+    """End the token of this name or number; return those that ended."""
+    with translated(), connection.transaction(), connection.cursor(row_factory=class_row(Token)) as cursor:
+        transaction_bounds(connection)
+        return cursor.execute(query("revoke_token"), {"which": which}).fetchall()
+
+
+def find(connection: Connection, token_hash: bytes) -> FoundToken | None:
+    """Return the usable token of this hash, inside the caller's transaction."""
+    with connection.cursor(row_factory=class_row(FoundToken)) as cursor:
+        return cursor.execute(query("find_token"), {"token_hash": token_hash}).fetchone()
+
+
+def note_use(connection: Connection, token: FoundToken) -> None:
+    """Note that a token was used now, inside the caller's transaction."""
+    connection.execute(query("note_token_use"), {"id": token.id})
+
+
+def role_of_user(connection: Connection, user: UUID) -> str | None:
+    """Return the role of a user of the host application; None when there is no such user."""
+    row = connection.execute(query("role_of_user"), {"user_id": user}).fetchone()
+    return row[0] if row else None

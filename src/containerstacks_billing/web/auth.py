@@ -1,0 +1,140 @@
+"""Who may see figures: three kinds of bearer, one answer.
+
+    csb_…           a token made by `token create`; the database has its hash
+    ADMIN_TOKEN     the configured one
+    a.b.c           a JWT of the host application: HS256 with JWT_SECRET, and its user is an admin now
+
+A bearer that is none of them gets 401, a host's user who is no admin 403, an address that failed ten times within a
+minute 429 whatever it sends. No bearer at all is no attempt. A refusal never says which kind was tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+import jwt
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
+
+from containerstacks_billing.tokens import store as tokens
+from containerstacks_billing.tokens.model import hash_of, is_token, same
+from containerstacks_billing.web.context import Context, InContext
+from containerstacks_billing.web.problems import Refused
+
+REALM = 'Bearer realm="containerstacks-billing"'
+LONGEST_BEARER = 4096
+_CLOCK_LEEWAY_SECONDS = 30
+_ALGORITHM = "HS256"
+_FULL_KEY_BYTES = 32
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="adminToken",
+    description="A token of `containerstacks-billing token create`, ADMIN_TOKEN, or a JWT of the host application.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Somebody who may see figures and names; `name` is for logs."""
+
+    name: str
+
+
+class NotAnAdmin(Exception):
+    """The bearer is genuine, and its user is not an admin."""
+
+
+def recognise(context: Context, bearer: str) -> Admin | None:
+    """Return who sent this bearer; None when nobody knows it. Raises NotAnAdmin, and BillingError if unreadable."""
+    if not bearer or len(bearer) > LONGEST_BEARER:
+        return None
+    configured = context.settings.admin_token
+    if configured is not None and same(hash_of(bearer), hash_of(configured.get_secret_value())):
+        return Admin("ADMIN_TOKEN")
+    if is_token(bearer):
+        return _by_token(context, bearer)
+    if context.settings.jwt_secret is not None and bearer.count(".") == 2:
+        return _by_host(context, bearer, context.settings.jwt_secret)
+    return None
+
+
+def _by_token(context: Context, bearer: str) -> Admin | None:
+    hashed = hash_of(bearer)
+    with context.pool.reading() as connection:
+        found = tokens.find(connection, hashed)
+    if found is None or not same(bytes(found.token_hash), hashed):
+        return None
+    if found.note_use:
+        with context.pool.writing() as connection:
+            tokens.note_use(connection, found)
+    return Admin(f"token {found.name}")
+
+
+def _by_host(context: Context, bearer: str, secret: SecretStr) -> Admin | None:
+    # The length of the secret is the host's decision. HMAC fills a short key up with zeros anyway (RFC 2104), so this
+    # changes no signature; it spares every request a warning.
+    key = secret.get_secret_value().encode().ljust(_FULL_KEY_BYTES, b"\0")
+    try:
+        claims = jwt.decode(
+            bearer,
+            key,
+            algorithms=[_ALGORITHM],
+            leeway=_CLOCK_LEEWAY_SECONDS,
+            # The host's tokens name no audience of ours.
+            options={"verify_aud": False, "verify_iss": False, "verify_sub": False, "verify_jti": False},
+        )
+        user = UUID(str(claims["userId"]))
+    except (jwt.PyJWTError, KeyError, ValueError, TypeError, RecursionError):
+        return None
+    with context.pool.reading() as connection:
+        role = tokens.role_of_user(connection, user)
+    if role is None:
+        return None
+    if role != "admin":
+        raise NotAnAdmin
+    return Admin(f"user {user}")
+
+
+def address_of(request: Request) -> str:
+    """Return the address that a request came from, as the server sees it."""
+    return request.client.host if request.client else "unknown"
+
+
+def admit(context: Context, request: Request, bearer: str) -> Admin:
+    """Return who sent this bearer, counting failures; raises Refused."""
+    address = address_of(request)
+    wait = context.attempts.retry_after_seconds(address)
+    if wait > 0:
+        raise Refused(429, "Too many failed attempts from this address.", {"Retry-After": str(int(wait) + 1)})
+    try:
+        admin = recognise(context, bearer)
+    except NotAnAdmin:
+        _note(context, address, "no admin")
+        raise Refused(403, "This user is not an admin.") from None
+    if admin is None:
+        _note(context, address, "the token is not valid")
+        raise Refused(401, "The token is not valid.", {"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+    return admin
+
+
+def _note(context: Context, address: str, why: str) -> None:
+    context.attempts.note(address)
+    context.refusals.note(address, why)
+
+
+def require_admin(
+    request: Request,
+    context: InContext,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Admin:
+    """Let admins pass; a dependency of every route that shows figures."""
+    if credentials is None:
+        raise Refused(401, "An admin token is needed.", {"WWW-Authenticate": REALM})
+    return admit(context, request, credentials.credentials)
+
+
+AsAdmin = Annotated[Admin, Depends(require_admin)]

@@ -1,0 +1,42 @@
+"""What every handler of one application shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from containerstacks_billing.clock import Clock
+from containerstacks_billing.daemon.built_in import BuiltInBilling
+from containerstacks_billing.database.pool import ReadingPool
+from containerstacks_billing.settings import Settings
+from containerstacks_billing.throttled_log import Complaint
+from containerstacks_billing.web.cache import Readings
+from containerstacks_billing.web.rate_limit import FailedAttempts, FailureLog
+
+
+def _unanswered() -> Complaint:
+    return Complaint(Clock(), "Requests cannot be answered", "Requests can be answered again")
+
+
+@dataclass(slots=True)
+class Context:
+    """Settings, connections, failed attempts, complaints, and the built-in billing of this process, if it has one."""
+
+    settings: Settings
+    pool: ReadingPool
+    readings: Readings
+    built_in: BuiltInBilling | None = None
+    attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    refusals: FailureLog = field(default_factory=FailureLog)
+    unanswered: Complaint = field(default_factory=_unanswered)
+
+
+def context_of(request: Request) -> Context:
+    """Return the context of the application that answers this request."""
+    context: Context = request.app.state.context
+    return context
+
+
+InContext = Annotated[Context, Depends(context_of)]

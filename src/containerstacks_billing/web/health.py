@@ -1,0 +1,121 @@
+"""Health: of this process, of its database, and of whoever bills."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from containerstacks_billing.errors import BillingError
+from containerstacks_billing.status.failover import heartbeat_is_fresh
+from containerstacks_billing.status.model import Biller, Health, biller, limits_of, run_is_late
+from containerstacks_billing.status.verdict import next_run
+from containerstacks_billing.web.auth import AsAdmin
+from containerstacks_billing.web.context import Context, InContext
+from containerstacks_billing.web.problems import Refused, documented
+from containerstacks_billing.web.schemas import ApiHealth, BuiltIn, Daemon, DaemonHealth, Run, State
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Whether the process lives")
+async def healthz() -> State:
+    """Say that the process answers. Asks nobody else."""
+    return State(status="ok")
+
+
+@router.get("/readyz", summary="Whether it can work", responses=documented(503))
+def readyz(context: InContext) -> State:
+    """Say whether the database answers and has the schema of this version."""
+    if context.readings.schema_problem():
+        raise Refused(503, "Billing cannot run on this schema; `containerstacks-billing doctor` says why.")
+    context.readings.health()
+    return State(status="ready")
+
+
+@router.get("/api/health", summary="Whether the application side works", responses=documented(503))
+def api_health(context: InContext, response: Response) -> ApiHealth:
+    """Say whether the application side works."""
+    works = True
+    try:
+        context.readings.health()
+    except BillingError:
+        works = False
+        response.status_code = 503
+    return ApiHealth(
+        success=works,
+        timestamp=datetime.now(UTC),
+        status="ok" if works else "degraded",
+        database="ok" if works else "unavailable",
+    )
+
+
+@router.get(
+    "/api/health/billing-daemon",
+    summary="The daemon, and who bills",
+    responses=documented(401, 403, 429, 503),
+    response_model_exclude_unset=True,
+)
+def billing_daemon(context: InContext, _admin: AsAdmin) -> DaemonHealth:
+    """Say how the billing daemon is, and who bills."""
+    health = context.readings.health()
+    return DaemonHealth(success=True, timestamp=health.now, daemon=_daemon(context, health))
+
+
+def _daemon(context: Context, health: Health) -> Daemon:
+    limits = limits_of(context.settings)
+    stale = not heartbeat_is_fresh(health.failover, limits.failover_after)
+    heartbeat_at = health.failover.heartbeat_at
+    last = health.last_finished
+    row = health.daemon
+    facts: dict[str, Any] = {"error_message": row.error_message} if row and row.error_message else {}
+    return Daemon(
+        status=row.status if row else "stopped",
+        last_run=row.last_run_at if row else None,
+        last_run_success=row.last_run_success if row else None,
+        instances_billed=row.instances_billed if row else 0,
+        total_amount=float(row.total_amount) if row else 0.0,
+        total_hours=float(row.total_hours) if row else 0.0,
+        next_scheduled_run=None if stale else next_run(health, Biller.DAEMON, limits.interval),
+        uptime_minutes=_uptime_minutes(health, stale),
+        is_stale=stale,
+        warning_threshold_exceeded=run_is_late(health, limits.late_after),
+        daemon_instance_id=row.daemon_instance_id if row else None,
+        heartbeat_at=heartbeat_at,
+        heartbeat_age_seconds=(health.now - heartbeat_at).total_seconds() if heartbeat_at else None,
+        biller=biller(health, limits.failover_after),
+        built_in=built_in_of(context),
+        last_successful_run=Run.of(health.last_successful) if health.last_successful else None,
+        run_in_progress=Run.of(health.in_progress) if health.in_progress else None,
+        past_due_instances=last.past_due_instances if last else 0,
+        quarantined_instances=health.quarantined_instances,
+        held_instances=health.held_instances,
+        **facts,
+    )
+
+
+def _uptime_minutes(health: Health, stale: bool) -> int | None:
+    row = health.daemon
+    if stale or row is None or row.started_at is None or row.status == "stopped":
+        return None
+    return max(int((health.now - row.started_at).total_seconds() // 60), 0)
+
+
+def built_in_of(context: Context) -> BuiltIn:
+    """Show the built-in billing of this process."""
+    built_in = context.built_in
+    look = built_in.last_look if built_in else None
+    return BuiltIn(
+        setting=context.settings.built_in_billing,
+        running=built_in is not None and built_in.is_alive,
+        decision=look.verdict.decision.value if look else None,
+        explanation=look.verdict.sentence if look else None,
+        looked_at=look.at if look else None,
+        host_bills=look.host_bills if look else None,
+    )
+
+
+def biller_of(context: Context, health: Health) -> Biller:
+    """Tell who bills, by the settings of this application."""
+    return biller(health, limits_of(context.settings).failover_after)

@@ -1,0 +1,222 @@
+"""Metrics for Prometheus, read from the tables when they are asked for: right even when the daemon is dead.
+
+No metric names an organization, an instance or a process. Off loopback a token is wanted all the same: how much is
+billed is nobody's business.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from containerstacks_billing.errors import BillingError
+from containerstacks_billing.status.failover import Decision, heartbeat_is_fresh
+from containerstacks_billing.status.model import Biller, Health, RunRecord, limits_of
+from containerstacks_billing.version import __version__
+from containerstacks_billing.web.auth import address_of, require_admin
+from containerstacks_billing.web.context import Context, InContext
+from containerstacks_billing.web.health import biller_of
+from containerstacks_billing.web.problems import documented
+
+PREFIX = "containerstacks_billing_"
+
+router = APIRouter(tags=["metrics"])
+_bearer = HTTPBearer(auto_error=False, scheme_name="adminToken")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a request came from this machine."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def from_here_or_admin(
+    request: Request,
+    context: InContext,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """Let this machine pass without a token, and everybody else with one."""
+    if credentials is not None or not is_loopback(address_of(request)):
+        require_admin(request, context, credentials)
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=PlainTextResponse,
+    responses=documented(401, 403, 429),
+    dependencies=[Depends(from_here_or_admin)],
+)
+def metrics(context: InContext) -> Response:
+    """Give the metrics in Prometheus' text format; without the database `database_up` is 0 and the rest is missing."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Tables(context))
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Tables(Collector):
+    """What the tables say, as metrics."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def describe(self) -> list[Metric]:
+        """Nothing to describe before it is asked for."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the tables."""
+        yield InfoMetricFamily(f"{PREFIX}build", "The version of this software", {"version": __version__})
+        yield from self._process()
+        try:
+            health = self._context.readings.health()
+            difference = self._context.readings.clock_difference()
+        except BillingError:
+            yield _gauge("database_up", "Whether the database answers", 0)
+            return
+        yield _gauge("database_up", "Whether the database answers", 1)
+        yield _gauge(
+            "clock_difference_seconds",
+            "By how much the database's clock, which counts the hours, is ahead of this host's",
+            difference.total_seconds(),
+        )
+        yield from self._schema()
+        yield from self._who(health)
+        yield from _runs(health)
+        yield from _backlog(health)
+
+    def _process(self) -> Iterator[Metric]:
+        built_in = self._context.built_in
+        look = built_in.last_look if built_in else None
+        running = built_in is not None and built_in.is_alive
+        yield _gauge("built_in_running", "Whether this process looks after built-in billing", running)
+        blind = look is not None and look.verdict.decision is Decision.CANNOT_TELL
+        yield _gauge(
+            "built_in_blind", "Whether built-in billing cannot tell who bills, or could not bill", blind
+        )
+
+    def _schema(self) -> Iterator[Metric]:
+        try:
+            fits = self._context.readings.schema_problem() is None
+        except BillingError:
+            fits = False
+        yield _gauge("schema_ok", "Whether the database has the schema of this version", fits)
+
+    def _who(self, health: Health) -> Iterator[Metric]:
+        limits = limits_of(self._context.settings)
+        who = biller_of(self._context, health)
+        billers = GaugeMetricFamily(
+            f"{PREFIX}biller", "Who bills at present: 1 for one of them", labels=["biller"]
+        )
+        for one in Biller:
+            billers.add_metric([one.value], float(one is who))
+        yield billers
+        yield _gauge("built_in_active", "Whether built-in billing has taken over", who is Biller.BUILT_IN)
+        yield _gauge(
+            "daemon_active",
+            "Whether the newest heartbeat is younger than the failover threshold",
+            heartbeat_is_fresh(health.failover, limits.failover_after),
+        )
+        yield _gauge(
+            "failover_after_seconds",
+            "The age of a heartbeat at which built-in billing takes over",
+            limits.failover_after.total_seconds(),
+        )
+        yield _gauge(
+            "silent_after_seconds",
+            "The age of a heartbeat at which somebody should look",
+            limits.silent_after.total_seconds(),
+        )
+        yield _gauge(
+            "late_after_seconds",
+            "The time without a completed run at which somebody should look",
+            limits.late_after.total_seconds(),
+        )
+        if health.failover.heartbeat_at is not None:
+            age = (health.now - health.failover.heartbeat_at).total_seconds()
+            yield _gauge("heartbeat_age_seconds", "The age of the newest heartbeat of any daemon", age)
+        if health.daemon is not None:
+            states = GaugeMetricFamily(
+                f"{PREFIX}daemon_status", "What the daemon says it is", labels=["status"]
+            )
+            for state in ("running", "stopped", "error"):
+                states.add_metric([state], float(health.daemon.status == state))
+            yield states
+        yield _gauge("lease_held", "Whether somebody holds the lease", health.lease.holder is not None)
+        yield _gauge("lease_seconds_left", "How long the lease still holds", health.lease.seconds_left)
+
+
+def _runs(health: Health) -> Iterator[Metric]:
+    last, successful, open_run = health.last_finished, health.last_successful, health.in_progress
+    yield _gauge("run_in_progress", "Whether a run is open", open_run is not None)
+    if open_run is not None:
+        yield _gauge(
+            "run_in_progress_seconds",
+            "How long the open run takes already",
+            (health.now - open_run.started_at).total_seconds(),
+        )
+    if successful is not None:
+        yield _gauge(
+            "last_successful_run_timestamp_seconds",
+            "When the last completed run ended",
+            _timestamp(_ended(successful)),
+        )
+    if last is None:
+        return
+    yield _gauge(
+        "last_run_timestamp_seconds",
+        "When the last run ended, whatever its outcome",
+        _timestamp(_ended(last)),
+    )
+    outcomes = GaugeMetricFamily(
+        f"{PREFIX}last_run_outcome", "How the last run ended: 1 for one of them", labels=["outcome"]
+    )
+    for outcome in ("completed", "interrupted", "failed", "held"):
+        outcomes.add_metric([outcome], float(last.outcome == outcome))
+    yield outcomes
+    yield _gauge("run_duration_seconds", "How long the last run took", last.duration_seconds or 0.0)
+    yield _gauge("instances_billed", "Instances that the last run billed", last.instances_billed)
+    yield _gauge("hours_billed", "Hours that the last run billed", float(last.hours))
+    yield _gauge(
+        "amount", "Amount that the last run billed, in the currency of the wallets", float(last.amount)
+    )
+    yield _gauge(
+        "past_due_instances",
+        "Instances with charges that their wallet could not pay",
+        last.past_due_instances,
+    )
+
+
+def _backlog(health: Health) -> Iterator[Metric]:
+    yield _gauge("quarantined_instances", "Instances set aside for bad data", health.quarantined_instances)
+    yield _gauge("held_instances", "Instances whose hours wait for a decision", health.held_instances)
+    yield _gauge(
+        "events_pending", "Events that wait to be delivered, ten thousand at most", health.events_pending
+    )
+    yield _gauge("events_dead", "Events that were given up, ten thousand at most", health.events_dead)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"{PREFIX}{name}", text, value=float(value))
+
+
+def _ended(run: RunRecord) -> datetime:
+    return run.finished_at or run.started_at
+
+
+def _timestamp(at: datetime) -> float:
+    return at.timestamp()

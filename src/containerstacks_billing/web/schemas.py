@@ -1,0 +1,150 @@
+"""The shapes of answers: names in camelCase, money as decimal strings, except where the host's page reads a number."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from containerstacks_billing.money import plain
+from containerstacks_billing.status.model import Biller, RunRecord
+
+Money = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
+
+
+class Answer(BaseModel):
+    """An answer in camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Run(Answer):
+    """A billing run."""
+
+    run_id: int
+    trigger: str = Field(description="daemon, built-in, or who else started it")
+    holder: str = Field(description="The process that billed")
+    outcome: str | None = Field(
+        description="completed, interrupted, failed or held; null while it is in progress"
+    )
+    as_of: datetime
+    started_at: datetime
+    finished_at: datetime | None
+    duration_seconds: float | None = Field(description="null while it is in progress")
+    instances_planned: int
+    instances_billed: int
+    hours: Money
+    amount: Money
+    past_due_instances: int
+    quarantined_instances: int
+    held_instances: int
+    batches: int
+    batches_planned: int
+    error_message: str | None
+
+    @classmethod
+    def of(cls, row: RunRecord) -> Run:
+        """Show a run."""
+        return cls.model_validate(row, from_attributes=True)
+
+
+class BuiltIn(Answer):
+    """Built-in billing, as this process sees it."""
+
+    setting: str = Field(description="BUILT_IN_BILLING: auto, on or off")
+    running: bool = Field(description="Whether this process looks after built-in billing")
+    decision: str | None = Field(description="What it last decided, and null before its first look")
+    explanation: str | None
+    looked_at: datetime | None
+    host_bills: bool | None = Field(description="Whether the host's own built-in billing seems to be alive")
+
+
+class Daemon(Answer):
+    """The billing daemon, and who bills."""
+
+    status: str = Field(
+        description="running, stopped or error, as the daemon wrote it; stopped when none ever reported"
+    )
+    last_run: datetime | None
+    last_run_success: bool | None
+    instances_billed: int
+    total_amount: float
+    total_hours: float
+    next_scheduled_run: datetime | None
+    uptime_minutes: int | None
+    is_stale: bool = Field(
+        description="Whether the heartbeat is FAILOVER_AFTER_MINUTES old, or there is none"
+    )
+    warning_threshold_exceeded: bool = Field(
+        description="Whether no run ended for FAILOVER_AFTER_MINUTES, or two intervals where those are that long"
+    )
+    error_message: str | None = None
+    daemon_instance_id: str | None
+    heartbeat_at: datetime | None
+    heartbeat_age_seconds: float | None
+    biller: Biller = Field(description="Who bills at present")
+    built_in: BuiltIn
+    last_successful_run: Run | None
+    run_in_progress: Run | None
+    past_due_instances: int
+    quarantined_instances: int
+    held_instances: int
+
+
+class DaemonHealth(Answer):
+    """The answer that the host application's page reads."""
+
+    success: bool
+    timestamp: datetime
+    daemon: Daemon
+
+
+class ApiHealth(Answer):
+    """Whether the application side works."""
+
+    success: bool
+    timestamp: datetime
+    status: str = Field(description="ok, or degraded when the database does not answer")
+    database: str = Field(description="ok or unavailable")
+
+
+class State(BaseModel):
+    """One word."""
+
+    status: str
+
+
+class Runs(Answer):
+    """A page of runs, newest first."""
+
+    runs: list[Run]
+    next_before: int | None = Field(description="Pass it as `before` for the next page; null on the last one")
+
+
+class Window(Answer):
+    """What the runs of a while billed."""
+
+    runs: int
+    hours: Money
+    amount: Money
+
+
+class Summary(Answer):
+    """Billing in a few figures."""
+
+    timestamp: datetime
+    currency: str
+    biller: Biller
+    day: Window
+    week: Window
+    thirty_days: Window
+    past_due_instances: int
+    quarantined_instances: int
+    held_instances: int
+    set_aside: dict[str, int] = Field(description="Instances set aside, by reason")
+    last_run: Run | None
+    last_successful_run: Run | None
+    run_in_progress: Run | None

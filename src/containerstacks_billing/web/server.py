@@ -1,0 +1,114 @@
+"""Serve the application: uvicorn with bounds, and nothing of its own said aloud."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from containerstacks_billing.daemon.systemd_notify import notify
+from containerstacks_billing.errors import EXIT_TRY_AGAIN, BillingError, ConfigurationError
+from containerstacks_billing.logs import logger
+from containerstacks_billing.web.middleware import HEADER_BYTES, PatientProtocol
+
+CONNECTIONS = 256
+BACKLOG = 128
+KEEP_ALIVE_SECONDS = 5
+SHUTDOWN_SECONDS = 10
+
+
+class AddressTaken(BillingError):
+    """Somebody else listens there; he may be gone when it is tried again."""
+
+    exit_code = EXIT_TRY_AGAIN
+
+
+class Server(uvicorn.Server):
+    """A server that ends like a service: a signal that it obeyed is not raised again, so its exit code is 0."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Turn signals into a wish to end."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell systemd as soon as requests are answered, and not before."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            notify("READY=1", f"STATUS=listening at {address_of(sockets[0])}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams of events first: a browser that looks on is no reason to wait."""
+        notify("STOPPING=1")
+        if isinstance(self.config.app, FastAPI):
+            self.config.app.state.status_page.streams.end()
+        await super().shutdown(sockets)
+
+
+def server_of(app: FastAPI) -> Server:
+    """Make a server for this application, without a socket yet."""
+    # It warns of each attempt to connect, in the words of libpq; what an outage means is said in ours, and once.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    return Server(
+        uvicorn.Config(
+            app,
+            http=PatientProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=CONNECTIONS,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket; raises AddressTaken or ConfigurationError when that address cannot be had."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(address[0], socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address[4])
+            # From here on nobody is refused: who comes before the first answer is possible waits.
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        what = f"HOST and PORT cannot be listened on: {host} port {port}: {error.strerror or error}."
+        if error.errno == errno.EADDRINUSE:
+            hint = f"Another process listens there (ss -ltnp 'sport = :{port}'): stop it, or choose another PORT."
+            raise AddressTaken(what, hint) from None
+        raise ConfigurationError(
+            what, hint="Choose an address of this machine, and a port that you may use."
+        ) from None
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Write the address that a socket listens on as a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Listen and serve until SIGINT or SIGTERM; what is being answered then is finished."""
+    listening = listen(host, port)
+    logger().info("Listening", address=address_of(listening))
+    server_of(app).run(sockets=[listening])

@@ -1,0 +1,277 @@
+"""`doctor`: each fault is provoked and named with its remedy."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.fleet import Fleet
+
+from containerstacks_billing.config.target import Target
+from containerstacks_billing.database import inspect as examination
+from containerstacks_billing.database.connection import connect
+from containerstacks_billing.doctor import database as checks
+from containerstacks_billing.doctor.database import Subject, heartbeat
+from containerstacks_billing.settings import Settings
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+SECRET = "canary-5d1c6a"
+
+
+def examined(command: Command, conninfo: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run doctor on a database; return the exit code and the worst finding of each check."""
+    outcome = command("doctor", "--json", environment={"DATABASE_URL": conninfo, **environment})
+    assert SECRET not in outcome.stdout + outcome.stderr
+    document = json.loads(outcome.stdout)
+    findings: dict[str, dict[str, Any]] = {}
+    for finding in document["findings"]:
+        ranks = {"OK": 0, "WARN": 1, "FAIL": 2}
+        known = findings.get(finding["check"])
+        if known is None or ranks[finding["level"]] > ranks[known["level"]]:
+            findings[finding["check"]] = finding
+    assert document["ok"] is (outcome.returncode == 0)
+    return outcome.returncode, findings
+
+
+def levels(findings: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {check: finding["level"] for check, finding in findings.items()}
+
+
+def test_a_whole_installation_is_found_whole(command: Command, database: str, tmp_path: Path) -> None:
+    """Nothing fails before the first daemon starts; what is missing yet is a warning."""
+    code, findings = examined(command, database)
+    assert code == 0
+    for of_the_machine in ("memory", "disk for logs"):
+        findings.pop(of_the_machine, None)
+    assert levels(findings) == {
+        "interpreter": "OK",
+        "unit": "OK",
+        "configuration": "OK",
+        ".env": "OK",
+        "database": "OK",
+        "server version": "OK",
+        "recovery": "OK",
+        "schema": "OK",
+        "migrations": "OK",
+        "rights": "OK",
+        "clock": "OK",
+        "pooler": "OK",
+        "heartbeat": "WARN",
+        "last run": "WARN",
+        "built-in billing": "OK",
+        "other billers": "OK",
+        "instances": "WARN",
+    }
+
+
+def test_one_line_per_check_for_people(command: Command, database: str) -> None:
+    """Level first, so that the eye finds the faults."""
+    outcome = command("doctor", environment={"DATABASE_URL": database})
+    assert outcome.returncode == 0
+    assert "OK   server version: PostgreSQL" in outcome.stdout
+    assert "WARN heartbeat: No daemon has reported yet" in outcome.stdout
+    assert re.fullmatch(r"1\d checks: 0 failed, [34] to look at\.", outcome.stdout.splitlines()[-1])
+
+
+def test_a_database_that_is_away(command: Command) -> None:
+    """The seed's "Connection refused"."""
+    code, findings = examined(command, f"postgresql://u:{SECRET}@127.0.0.1:1/d")
+    assert (code, findings["database"]["level"]) == (1, "FAIL")
+    assert "no PostgreSQL is listening" in findings["database"]["message"]
+
+
+def test_a_wrong_password(command: Command, database: str, role: str) -> None:
+    """The seed's "Authentication failed"."""
+    code, findings = examined(command, make_conninfo(database, user=role, password=SECRET))
+    assert (code, "refused the password" in findings["database"]["message"]) == (1, True)
+
+
+def test_missing_tables_lead_to_migrate(command: Command, empty_database: str) -> None:
+    """Once for the tables, and not once more for every check that reads them."""
+    code, findings = examined(command, empty_database)
+    assert code == 1
+    assert "wallets" in findings["schema"]["message"]
+    assert "containerstacks-billing migrate" in findings["schema"]["hint"]
+    assert findings["migrations"]["level"] == "FAIL"
+    assert "heartbeat" not in findings
+
+
+def test_a_role_without_rights_is_named_and_told_once(command: Command, database: str, role: str) -> None:
+    """No placeholder, no check for each table that may not be read, and the lesser right is named."""
+    _, findings = examined(command, make_conninfo(database, user=role, password=role))
+    hints = " ".join(str(finding["hint"]) for finding in findings.values())
+    assert "<role>" not in hints
+    assert f"containerstacks-billing grants --read-only --role {role}" in findings["rights"]["hint"]
+    assert {"heartbeat", "last run", "other billers", "instances"}.isdisjoint(findings)
+
+
+def test_nobody_bills_by_itself_on_the_embedded_database(database: str) -> None:
+    """No systemd is told of and no built-in billing promised: `up` is what bills there."""
+    with connect(database, purpose="reading") as connection:
+        server = examination.server(connection, database)
+        subject = Subject(Settings(), Target(database, embedded=True), connection, server)
+        found = [*checks.heartbeat(subject), *checks.last_run(subject)]
+    said = " ".join(f"{one.message} {one.hint}" for one in found)
+    assert "nobody bills by itself" in said
+    assert "containerstacks-billing up" in said
+    assert [] == re.findall("built-in billing bills|systemctl|takes over", said)
+
+
+def test_missing_rights_come_as_statements_that_mend_them(command: Command, database: str, role: str) -> None:
+    """What doctor prints is run by the owner, and doctor is content."""
+    conninfo = make_conninfo(database, user=role, password=role)
+    code, findings = examined(command, conninfo)
+    assert code == 1
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(findings["rights"]["hint"])
+    code, findings = examined(command, conninfo)
+    assert (code, findings["rights"]["level"], findings["instances"]["level"]) == (0, "OK", "WARN")
+
+
+def test_a_read_only_default_is_found(command: Command, database: str, server: str) -> None:
+    """Billing would fail at its first write."""
+    name = str(conninfo_to_dict(database)["dbname"])
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(name))
+        )
+    code, findings = examined(command, database)
+    assert (code, findings["recovery"]["level"]) == (1, "FAIL")
+
+
+def test_it_says_which_built_in_billing_takes_over(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Ours, nobody's, the host's own, or both; the last setting is named, and what to set instead."""
+
+    def found(switch: str) -> tuple[str, str, bool]:
+        _, findings = examined(command, database, BUILT_IN_BILLING=switch)
+        finding = findings["built-in billing"]
+        return finding["level"], finding["message"].split(":")[0], "BUILT_IN_BILLING=" in finding["hint"]
+
+    silent = "when the daemon is silent"
+    assert (
+        "OK",
+        f"ours takes over {silent} (BUILT_IN_BILLING=auto), if the application side runs",
+        True,
+    ) == found("auto")
+    assert ("WARN", f"nobody takes over {silent}", True) == found("off")
+    conn.execute(
+        """
+        with owner as (insert into users (email, password_hash, name) values ('a@b.example', 'x', 'A') returning id),
+        org as (insert into organizations (name, slug, owner_id) select 'A', 'a', id from owner returning id)
+        insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status)
+        select id, -1, 'wallet_debit', 'internal', 'completed' from org
+        """
+    )
+    assert ("OK", "the host's own takes over, ours stays off", True) == found("auto")
+    assert ("WARN", "ours and the host's may both take over", True) == found("on")
+
+
+def test_daemons_are_counted_by_their_heartbeats(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """None, one that is gone, one that has fallen silent, a living one, two living ones."""
+
+    def report(instance: str, minutes_ago: int) -> None:
+        conn.execute(
+            """
+            INSERT INTO billing_daemon_status (daemon_instance_id, status, heartbeat_at)
+            VALUES (%s, 'running', billing_clock() - make_interval(mins => %s))
+            """,
+            [instance, minutes_ago],
+        )
+
+    report("old-1", 200)
+    _, findings = examined(command, database)
+    assert findings["heartbeat"]["level"] == "WARN"
+    assert "200 minutes ago; built-in billing would bill, if" in findings["heartbeat"]["message"]
+    report("dead-1", 80)
+    _, findings = examined(command, database)
+    assert findings["heartbeat"]["level"] == "WARN"
+    assert findings["heartbeat"]["message"].startswith(
+        "The daemon dead-1 has been silent for 80 minutes; in 10 minutes it counts as gone, and then built-in"
+    )
+    assert "systemctl status" in findings["heartbeat"]["hint"]
+    conn.execute("delete from billing_daemon_status where daemon_instance_id = 'dead-1'")
+    report("host-2", 1)
+    _, findings = examined(command, database)
+    assert findings["heartbeat"]["message"].startswith("host-2, 6")
+    report("host-3", 2)
+    code, findings = examined(command, database)
+    assert (code, findings["other daemons"]["level"]) == (0, "WARN")
+    assert "host-3" in findings["other daemons"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("units", "remedy"),
+    [
+        ([], "containerstacks-billing service install; elsewhere run: containerstacks-billing daemon"),
+        ([Path("unit")], "systemctl start containerstacks-billing.service"),
+    ],
+)
+def test_the_way_to_start_it_exists_here(
+    database: str, monkeypatch: pytest.MonkeyPatch, units: list[Path], remedy: str
+) -> None:
+    """No service is to be started where none is installed."""
+    monkeypatch.setattr("containerstacks_billing.doctor.database.unit_files", lambda _: units)
+    with connect(database, purpose="reading") as connection:
+        server = examination.server(connection, database)
+        found = next(iter(heartbeat(Subject(Settings(), Target(database, False), connection, server))))
+    assert remedy in str(found.hint)
+
+
+def test_it_promises_nobody_who_is_not_there(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Built-in billing bills where it was seen to; on the embedded database nobody does by himself."""
+    fleet = Fleet(conn)
+
+    def said(*, embedded: bool = False) -> tuple[str, str | None]:
+        with connect(database, purpose="reading") as connection:
+            target = Target(database, embedded=embedded)
+            subject = Subject(Settings(), target, connection, examination.server(connection, database))
+            found = next(iter(heartbeat(subject)))
+            return found.message, found.hint
+
+    assert (
+        "No daemon has reported yet; nobody bills by itself.",
+        "Start it: containerstacks-billing up",
+    ) == said(embedded=True)
+    assert "built-in billing would bill, if the application side runs." in said()[0]
+    fleet.bill(trigger="built-in")
+    fleet.at(timedelta(minutes=12))
+    assert "built-in billing bills, last 12 minutes ago." in said()[0]
+    fleet.hours(2)
+    assert "built-in billing would bill" in said()[0]
+
+
+def test_a_broken_configuration_is_a_finding(command: Command, database: str, tmp_path: Path) -> None:
+    """Doctor is what one runs when nothing works; it does not give up itself."""
+    code, findings = examined(command, database, BILLING_INTERVAL_MINUTES="0")
+    assert (code, findings["configuration"]["level"]) == (1, "FAIL")
+    path = tmp_path / ".env"
+    path.write_text(f"JWT_SECRET={SECRET}")
+    path.chmod(0o644)
+    code, findings = examined(command, database)
+    assert (code, "chmod 600" in findings["configuration"]["hint"]) == (1, True)
+
+
+def test_a_line_that_systemd_would_read_differently_is_named(
+    command: Command, database: str, tmp_path: Path
+) -> None:
+    """The unit and the command must not disagree about the interval."""
+    path = tmp_path / ".env"
+    path.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
+    path.chmod(0o600)
+    _, findings = examined(command, database)
+    assert "line 1: BILLING_INTERVAL_MINUTES reads differently" in findings[".env"]["message"]

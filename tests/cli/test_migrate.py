@@ -1,0 +1,84 @@
+"""`migrate` on the command line: what people read, what programs read, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from containerstacks_billing.cli import app
+
+
+@pytest.fixture
+def command(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """Run the command on an empty database, away from any .env."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", empty_database)
+    return lambda *arguments: CliRunner().invoke(app, ["migrate", *arguments])
+
+
+def test_the_plan_then_the_work_then_nothing_to_do(command: Any) -> None:
+    """A dry run shows what a run then does, and a second run has nothing left."""
+    planned: Result = command("--dry-run")
+    assert "Creates users, organizations, wallets" in planned.stdout
+    assert "Nothing was changed." in planned.stdout
+    done: Result = command()
+    assert (done.exit_code, done.stdout.startswith("Applied ")) == (0, True)
+    assert "013_adopt_containerstacks.sql, step 1 of" in done.stderr
+    again = command().stdout
+    assert again.startswith("Nothing to do: every migration has been applied.\n")
+    assert "ours takes over when the daemon is silent (BUILT_IN_BILLING=auto)." in again
+    assert command("--dry-run").stdout == "Nothing to do: every migration has been applied.\n"
+
+
+def test_every_form_has_its_json(command: Any) -> None:
+    """One document each, in camel case, alone on standard output."""
+    pending = json.loads(command("--dry-run", "--json").stdout)["pending"]
+    assert set(pending[0]) == {"version", "name", "steps", "effects"}
+    report = json.loads(command("--json").stdout)
+    assert [one["version"] for one in report["applied"]] == [one["version"] for one in pending]
+    assert (report["findings"], report["builtInBilling"]["who"]) == ([], "ours")
+    known = json.loads(command("--status", "--json").stdout)["migrations"]
+    assert {one["state"] for one in known} == {"applied"}
+    assert set(known[0]) == {"version", "name", "state", "appliedAt", "durationMs"}
+
+
+def test_a_migration_that_changed_is_shown_and_ends_78(command: Any, empty_database: str) -> None:
+    """--status shows which one; migrate refuses with what to do."""
+    command()
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("update schema_migrations set checksum = 'other' where version = 12")
+    shown: Result = command("--status")
+    assert shown.exit_code == 78
+    assert "changed" in shown.stdout
+    refused: Result = command()
+    assert refused.exit_code == 78
+    assert "was changed after it was applied" in refused.stderr
+    assert "hint: Restore the file" in refused.stderr
+
+
+def test_it_says_which_built_in_billing_the_site_is_left_with(
+    command: Any, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that debits by itself keeps its own; who switches ours on beside it is told to stop the other."""
+    command()
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            """
+            with owner as (insert into users (email, password_hash, name) values ('a@b.example', 'x', 'A') returning id),
+            org as (insert into organizations (name, slug, owner_id) select 'A', 'a', id from owner returning id)
+            insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status)
+            select id, -1, 'wallet_debit', 'internal', 'completed' from org
+            """
+        )
+    assert "the host's own takes over, ours stays off" in " ".join(command().stdout.split())
+    monkeypatch.setenv("BUILT_IN_BILLING", "on")
+    assert json.loads(command("--json").stdout)["builtInBilling"]["who"] == "both"
+
+
+def test_plan_and_status_exclude_each_other(command: Any) -> None:
+    """Two questions at once are a usage error."""
+    assert command("--dry-run", "--status").exit_code == 2

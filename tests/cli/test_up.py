@@ -1,0 +1,269 @@
+"""`up`: two commands from nothing to a billed fleet, away from the operator's database."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.command import Command
+from tests.daemons import eventually
+
+from containerstacks_billing.cli import up_supervisor as together
+from containerstacks_billing.daemon.interruption import interruptible
+from containerstacks_billing.sandbox.server import EmbeddedServer
+
+
+@pytest.fixture
+def server_of_up(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """The embedded server that `up` makes, stopped after the test."""
+    server = EmbeddedServer(tmp_path / "state", settings={"fsync": "off"})
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_up_bills_a_demo_fleet_once(server_of_up: EmbeddedServer, command: Command, tmp_path: Path) -> None:
+    """The first time makes, bills and shows; the second charges nothing; DATABASE_URL and .env are not looked at."""
+    (tmp_path / ".env").write_text("BILLING_INTERVAL_MINUTES=nonsense\n")
+    (tmp_path / ".env").chmod(0o666)
+    elsewhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
+    first = command("up", "--once", environment=elsewhere)
+    second = command("up", "--once", environment=elsewhere)
+
+    assert (0, 0) == (first.returncode, second.returncode), first.stderr + second.stderr
+    assert "Run 1 completed: 12 instances charged for 55.8 hours." in first.stdout
+    assert "Amount      2.63945204 USD exactly: 2.61 debited, 0.02945204 carried on" in first.stdout
+    assert "Run 2 completed: 0 charged, all already billed." in second.stdout
+    assert all(len(line) <= 80 for line in (first.stdout + second.stdout).splitlines())
+    (tmp_path / ".env").unlink()
+    assert 0 == command("verify").returncode
+
+
+def test_two_at_once_make_one_fleet(server_of_up: EmbeddedServer, command: Command) -> None:
+    """Whoever comes second finds the fleet, and waits for the first to have billed it."""
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: command("up", "--once"), range(2)))
+    assert [0, 0] == [one.returncode for one in both], [one.stderr for one in both]
+    with psycopg.connect(server_of_up.conninfo("containerstacks")) as connection:
+        assert (5, 13) == connection.execute(
+            "select (select count(*) from organizations), (select count(*) from vps_instances)"
+        ).fetchone()
+
+
+def test_up_refuses_another_database(command: Command) -> None:
+    """--database-url is a misunderstanding, and a usage error before anything is made."""
+    refused = command("--database-url", "postgresql://localhost/production", "up")
+    assert (2, "") == (refused.returncode, refused.stdout)
+
+
+def test_verbs_without_a_database_find_that_of_up(server_of_up: EmbeddedServer, command: Command) -> None:
+    """Run and status work on it and say so."""
+    command("up", "--once")
+    status = command("status", "--json")
+    assert "using the embedded database in" in status.stderr
+    assert "completed" == json.loads(status.stdout)["lastRun"]["outcome"]
+
+
+class Up:
+    """An `up` at a terminal of its own, with daemon and application side."""
+
+    def __init__(self, directory: Path, port: int, **environment: str) -> None:
+        self.state = directory / "state"
+        self.port = port
+        binaries = "CONTAINERSTACKS_BILLING_POSTGRES_BIN"
+        clean = {
+            # Of the same version as the one that the tests stop it with.
+            **({binaries: os.environ[binaries]} if binaries in os.environ else {}),
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "CONTAINERSTACKS_BILLING_STATE": str(self.state),
+            "http_proxy": "http://127.0.0.1:9",  # nothing listens there, and we ask nothing through it
+            **environment,
+        }
+        self._said = ""
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            # Whoever runs the tests with nohup has it ignored, and `up` would obey that.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            os.chdir(directory)
+            os.execve(
+                sys.executable,
+                [sys.executable, "-m", "containerstacks_billing", "up", "--port", str(port)],
+                clean,
+            )
+
+    def says(self, words: str) -> str:
+        """Read until it has said this, and return all of it."""
+        while words not in self._said:
+            try:
+                self._said += os.read(self.terminal, 65536).decode().replace("\r\n", "\n")
+            except OSError:  # it has ended
+                raise AssertionError(f"it never said {words!r}:\n{self._said}") from None
+        return self._said
+
+    def daemon(self) -> dict[str, Any] | None:
+        """The health of the daemon, once it runs."""
+        token = self.says("(for this session)").split("Sign in with")[1].split()[0]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/health/billing-daemon",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        return _running_daemon(request)
+
+    def children(self) -> dict[str, int]:
+        """The process ids of both, by verb."""
+        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        titles = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
+        return {verb: int(pid) for verb in ("daemon", "serve") for pid in pids if verb in titles[pid]}
+
+    def ended(self) -> int:
+        """Wait until it has ended, and return its exit code."""
+        _, status = eventually(lambda: (found := os.waitpid(self.pid, os.WNOHANG))[0] and found, 90)
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    """A function that starts `up` at a free port or a given one; its server is stopped after the test."""
+    started: list[Up] = []
+
+    def start(port: int = 0, **environment: str) -> Up:
+        started.append(Up(tmp_path, port or _free_port(), **environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(one.pid, signal.SIGKILL)
+            os.waitpid(one.pid, 0)
+        EmbeddedServer(one.state).stop()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may have collected it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+RUNNING = "Daemon and application side are running"
+
+
+def test_up_runs_daemon_and_status_page_until_it_is_stopped(up: Callable[..., Up]) -> None:
+    """Both answer, the heartbeat is there; Ctrl-C ends them, and the server that was started for them."""
+    one = up(PORT="3999")
+    said = one.says(RUNNING)
+    assert "PORT of the environment is not looked at here; --port is." in said
+    health = eventually(one.daemon, 60)
+    assert 0 <= health["instancesBilled"]
+    os.write(one.terminal, b"\x03")
+    one.says("Stopping.")
+    assert 0 == one.ended()
+    assert not EmbeddedServer(one.state).status().running
+
+
+def test_a_closed_terminal_stops_everything_too(up: Callable[..., Up]) -> None:
+    """SIGHUP is a stop, though nobody can read the last words any more."""
+    one = up()
+    one.says(RUNNING)
+    children = one.children()
+    os.close(one.terminal)
+    assert 0 == one.ended()
+    assert {"daemon", "serve"} == set(children)
+    assert all(map(_is_gone, children.values()))
+    assert not EmbeddedServer(one.state).status().running
+
+
+def test_who_is_killed_leaves_no_child_behind(up: Callable[..., Up]) -> None:
+    """A daemon that is killed is started again; after SIGKILL of `up` both end by themselves."""
+    one = up()
+    one.says(RUNNING)
+    before = eventually(lambda: one.children().get("daemon"))
+    os.kill(before, signal.SIGKILL)
+    one.says("The daemon was ended by SIGKILL; it is started again.")
+    after = eventually(lambda: (pid := one.children().get("daemon")) not in {None, before} and pid)
+    children = one.children()
+    assert (children["daemon"], 2) == (after, len(children))
+    os.kill(one.pid, signal.SIGKILL)
+    one.ended()
+    eventually(lambda: all(map(_is_gone, children.values())), 60)
+
+
+def test_the_server_of_somebody_else_is_not_taken_for_ours(up: Callable[..., Up]) -> None:
+    """A port that is taken is an error with what to do, and no token is shown for a page of another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        one = up(taken.getsockname()[1])
+        said = one.says("--port PORT")
+        assert 1 == one.ended()
+    assert "error: The application side ended with exit code 75: HOST and PORT cannot be listened on" in said
+    assert "Sign in with" not in said
+
+
+def test_nohup_is_obeyed() -> None:
+    """Whoever wanted SIGHUP to be ignored gets that; without it, it is a stop with a code of its own."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked.stopping.wait(20)
+        assert 143 == asked.exit_code
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with interruptible() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked.stopping.wait(20)
+        assert 129 == asked.exit_code
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_child_that_ends_again_and_again_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three starts more, each of them told; then a sentence says how it ended, without the line of a log."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment = {"DATABASE_URL": "postgresql:///x", "PORT": str(taken.getsockname()[1])}
+        child = together.Child("serve", tmp_path, environment)
+        said = together.wait_for_end([child], threading.Event())
+    ended = (
+        "he application side ended with exit code 75: HOST and PORT cannot be listened on: 127.0.0.1 port "
+    )
+    assert str(said).startswith(f"t{ended}")
+    assert str(said).endswith(f". Its log is {child.log}")
+    told = capsys.readouterr().err.splitlines()
+    assert [True] * 3 == [line.startswith(f"T{ended}") and "is started again." in line for line in told]
+    child.stop()
+
+
+def test_a_child_whose_configuration_is_wrong_is_not_started_again(tmp_path: Path) -> None:
+    """Another start would end like this one."""
+    child = together.Child("daemon", tmp_path, {"BILLING_WORKERS": "none"})
+    said = together.wait_for_end([child], threading.Event())
+    assert str(said).startswith("the daemon ended with exit code 78: BILLING_WORKERS (environment) must be ")
+    assert 0 == child.restarts
+    child.stop()
+
+
+def _running_daemon(request: urllib.request.Request) -> dict[str, Any] | None:
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        daemon: dict[str, Any] = json.load(answer)["daemon"]
+    return daemon if daemon["status"] == "running" else None

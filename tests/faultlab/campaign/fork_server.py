@@ -1,0 +1,199 @@
+"""A warm parent that forks billers: everything is imported once, so that a biller costs milliseconds and may die young.
+
+It is told on its standard input what to do, a line of JSON each, and answers in kind:
+
+    {"spawn": "daemon" | "built-in" | "run", …}    ->  {"spawned": pid}
+    {"signal": number, "pid": pid}                 ->  {"signalled": pid, "alive": true | false}
+    (a child ended)                                ->  {"ended": pid, "status": exit code or -signal}
+
+It alone starts, signals and waits for them, so no signal ever meets a process that is not its own. It has one thread,
+forks nothing but children that never come back here, and at the end of its input it ends them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tests.faultlab.campaign import compression
+
+UNFORESEEN = 70  # the exit code of a child that raised what the product does not name
+CONTRADICTION = 71  # and of one that found the books contradicted, which no fault may bring about
+_DIE_WITH_PARENT = 1
+
+
+def main() -> int:
+    """Import, then obey until the input ends."""
+    compression.compress_product()
+    _warm_up()
+    children: set[int] = set()
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A child is born with SIGTERM blocked, so that none meets it before it has learnt how to take it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.set_wakeup_fd(wake_write)
+    buffer = b""
+    _say({"ready": os.getpid()})
+    while True:
+        readable, _, _ = select.select([0, wake_read], [], [])
+        if wake_read in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            _reap(children)
+        if 0 in readable:
+            read = os.read(0, 65536)
+            if not read:
+                break
+            *lines, buffer = (buffer + read).split(b"\n")
+            for line in lines:
+                _obey(json.loads(line), children, (wake_read, wake_write))
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        os.waitpid(pid, 0)
+    return 0
+
+
+def _warm_up() -> None:
+    from containerstacks_billing import logs
+    from containerstacks_billing.charging import run as bill
+    from containerstacks_billing.config import load as configuration
+    from containerstacks_billing.daemon import built_in, daemon
+    from containerstacks_billing.database import statements as queries
+
+    assert all((bill, built_in, configuration, daemon, logs))
+    for name in ("fence", "charge", "pay_debts"):
+        queries.query(name)
+
+
+def _obey(order: dict[str, Any], children: set[int], inherited: tuple[int, int]) -> None:
+    if "spawn" in order:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(order, inherited)
+        children.add(pid)
+        _say({"spawned": pid})
+    else:
+        _reap(children)
+        pid = order["pid"]
+        alive = pid in children
+        if alive:
+            # A child that has ended and was not waited for yet keeps its number; the signal does nothing then.
+            os.kill(pid, order["signal"])
+        _say({"signalled": pid, "alive": alive})
+
+
+def _reap(children: set[int]) -> None:
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        children.discard(pid)
+        _say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+def _say(answer: dict[str, Any]) -> None:
+    os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def _be_child(order: dict[str, Any], inherited: tuple[int, int]) -> NoReturn:
+    """Become a biller; whatever happens, end here."""
+    code = UNFORESEEN
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for descriptor, place in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, place)
+        for descriptor in inherited:
+            os.close(descriptor)
+        code = _live(order)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _live(order: dict[str, Any]) -> int:
+    from containerstacks_billing import logs
+    from containerstacks_billing.config import load as configuration
+
+    os.chdir(Path(order["log"]).parent)
+    for name in [name for name in os.environ if name.startswith(("PG", "BILLING_"))]:
+        del os.environ[name]
+    os.environ.update(order["settings"])
+    found = configuration.load({})
+    logs.configure(found.settings.log_level, "logfmt", found.secrets(), stream=sys.stderr)
+    read = compression.host_clock(*order["clock"])
+    compression.set_host_clock(read)
+    if order["spawn"] == "daemon":
+        from containerstacks_billing.daemon import daemon
+
+        clock = compression.fast_clock(order["clock"][2], read)
+        return daemon.Daemon(found, lambda: configuration.load({}), clock).run()
+    if order["spawn"] == "built-in":
+        return _built_in(found.settings)
+    return _run(found.settings, order)
+
+
+def _built_in(settings: Any) -> int:
+    from containerstacks_billing.daemon.built_in import BuiltInBilling
+
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    built_in = BuiltInBilling(settings, check_seconds=0.3)
+    thread = threading.Thread(target=built_in.run, args=(stopping,))
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)  # a signal is taken by the main thread, between two of these
+    return 0
+
+
+def _run(settings: Any, order: dict[str, Any]) -> int:
+    """What `run` does, without its words."""
+    from containerstacks_billing.charging.run import Order, bill, terms_of
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.errors import BillingError, InvariantBroken
+
+    try:
+        bill(
+            Order(
+                conninfo=target(settings, embedded_allowed=False).conninfo,
+                terms=terms_of(settings),
+                trigger="manual",
+                holder=f"run-{os.getpid()}",
+                workers=settings.billing_workers,
+                batch_size=settings.billing_batch_size,
+                wait_seconds=order["wait"],
+            )
+        )
+    except BillingError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return CONTRADICTION if isinstance(error, InvariantBroken) else error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""SIGKILL at every boundary of every statement of a run.
+
+    python -m tests.faultlab.kills [--each N] [--seed S] [--minutes M]
+
+A run is traced in a town where everything happens. Its statements, those of opening and closing transactions and the
+opening of connections are the boundaries, each three times: before it is sent, when it is sent and not answered, after
+its answer. Then hour after hour a run is forked off this warm process and killed by itself, with SIGKILL, at one of
+them: the boundary with the fewest kills so far, at an occurrence drawn from the seed. Where that lies within the batches
+the run is opened and planned here, and what is forked off and killed is its worker: that costs a third. What a killed
+run leaves is left to the next, which is killed too. After every few kills the town is settled: what the host broke is repaired, one run
+goes to its end, and then `verify` and the oracle must find nothing, and nothing may be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import psycopg
+from tests.campaign import throw_away_database
+from tests.faultlab.busy_fleet import Town
+from tests.faultlab.killed_process import copied, dies
+from tests.faultlab.steps import Moment, watched
+
+from containerstacks_billing import logs
+from containerstacks_billing.charging import lease as leases
+from containerstacks_billing.charging import run_record as runs
+from containerstacks_billing.charging import worker
+from containerstacks_billing.charging.run import bill, charge_batches
+from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.errors import BillingError
+
+KILLS_OF_A_TOWN = 120
+KILLS_BEFORE_SETTLING = 20
+HOURS_TRACED = 4
+
+RENEWAL = "run: renew_lease"
+Boundary = tuple[str, Moment]
+
+
+@dataclass
+class Tally:
+    """What was done so far: kills at each boundary, runs that ended before they came to theirs, findings."""
+
+    kills: Counter[Boundary] = field(default_factory=Counter)
+    missed: Counter[Boundary] = field(default_factory=Counter)
+    settled: int = 0
+    findings: list[str] = field(default_factory=list)
+    hours_charged: int = 0
+
+    def next(self, boundaries: list[Boundary], dice: random.Random) -> Boundary:
+        """Choose the boundary with the fewest attempts, so that one that is rarely reached does not hold all up."""
+        fewest = min(self.attempts(one) for one in boundaries)
+        return dice.choice([one for one in boundaries if self.attempts(one) == fewest])
+
+    def attempts(self, one: Boundary) -> float:
+        """Kills, and a little for each attempt that came to nothing."""
+        return self.kills[one] + self.missed[one] / 10
+
+
+def placed(name: str) -> str:
+    """Say of an exchange of this thread whether it belongs to a batch or to the run around the batches."""
+    return f"{'batch' if threading.current_thread().name.startswith('billing-worker') else 'run'}: {name}"
+
+
+def trace(town: Town, *, rough: bool) -> Counter[str]:
+    """Count the exchanges of a run after such an hour, by name."""
+    seen: Counter[str] = Counter()
+
+    def note(name: str, moment: Moment) -> None:
+        if moment is Moment.BEFORE:
+            seen[placed(name)] += 1
+
+    for _ in range(HOURS_TRACED):
+        seen.clear()
+        town.hour(rough=rough)
+        with watched(note):
+            bill(town.order())
+    return seen
+
+
+def kill(town: Town, boundary: Boundary, occurrence: int) -> bool:
+    """Fork a run and let it die at this occurrence of the boundary; False when it ended before it came there."""
+    town.free_the_lease()
+    doomed = _batches(town) if boundary[0].startswith("batch") else lambda: bill(town.order())
+    return dies(lambda: _die_at(boundary, occurrence, doomed), f"a run at {boundary}", (BillingError,))
+
+
+def _batches(town: Town) -> Callable[[], object]:
+    """Take the lease, open a run and plan it; return how to charge its batches."""
+    order = town.order()
+    lease = leases.acquire(town.conn, order.holder)
+    run = runs.open_run(
+        town.conn, lease, order.terms, trigger="test", as_of=town.fleet.now, host_clock=town.fleet.now
+    )
+    batches = list(runs.plan_batches(town.conn, run, order.batch_size))
+
+    def charge() -> None:
+        with SpareConnections(order.conninfo) as connections:
+            # As in a run, one worker finds the connection that planned it and another has to open its own.
+            with connections.lent():
+                pass
+            charge_batches(order, run, batches, threading.Event(), connections)
+
+    return charge
+
+
+def _die_at(boundary: Boundary, occurrence: int, doomed: Callable[[], object]) -> None:
+    left = occurrence
+
+    def tell(name: str, moment: Moment) -> None:
+        nonlocal left
+        if (placed(name), moment) == boundary:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if boundary[0] == RENEWAL:
+        leases.RENEW_SECONDS = 0.02  # type: ignore[assignment]
+    with watched(tell):
+        doomed()
+
+
+def boundaries_of(seen: Counter[str]) -> list[Boundary]:
+    """Name every boundary; a connection has none while it is being opened."""
+    return [
+        (name, moment)
+        for name in sorted(seen)
+        for moment in Moment
+        if not (name.endswith(": connect") and moment is Moment.DURING)
+    ]
+
+
+def live(template: str, tally: Tally, seed: int, each: int, share: int, until: float) -> list[Boundary]:
+    """Let one town live through its kills; return the boundaries that were traced."""
+    dice = random.Random(seed)
+    with copied(template) as copy, psycopg.connect(copy, autocommit=True) as conn:
+        town = Town(conn, seed)
+        calm = trace(town, rough=False) + Counter({RENEWAL: 1})
+        seen = trace(town, rough=True) | calm
+        boundaries = boundaries_of(seen)[seed % share :: share]
+        for number in range(1, KILLS_OF_A_TOWN + 1):
+            boundary = tally.next(boundaries, dice)
+            done = tally.attempts(boundary) >= each or time.monotonic() > until
+            if not done:
+                town.hour(rough=boundary[0] not in calm)
+                dead = kill(town, boundary, dice.randint(1, calm[boundary[0]] or seen[boundary[0]]))
+                (tally.kills if dead else tally.missed)[boundary] += 1
+            if done or number % KILLS_BEFORE_SETTLING == 0 or number == KILLS_OF_A_TOWN:
+                tally.settled += 1
+                tally.findings += [f"seed {seed}, after kill {number}: {line}" for line in town.settle()]
+            if done or tally.findings:
+                break
+        tally.hours_charged += town.hours_charged()
+    return boundaries
+
+
+def campaign(
+    template: str, *, each: int, seed: int, minutes: float, share: int = 1
+) -> tuple[Tally, list[Boundary]]:
+    """Let towns live one after another until every boundary has its kills."""
+    worker.LONGEST_PAUSE_SECONDS = 0.0
+    logs.configure(stream=io.StringIO())  # what a refused organization has to say is not asked for here
+    tally, began = Tally(), time.monotonic()
+    until = began + minutes * 60
+    boundaries: list[Boundary] = []
+    while not tally.findings and time.monotonic() < until:
+        boundaries = sorted({*boundaries, *live(template, tally, seed, each, share, until)})
+        killed = tally.kills.total()
+        pace = killed / (time.monotonic() - began)
+        print(f"{killed} kills, {pace:.1f} a second; next seed {seed + share}", file=sys.stderr)
+        seed += share
+        if min(tally.attempts(one) for one in boundaries) >= each:
+            break
+    return tally, boundaries
+
+
+def main() -> int:
+    """Kill, and report; 1 when something was found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faultlab.kills", description=__doc__.splitlines()[0]
+    )  # type: ignore[union-attr]
+    parser.add_argument(
+        "--share", type=int, default=1, help="only every n-th boundary, from one the seed chooses"
+    )
+    parser.add_argument("--each", type=int, default=1, help="kills at each boundary (default 1)")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10**6), help="the seed of the first town"
+    )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
+    parser.add_argument("--database", help="make the towns from this migrated database")
+    parser.add_argument("--json", action="store_true", help="report as one document")
+    chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with nullcontext(chosen.database) if chosen.database else throw_away_database() as database:
+        tally, boundaries = campaign(
+            database, each=chosen.each, seed=chosen.seed, minutes=chosen.minutes, share=chosen.share
+        )
+    names = sorted({name for name, _ in boundaries})
+    of_name = {name: sum(tally.kills[name, moment] for moment in Moment) for name in names}
+    report = {
+        "kills": tally.kills.total(),
+        "boundaries": len(boundaries),
+        "statements": len(names),
+        "leastAtABoundary": min(tally.kills[one] for one in boundaries),
+        "leastAtAStatement": min(of_name.values()),
+        "settled": tally.settled,
+        "hoursCharged": tally.hours_charged,
+        "missed": tally.missed.total(),
+        "findings": tally.findings,
+        "killsOfStatement": of_name,
+        "neverKilledAt": [
+            f"{name} ({moment})" for name, moment in boundaries if not tally.kills[name, moment]
+        ],
+    }
+    print(json.dumps(report) if chosen.json else json.dumps(report, indent=1))
+    return 1 if tally.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The daemon as a process, when its server dies for a replica and when its connection breaks at COMMIT: it lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from tests import daemons
+from tests.daemons import Daemon, eventually
+from tests.faultlab.replica import scratch
+from tests.faultlab.stage import INSTANCES, Servers, Stage
+from tests.fleet import Fleet
+
+from containerstacks_billing.drill import oracle
+from containerstacks_billing.drill.commit_proxy import CommitProxy, mentions
+
+HOUR_IN_A_SECOND = 3600.0
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with scratch() as directory:
+        servers = Servers(directory)
+        stage = servers.stage()
+        yield stage
+        stage.conn.close()
+        servers.stop()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[list[Daemon]]:
+    """The daemons of a test, killed at its end if they still live."""
+    started: list[Daemon] = []
+    yield started
+    for daemon in started:
+        if daemon.process.poll() is None:
+            daemon.kill()
+
+
+def completed(daemon: Daemon) -> int:
+    return len(daemon.lines("Billing run completed"))
+
+
+def settle(fleet: Fleet, conninfo: str) -> oracle.Verdict:
+    """Stop the clock, bill what became due since the daemon's last run, and ask the oracle."""
+    row = fleet.conn.execute(
+        "update test_clock set at = at + (clock_timestamp() - since) * speed, since = clock_timestamp(), speed = 0"
+        " returning at"
+    ).fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    fleet.now = at
+    fleet.bill(conninfo=conninfo)
+    return oracle.judge(fleet.conn)
+
+
+def test_the_daemon_follows_a_promotion(stage: Stage, tmp_path: Path, running: list[Daemon]) -> None:
+    """Runs that it has seen complete are lost with the primary; it finds the other one and charges them again, alone."""
+    daemons.compress(stage.conn, HOUR_IN_A_SECOND, stage.fleet.now)
+    daemon = daemons.start(
+        tmp_path,
+        stage.pair.conninfo,
+        HOUR_IN_A_SECOND,
+        HEARTBEAT_SECONDS="60",
+        BILLING_BATCH_SIZE=str(INSTANCES),
+    )
+    running.append(daemon)
+    daemon.until(lambda: completed(daemon) >= 2)
+    stage.pair.stall()
+    seen = completed(daemon)
+    daemon.until(lambda: completed(daemon) >= seen + 2)
+    before = stage.charged()
+    stage.fail_over(hard=True)
+    assert stage.charged() < before
+    seen = completed(daemon)
+    # A run that was under way has left its lease behind, which the test does not wait for.
+    stage.lease_runs_out()
+    daemon.until(lambda: completed(daemon) >= seen + 2, 60)
+    daemon.when(lambda row: row.status == "running" and row.last_run_success)
+    assert 0 == daemon.stop()
+
+    verdict = settle(stage.fleet, stage.pair.conninfo)
+    assert () == verdict.lines
+    assert verdict.charged == verdict.due > before
+
+
+@pytest.mark.parametrize(
+    "where",
+    [pytest.param("before", marks=pytest.mark.slow), pytest.param("during", marks=pytest.mark.slow), "after"],
+)
+def test_a_daemon_whose_connection_breaks_at_commit(
+    conn: psycopg.Connection[Any], database: str, tmp_path: Path, running: list[Daemon], where: Any
+) -> None:
+    """Before, during and after the COMMIT of a batch: the daemon cannot know, lives on, and each hour is charged once."""
+    fleet = Fleet(conn)
+    oracle.install(conn)
+    plan, organization = fleet.plan("7.30"), fleet.organization("1000.00")
+    for _ in range(5):
+        fleet.instance(organization, plan)
+    parameters = conninfo_to_dict(database)
+    with CommitProxy(str(parameters["host"]), int(str(parameters["port"]))) as proxy:
+        daemons.compress(conn, HOUR_IN_A_SECOND, fleet.now)
+        daemon = daemons.start(tmp_path, proxy.conninfo(database), HOUR_IN_A_SECOND, HEARTBEAT_SECONDS="60")
+        daemon.conninfo = database
+        running.append(daemon)
+        daemon.until(lambda: completed(daemon))
+        for times in range(1, 3):
+            proxy.arm(where, interesting=mentions("insert into vps_billing_cycles"))
+            daemon.until(lambda times=times: times == proxy.fired)
+            seen = completed(daemon)
+            daemon.until(lambda seen=seen: completed(daemon) > seen)
+        assert daemon.lines("A batch is tried again")
+        assert 0 == daemon.stop()
+    verdict = settle(fleet, database)
+    assert () == verdict.lines
+    assert verdict.charged == verdict.due > 0
+    eventually(lambda: fleet.rows("select from billing_leases where holder is null"))

@@ -1,0 +1,326 @@
+"""A primary dies and its replica is promoted: what the tail of the log took with it is charged once more, by whoever may."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from tests.daemons import eventually
+from tests.faultlab.failover import campaign
+from tests.faultlab.replica import scratch
+from tests.faultlab.stage import INSTANCES, ORGANIZATIONS, Servers, Stage
+
+from containerstacks_billing.charging import lease as leases
+from containerstacks_billing.charging import run_record as runs
+from containerstacks_billing.charging.batch import charge_batch
+from containerstacks_billing.charging.model import Outcome, Progress, RunResult
+from containerstacks_billing.clock import Clock
+from containerstacks_billing.daemon.built_in import BuiltInBilling
+from containerstacks_billing.daemon.progress import Pulse
+from containerstacks_billing.daemon.status_row import write_beat
+from containerstacks_billing.daemon.watchdog import look
+from containerstacks_billing.database.connection import connect, translated
+from containerstacks_billing.errors import BillingError, DatabaseUnavailable, LeaseLost, OutcomeUnknown
+from containerstacks_billing.settings import Settings
+from containerstacks_billing.status.failover import Decision
+
+STALLED, KILLED = 3, 6
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with scratch() as directory:
+        servers = Servers(directory)
+        yield servers
+        servers.stop()
+
+
+@pytest.fixture
+def stage(servers: Servers) -> Iterator[Stage]:
+    stage = servers.stage()
+    yield stage
+    stage.conn.close()
+
+
+@pytest.fixture
+def synchronous(servers: Servers) -> Iterator[Stage]:
+    stage = servers.stage(synchronous=True)
+    yield stage
+    stage.conn.close()
+
+
+# Asynchronous replication: the tail is lost.
+
+
+def test_what_a_promotion_takes_away_is_charged_once_more(stage: Stage) -> None:
+    """Three of six committed batches never reach the replica.
+
+    The run goes on there, under its lease, which did. The lost charges are gone together with the watermarks, and the
+    next run charges them.
+    """
+
+    def fail(progress: Progress) -> None:
+        if progress.batches == STALLED:
+            stage.pair.follow()
+            stage.pair.stall()
+        if progress.batches == KILLED:
+            assert KILLED * INSTANCES * 2 == stage.charged()
+            stage.fail_over(hard=True)
+            assert STALLED * INSTANCES * 2 == stage.charged()
+
+    result = stage.bill(fail)
+    assert Outcome.FAILED is result.outcome
+    assert "the server lost 3 batches that it had committed" in str(result.error_message)
+    assert (ORGANIZATIONS - KILLED + STALLED) == len(stage.charged_organizations())
+
+    again = stage.bill()
+    assert (KILLED - STALLED) * INSTANCES == again.instances_billed
+    stage.see_that_all_is_charged_once()
+
+
+@pytest.mark.slow
+def test_a_run_whose_beginning_is_lost_ends_and_leaves_all_to_the_next(stage: Stage) -> None:
+    """Lease and run row never reached the replica: the holder is refused there, even under a token that is given out again."""
+    stage.pair.follow()
+    stage.pair.stall()
+
+    def fail(progress: Progress) -> None:
+        if progress.batches == STALLED:
+            stage.fail_over()
+
+    with pytest.raises(LeaseLost):
+        stage.bill(fail)
+    assert 0 == stage.charged()
+    assert ORGANIZATIONS * INSTANCES == stage.bill().instances_billed
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_token_that_is_given_out_twice_lets_only_the_second_holder_charge(stage: Stage) -> None:
+    """A promotion turns the counter back. The nonce still tells the holders apart: the old one can neither charge nor renew."""
+    stage.pair.follow()
+    stage.pair.stall()
+    with connect(stage.pair.conninfo, purpose="billing") as old:
+        lost = leases.acquire(old, "old holder")
+        run = runs.open_run(
+            old,
+            lost,
+            stage.fleet.terms,
+            trigger="test",
+            as_of=stage.fleet.now,
+            host_clock=stage.fleet.now,
+        )
+        batches = list(runs.plan_batches(old, run, INSTANCES))
+    stage.fail_over()
+    with connect(stage.pair.conninfo, purpose="billing") as new:
+        held = leases.acquire(new, "new holder")
+        assert held.fencing_token == lost.fencing_token
+        with pytest.raises(LeaseLost):
+            charge_batch(new, run, batches[0])
+        assert 0 == stage.charged()
+    stage.lease_runs_out()
+    stage.bill()
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_holder_that_slept_through_the_promotion_is_refused(stage: Stage, tmp_path: Path) -> None:
+    """Stopped in the middle of a transaction, woken when another has billed on the new primary.
+
+    Its old connection is dead, and on a new one it finds that its lease is not its own any more.
+    """
+    blocker = psycopg.connect(stage.pair.primary.conninfo())
+    blocker.execute("select from wallets for update")
+    sleeper = a_run(stage, tmp_path)
+    eventually(lambda: stage.fleet.rows("select from pg_stat_activity where wait_event_type = 'Lock'"))
+    sleeper.send_signal(signal.SIGSTOP)
+    stage.pair.follow()
+    blocker.close()
+    stage.fail_over()
+    stage.lease_runs_out()
+    stage.bill()
+    stage.see_that_all_is_charged_once()
+
+    sleeper.send_signal(signal.SIGCONT)
+    _, said = sleeper.communicate(timeout=60)
+    assert 1 == sleeper.returncode, said
+    assert "another biller took over" in said
+    stage.see_that_all_is_charged_once()
+
+
+@pytest.mark.slow
+def test_a_primary_that_goes_on_by_itself_charges_nothing_on_the_other_side(stage: Stage) -> None:
+    """Split brain: both servers take writes, and each has a biller.
+
+    What the surviving server says is right by itself; what was charged on the other goes with it.
+    """
+    stage.pair.follow()
+    with psycopg.connect(stage.pair.primary.conninfo(), autocommit=True) as abandoned:
+        stage.pair.stall()
+        stage.pair.promote()
+        stage.bill(conninfo=stage.pair.standby.conninfo())
+        (on_the_other,) = abandoned.execute("select count(*) from vps_billing_cycles").fetchone() or (0,)
+        assert ORGANIZATIONS * INSTANCES == on_the_other
+    stage.follow()
+    assert 0 == stage.charged()
+    stage.bill(conninfo=stage.pair.primary.conninfo())
+    stage.see_that_all_is_charged_once()
+
+
+def test_built_in_billing_follows_to_the_new_primary(stage: Stage) -> None:
+    """Without a primary it says that it cannot tell; after the promotion it bills the hours that are due there."""
+    built_in = BuiltInBilling(Settings(built_in_billing="on"), stage.pair.conninfo)
+    stage.pair.follow()
+    stage.pair.kill()
+    seen = built_in.look()
+    assert Decision.CANNOT_TELL is seen.verdict.decision
+    assert "does not bill" in seen.verdict.sentence
+    stage.pair.promote()
+    stage.follow()
+    seen = built_in.look()
+    assert seen.result is not None, seen.verdict
+    assert Outcome.COMPLETED is seen.result.outcome
+    stage.see_that_all_is_charged_once()
+
+
+@pytest.mark.slow
+def test_of_several_hosts_the_one_that_accepts_writes_is_taken(stage: Stage) -> None:
+    """The standby stands first in the list, and nothing is said about what is wanted: billing asks for the primary by itself."""
+    pair = stage.pair
+    listed = make_conninfo(pair.standby.conninfo(), host=f"{pair.standby.address},{pair.primary.address}")
+    stage.bill(conninfo=listed)
+    stage.see_that_all_is_charged_once()
+
+
+def test_a_server_in_recovery_bills_nothing_and_is_named(stage: Stage) -> None:
+    """A run, and built-in billing, on a standby, whether it is addressed alone or is the only host that answers."""
+    alone = stage.pair.standby.conninfo()
+    with pytest.raises(DatabaseUnavailable, match="read-only: a standby, in recovery"):
+        stage.bill(conninfo=alone)
+    seen = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
+    assert Decision.CANNOT_TELL is seen.verdict.decision
+    assert "read-only" in seen.verdict.sentence
+    stage.pair.kill()
+    with pytest.raises(DatabaseUnavailable, match="read-only standby"):
+        stage.bill()
+
+
+# Synchronous replication: nothing that was acknowledged is lost, and waiting is the price.
+
+
+@pytest.mark.slow
+def test_synchronous_replication_loses_nothing_that_was_acknowledged(synchronous: Stage) -> None:
+    """The primary is killed after any batch: what the biller was told is on the replica."""
+    stage = synchronous
+
+    def fail(progress: Progress) -> None:
+        if progress.batches == KILLED:
+            stage.fail_over(hard=True)
+            assert KILLED * INSTANCES * 2 <= stage.charged()
+            stage.conn.execute("alter system set synchronous_standby_names = ''")
+            stage.conn.execute("select pg_reload_conf()")
+
+    result = stage.bill(fail)
+    assert Outcome.COMPLETED is result.outcome
+    stage.see_that_all_is_charged_once()
+
+
+def waiting_commits(stage: Stage) -> list[int]:
+    """The backends whose COMMIT waits for the standby."""
+    rows = stage.fleet.rows("select pid from pg_stat_activity where wait_event = 'SyncRep' order by pid")
+    return [row.pid for row in rows]
+
+
+def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> None:
+    """The standby is gone and somebody cancels the COMMIT that waits for it; the server calls it committed, with a warning.
+
+    The batch is not counted: it is begun again from the rows, and waits again. When the standby is back it is charged
+    once.
+    """
+    stage = synchronous
+    seen: list[int] = []
+    results: list[RunResult] = []
+    stalled = threading.Event()
+
+    def progressed(progress: Progress) -> None:
+        seen.append(progress.batches)
+        if progress.batches == STALLED:
+            stage.pair.stall()
+            stalled.set()
+
+    run = threading.Thread(target=lambda: results.append(stage.bill(progressed)))
+    run.start()
+    assert stalled.wait(20)
+    first = eventually(lambda: waiting_commits(stage))
+    stage.conn.execute("select pg_cancel_backend(%s)", (first[0],))
+    eventually(lambda: (STALLED + 1) * INSTANCES * 2 == stage.charged())
+    eventually(lambda: waiting_commits(stage))
+    assert STALLED == max(seen)
+    loops = {"billing": lambda: 400.0}
+    assert (True, "The database leaves a COMMIT without an answer, and billing waits for it") == look(
+        loops, 300
+    )
+    stage.pair.resume()
+    run.join(60)
+
+    assert Outcome.COMPLETED is results[0].outcome
+    assert ORGANIZATIONS * INSTANCES == results[0].instances_billed
+    assert not look(loops, 300)[0]
+    stage.see_that_all_is_charged_once()
+
+
+@pytest.mark.slow
+def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(synchronous: Stage) -> None:
+    """It is not taken for written, so nobody tells the service manager of it either."""
+    stage = synchronous
+    stage.pair.stall()
+    problems: list[BillingError] = []
+
+    def write() -> None:
+        try:
+            with translated(), connect(stage.pair.conninfo, purpose="billing") as connection:
+                write_beat(connection, Pulse(Clock()).beat("a daemon", 600, {}, stopped=False))
+        except BillingError as problem:
+            problems.append(problem)
+
+    beat = threading.Thread(target=write)
+    beat.start()
+    waiting = eventually(lambda: waiting_commits(stage))
+    stage.conn.execute("select pg_cancel_backend(%s)", (waiting[0],))
+    beat.join(20)
+    assert [OutcomeUnknown] == [type(problem) for problem in problems]
+
+
+# The daemon as a process.
+
+
+def a_run(stage: Stage, directory: Path) -> subprocess.Popen[str]:
+    """Begin `run` as an operator does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "containerstacks_billing", "run"],
+        cwd=directory,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "DATABASE_URL": stage.pair.conninfo,
+            "BILLING_BATCH_SIZE": str(INSTANCES),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_handful_of_random_promotions() -> None:
+    """The short form of the campaign: nothing charged twice, nothing lost, no drift, by the oracle."""
+    report = campaign(promotions=5, seed=19)
+    print(report.text())
+    assert [] == report.findings
+    assert report.charged == report.due > 0
+    assert report.took_charges > 0

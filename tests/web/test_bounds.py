@@ -1,0 +1,132 @@
+"""A real server on loopback, and clients that behave badly."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+
+import pytest
+from tests.web.client import ADMIN_TOKEN, serving
+
+from containerstacks_billing.web import middleware as limits
+
+
+@pytest.fixture
+def site(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    monkeypatch.setattr(limits, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
+    with serving(database) as address:
+        yield address
+
+
+def spoken(site: tuple[str, int], *pieces: bytes, timeout: float = 20) -> bytes:
+    """Say something and listen until the server hangs up."""
+    with socket.create_connection(site, timeout=timeout) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        heard = b""
+        try:
+            while part := connection.recv(65536):
+                heard += part
+        except ConnectionResetError:
+            pass  # it hung up while we were still speaking
+        return heard
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def healthy(site: tuple[str, int]) -> int:
+    connection = http.client.HTTPConnection(*site, timeout=20)
+    try:
+        connection.request(
+            "GET", "/api/health/billing-daemon", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        )
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/readyz", "/api/health", "/metrics", "/status", "/status/status.css", "/status/events", "/docs",
+     "/openapi.json", "/nowhere", "/api/billing/runs"],
+)  # fmt: skip
+def test_a_head_is_answered_as_a_get_without_its_body(site: tuple[str, int], path: str) -> None:
+    """Monitors ask so; status and headers are those of the GET, and the connection goes on."""
+
+    def asked(connection: http.client.HTTPConnection, method: str) -> tuple[int, str | None, str | None]:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        if not (path.endswith("events") and method == "GET"):
+            assert bool(answer.read()) is (method == "GET")
+        return answer.status, answer.getheader("content-type"), answer.getheader("content-security-policy")
+
+    connection = http.client.HTTPConnection(*site, timeout=20)
+    try:
+        heads = [asked(connection, "HEAD"), asked(connection, "HEAD")]
+        assert [asked(connection, "GET")] * 2 == heads
+    finally:
+        connection.close()
+
+
+def test_a_header_that_does_not_come_ends_the_connection(site: tuple[str, int]) -> None:
+    """Nothing, half a line, a header without end: each is hung up on, and others are served meanwhile."""
+    for said in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+        assert 0 == status(spoken(site, said))
+    assert 200 == healthy(site)
+
+
+def test_a_second_request_of_a_connection_has_no_more_time(site: tuple[str, int]) -> None:
+    """One good request does not buy patience for a bad one."""
+    answer = spoken(site, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /healthz HTTP/1.1\r\nX: ")
+    assert (200, 1) == (status(answer), answer.count(b"HTTP/1.1 "))
+
+
+@pytest.mark.parametrize("size", [20_000, 2_000_000])
+def test_a_huge_header_is_refused(site: tuple[str, int], size: int) -> None:
+    """Sixteen kilobytes are enough for anybody here."""
+    said = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: " + b"a" * size + b"\r\n\r\n"
+    assert status(spoken(site, said)) in {0, 400, 431}
+    assert 200 == healthy(site)
+
+
+def test_a_huge_body_is_refused_before_it_is_read(site: tuple[str, int]) -> None:
+    """Announced or not."""
+    announced = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+    assert 413 == status(spoken(site, announced))
+    assert 200 == healthy(site)
+
+
+def test_a_body_that_nobody_reads_does_not_keep_the_connection(site: tuple[str, int]) -> None:
+    """Whoever promises a body to a page without one is answered and hung up on."""
+    said = b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc"
+    assert 200 == status(spoken(site, said))
+
+
+def test_many_who_say_nothing_do_not_keep_others_out(site: tuple[str, int]) -> None:
+    """A hundred silent connections, and the next client is served."""
+    silent = [socket.create_connection(site, timeout=20) for _ in range(100)]
+    try:
+        assert 200 == healthy(site)
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nzz\r\n",
+        b"\0" * 100 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused(site: tuple[str, int], said: bytes) -> None:
+    """And the next client is served."""
+    assert status(spoken(site, said)) in {0, 200, 307, 400, 404}
+    assert 200 == healthy(site)
