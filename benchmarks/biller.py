@@ -12,7 +12,7 @@ from typing import Any
 from containerstacks_billing.charging import run as billing
 from containerstacks_billing.charging.batch import charge_batch
 from containerstacks_billing.charging.model import Terms
-from containerstacks_billing.charging.run import Order, bill
+from containerstacks_billing.charging.run import RunOrder, run_billing
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
 
     vars(billing)["charge_batch"] = timed
     moment = datetime.fromisoformat(as_of)
-    order = Order(
+    order = RunOrder(
         conninfo,
         Terms(),
         trigger="bench",
@@ -39,7 +39,7 @@ def main() -> None:
         host_clock=moment,
     )
     begun = time.perf_counter()
-    result = bill(order)
+    result = run_billing(order)
     seconds = time.perf_counter() - begun
     with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

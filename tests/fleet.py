@@ -25,7 +25,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from containerstacks_billing.charging.model import RunResult, Terms
-from containerstacks_billing.charging.run import Order, bill
+from containerstacks_billing.charging.run import RunOrder, run_billing
 
 _CLOCK = """
     create table if not exists test_clock (at timestamptz not null);
@@ -155,14 +155,16 @@ class Fleet:
                 "update wallets set balance = balance + %s where organization_id = %s", (amount, organization)
             )
 
-    def order(self, **changes: Any) -> Order:
+    def order(self, **changes: Any) -> RunOrder:
         """Ask for a run now, with the fleet's clock for both clocks."""
-        order = Order(self.conninfo, self.terms, "test", "test-holder", as_of=self.now, host_clock=self.now)
+        order = RunOrder(
+            self.conninfo, self.terms, "test", "test-holder", as_of=self.now, host_clock=self.now
+        )
         return replace(order, **changes)
 
-    def bill(self, **changes: Any) -> RunResult:
+    def run_billing(self, **changes: Any) -> RunResult:
         """Bill now."""
-        return bill(self.order(**changes))
+        return run_billing(self.order(**changes))
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """Fetch named tuples."""

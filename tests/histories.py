@@ -23,7 +23,7 @@ from tests.reference.values import CENT, Terms, Wallet
 
 from containerstacks_billing.charging import model as run
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseOrder
+from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseDecision
 from containerstacks_billing.holds.release import release
 from containerstacks_billing.pricing import corrections
 from containerstacks_billing.pricing.model import Price
@@ -253,7 +253,7 @@ class History:
     def release(self, kept_hours: int | None, **only: UUID) -> None:
         """Decide about held instances: charge all their hours, the most recent ones, or none."""
         decision = Decision.CHARGE if kept_hours is None else Decision.CAP if kept_hours else Decision.WAIVE
-        order = ReleaseOrder(
+        order = ReleaseDecision(
             decision, "operator", "said so", EVERY_HOUR if kept_hours is None else kept_hours, **only
         )
         self._set_terms()

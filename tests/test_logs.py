@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from containerstacks_billing import logs
-from containerstacks_billing.database.connection import asking, connect
+from containerstacks_billing.database.connection import connect, read_pipeline
 
 SECRET = "canary-5d1c6a"
 JOURNAL = {"JOURNAL_STREAM": "8:1"}
@@ -164,7 +164,7 @@ def test_the_driver_does_not_warn_beside_our_own_error(database: str) -> None:
     stream = io.StringIO()
     logs.configure(stream=stream, environment=JOURNAL)
     with connect(database, purpose="reading") as connection, pytest.raises(psycopg.errors.DivisionByZero):
-        with asking(connection):
+        with read_pipeline(connection):
             refused = connection.execute("select 1/0")
             connection.execute("select 2")
             refused.fetchone()

@@ -11,7 +11,7 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.errors import BillingError
 
 
-class Complaint:
+class RecurringError:
     """One kind of trouble. `what` is the sentence that says it, `again` the one that says it is over."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Complaint:
         self._said = 0
         self._next = 0.0
 
-    def say(self, error: BaseException) -> None:
+    def report(self, error: BaseException) -> None:
         """Log the trouble if it is new, another than before, or was not mentioned for long enough."""
         now = self._clock.monotonic()
         with self._lock:
@@ -52,7 +52,7 @@ class Complaint:
             exc_info=None if known else error,
         )
 
-    def over(self) -> bool:
+    def resolved(self) -> bool:
         """Log that it is over, if it was ever said; return whether it was."""
         with self._lock:
             if self._kind is None:

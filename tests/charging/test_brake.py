@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from containerstacks_billing.charging.brake import Reading, objection
+from containerstacks_billing.charging.brake import Reading, hold_reason
 
 LAST_RUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTOR = Decimal(3)
@@ -93,7 +93,7 @@ def small_fleet(instances: int, rate: str) -> dict[str, Any]:
 )
 def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
     """A brake that holds without need is a brake that people switch off."""
-    assert objection(last, now, FACTOR) is None
+    assert hold_reason(last, now, FACTOR) is None
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
 )
 def test_what_is_held_and_what_is_said(last: Reading | None, now: Reading, sentence: str) -> None:
     """The sentence holds the two figures, so that whoever reads it at night can decide."""
-    assert sentence == objection(last, now, FACTOR)
+    assert sentence == hold_reason(last, now, FACTOR)
 
 
 def test_a_fleet_without_a_price_costs_nothing_on_average() -> None:

@@ -21,7 +21,7 @@ from containerstacks_billing.charging.dry_run import rehearse
 from containerstacks_billing.charging.forecasts import Limits
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.statements import query
-from containerstacks_billing.holds.model import Decision, ReleaseOrder
+from containerstacks_billing.holds.model import Decision, ReleaseDecision
 from containerstacks_billing.holds.release import release
 from containerstacks_billing.verification.verify import verify
 
@@ -373,7 +373,7 @@ def test_kept_hours_count_towards_the_bound_and_can_be_waived(fleet: Fleet, shop
     fleet.hours(50)
     fleet.set(web, plan_id=fleet.plan("73.00"))
     fleet.hours(30)
-    waive = ReleaseOrder(Decision.WAIVE, "tester", "outage", kept_hours=0, instance=web)
+    waive = ReleaseDecision(Decision.WAIVE, "tester", "outage", kept_hours=0, instance=web)
     told = release(fleet.conninfo, fleet.terms, replace(waive, dry_run=True), "tester")
     assert 1 == len(kept(fleet))
     done = release(fleet.conninfo, fleet.terms, waive, "tester")

@@ -117,7 +117,7 @@ def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(
     plan = fleet.plan("7.30")
     fleet.instance(fleet.organization("10.00"), plan)
     fleet.at("2026-03-01 04:30")
-    take_steps, attempts = charging.take_steps, []
+    charge_and_post, attempts = charging.charge_and_post, []
     with psycopg.connect(fleet.conninfo, autocommit=True) as host:
         host.execute("begin")
         host.execute("update vps_plans set base_price = 14.60")
@@ -125,13 +125,13 @@ def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(
         fleet.at("2026-03-01 06:00")
 
         def disturbed(*arguments: Any) -> Any:
-            result = take_steps(*arguments)
+            result = charge_and_post(*arguments)
             attempts.append(result.amount)
             if len(attempts) == 1:
                 host.execute("commit")
             return result
 
-        monkeypatch.setattr(charging, "take_steps", disturbed)
+        monkeypatch.setattr(charging, "charge_and_post", disturbed)
         assert Outcome.COMPLETED is fleet.bill().outcome
 
     assert ["0.06", "0.07"] == [str(amount.normalize()) for amount in attempts]
@@ -152,7 +152,7 @@ def test_a_price_that_is_set_behind_the_hours_of_a_batch_begins_after_them(
     fleet.at("2026-03-01 05:00")
     fleet.reprice(plan, "14.60")
     fleet.at("2026-03-01 07:00")
-    batch_or_steps = charging.take_steps if moment == "amid its steps" else charging.charge_batch
+    batch_or_steps = charging.charge_and_post if moment == "amid its steps" else charging.charge_batch
 
     def disturbed(connection: Any, *arguments: Any) -> Any:
         with connection.transaction():
@@ -162,7 +162,7 @@ def test_a_price_that_is_set_behind_the_hours_of_a_batch_begins_after_them(
             fleet.at("2026-03-01 06:10")
         return result
 
-    where = (charging, "take_steps") if moment == "amid its steps" else (bill, "charge_batch")
+    where = (charging, "charge_and_post") if moment == "amid its steps" else (bill, "charge_batch")
     monkeypatch.setattr(*where, disturbed)
     assert Outcome.COMPLETED is fleet.bill().outcome
     monkeypatch.undo()
@@ -203,17 +203,19 @@ def test_damage_that_cannot_be_noted_at_once_is_noted_later(fleet: Fleet, monkey
         (damaged,),
     )
     fleet.hours(1)
-    note_damage, refusals = charging.note_damage, []
+    quarantine_damaged, refusals = charging.quarantine_damaged, []
 
     def refused(*arguments: Any) -> None:
         if not refusals:
             refusals.append(True)
             raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
-        note_damage(*arguments)
+        quarantine_damaged(*arguments)
 
-    monkeypatch.setattr(worker, "note_damage", refused)
+    monkeypatch.setattr(worker, "quarantine_damaged", refused)
     monkeypatch.setattr(
-        bill.charge_batches, "__kwdefaults__", {**bill.charge_batches.__kwdefaults__, "note_damage": refused}
+        bill.charge_batches,
+        "__kwdefaults__",
+        {**bill.charge_batches.__kwdefaults__, "quarantine_damaged": refused},
     )
     result = fleet.bill()
 

@@ -168,7 +168,7 @@ def test_a_debt_that_is_paid_where_it_arises_is_no_news(fleet: Fleet) -> None:
     with fleet.conn.transaction():
         fleet.conn.execute("update wallets set past_due_since = %s", (fleet.now,))
         fleet.conn.execute("update wallets set past_due_since = null")
-        events.announce_marks(fleet.conn, values)
+        events.enqueue_past_due_events(fleet.conn, values)
 
     assert [] == told(fleet)
 

@@ -22,7 +22,7 @@ from tests.fleet import Fleet
 
 from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.statements import query
-from containerstacks_billing.holds.model import Decision, ReleaseOrder
+from containerstacks_billing.holds.model import Decision, ReleaseDecision
 from containerstacks_billing.holds.release import release
 from containerstacks_billing.status.read_overview import set_aside_reasons
 
@@ -216,7 +216,7 @@ def test_what_is_set_aside_is_counted_by_whoever_changes_it(fleet: Fleet) -> Non
     fleet.bill()
     assert {"held": 3, "no plan": 3} == counted()
     assert {"held": 1, "no plan": 1} == set_aside_reasons(fleet.conn, organizations[0])
-    order = ReleaseOrder(Decision.CHARGE, "anna", "goodwill", organization=organizations[0])
+    order = ReleaseDecision(Decision.CHARGE, "anna", "goodwill", organization=organizations[0])
     release(fleet.conninfo, fleet.terms, order, "anna")
     assert {"held": 2, "no plan": 3} == counted()
     fleet.conn.execute("update vps_instances set plan_id = %s where plan_id = 'no-such-plan'", (plan,))

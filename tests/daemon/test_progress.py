@@ -15,11 +15,11 @@ from containerstacks_billing import logs
 from containerstacks_billing.charging.model import Outcome, Progress, RunResult
 from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.model import DaemonState, describe, judge, problem_of
-from containerstacks_billing.daemon.progress import Pulse
+from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.systemd_notify import notify, watchdog_seconds
 from containerstacks_billing.daemon.watchdog import look
 from containerstacks_billing.errors import DatabaseUnavailable, LoginRefused
-from containerstacks_billing.throttled_log import Complaint
+from containerstacks_billing.throttled_log import RecurringError
 
 AS_OF = datetime(2026, 3, 1, 5, tzinfo=UTC)
 
@@ -46,7 +46,7 @@ def batch(number: int) -> Progress:
 def test_waiting_for_a_tick_is_progress_until_it_is_due() -> None:
     """An hour of waiting is no silence; an hour after the tick without a run is one."""
     clock = Hand()
-    pulse = Pulse(clock)
+    pulse = LoopProgress(clock)
     pulse.waits(clock.at + 3600)
     clock.at += 3600
     assert 0 == pulse.silent_seconds()
@@ -57,7 +57,7 @@ def test_waiting_for_a_tick_is_progress_until_it_is_due() -> None:
 def test_a_run_makes_progress_with_each_batch() -> None:
     """Planning it is a step; the first batch that is committed is progress."""
     clock = Hand()
-    pulse = Pulse(clock)
+    pulse = LoopProgress(clock)
     pulse.begins()
     clock.at += 100
     pulse.progressed(7, batch(0))
@@ -71,7 +71,7 @@ def test_a_run_makes_progress_with_each_batch() -> None:
 def test_failed_attempts_are_steps_and_no_progress() -> None:
     """A database that is away for two hours makes the daemon silent, and is no reason to restart it."""
     clock = Hand()
-    pulse = Pulse(clock)
+    pulse = LoopProgress(clock)
     for _ in range(120):
         pulse.begins()
         pulse.failed("away")
@@ -87,7 +87,7 @@ def test_failed_attempts_are_steps_and_no_progress() -> None:
 def test_a_run_that_ended_is_progress_however_it_ended(outcome: Outcome) -> None:
     """The loop works; what is wrong stands in the message until a run succeeds."""
     clock = Hand()
-    pulse = Pulse(clock)
+    pulse = LoopProgress(clock)
     clock.at += 9000
     pulse.begins()
     pulse.ended(result(outcome, "a price rose"))
@@ -101,7 +101,7 @@ def test_a_run_that_ended_is_progress_however_it_ended(outcome: Outcome) -> None
 
 def test_waiting_for_another_biller_is_no_problem() -> None:
     """Its message is not kept, and what was wrong before stays."""
-    pulse = Pulse(Hand())
+    pulse = LoopProgress(Hand())
     pulse.failed(None)
     assert pulse.beat("me", 5400, {}, stopped=False).error_message is None
     pulse.failed("broken")
@@ -112,7 +112,7 @@ def test_waiting_for_another_biller_is_no_problem() -> None:
 def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
     """Either one that stands still is named and starves it; a database that is away starves nobody."""
     hand = Hand()
-    pulse = Pulse(hand)
+    pulse = LoopProgress(hand)
     late = {"billing": pulse.stalled_seconds, "heartbeat": lambda: 0.0}
     for _ in range(100):
         # Failed attempts with their pauses, for hours.
@@ -133,7 +133,7 @@ def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
 def test_stopped_is_what_a_stopped_daemon_says() -> None:
     """However long it has been silent, and with its facts."""
     clock = Hand()
-    pulse = Pulse(clock)
+    pulse = LoopProgress(clock)
     pulse.ended(result())
     clock.at += 9000
     beat = pulse.beat("me", 5400, {}, stopped=True)
@@ -163,14 +163,14 @@ def test_a_lasting_trouble_is_said_at_once_and_then_ever_more_rarely() -> None:
     stream = io.StringIO()
     logs.configure("info", "logfmt", stream=stream, environment={})
     clock = Hand()
-    complaint = Complaint(clock, "It is broken", "It works")
+    complaint = RecurringError(clock, "It is broken", "It works")
     for _ in range(720):
-        complaint.say(DatabaseUnavailable("away"))
+        complaint.report(DatabaseUnavailable("away"))
         clock.at += 10
     assert 7 == stream.getvalue().count("It is broken")
-    complaint.say(LoginRefused("who are you", "look at the password"))
+    complaint.report(LoginRefused("who are you", "look at the password"))
     assert 'hint="look at the password" for_minutes=120' in stream.getvalue()
-    assert (True, False) == (complaint.over(), complaint.over())
+    assert (True, False) == (complaint.resolved(), complaint.resolved())
     assert 1 == stream.getvalue().count("It works")
 
 

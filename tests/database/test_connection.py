@@ -11,13 +11,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from containerstacks_billing.database.connection import (
-    connect,
-    is_transient,
-    transaction_bounds,
-    translate,
-    translated,
-)
+from containerstacks_billing.database.connection import connect, set_timeouts, translate_errors
+from containerstacks_billing.database.errors import is_transient, translate
 from containerstacks_billing.database.grants import reading_grants
 from containerstacks_billing.errors import (
     BillingError,
@@ -62,7 +57,7 @@ def test_a_reading_connection_cannot_write_inside_a_transaction(database: str) -
     with (
         connect(database, purpose="reading") as connection,
         pytest.raises(DatabaseUnavailable),
-        translated(),
+        translate_errors(),
         connection.transaction(),
     ):
         connection.execute("DELETE FROM wallets")
@@ -77,11 +72,11 @@ def test_bounds_hold_inside_the_transaction_and_end_with_it(conn: psycopg.Connec
 
     before = bounds()
     with conn.transaction():
-        transaction_bounds(conn)
+        set_timeouts(conn)
         assert bounds() == ["5s", "30s", "15s"]
     assert bounds() == before
     with pytest.raises(RuntimeError, match="outside a transaction"):
-        transaction_bounds(conn)
+        set_timeouts(conn)
 
 
 def test_a_database_that_is_away_is_named_and_can_be_tried_again() -> None:
@@ -242,7 +237,7 @@ def test_a_role_that_may_not_migrate_is_told_who_may(database: str, role: str) -
     """DDL belongs to the owner of the tables."""
     with connect(as_role(database, role), purpose="maintenance") as connection:
         for statement in ("ALTER TABLE wallets ADD COLUMN x integer", "CREATE TABLE public.x (y integer)"):
-            with pytest.raises(RightsMissing) as refused, translated():
+            with pytest.raises(RightsMissing) as refused, translate_errors():
                 connection.execute(statement)
             assert refused.value.hint
 

@@ -14,8 +14,8 @@ from tests.daemons import Start
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.charging.run import bill
-from containerstacks_billing.daemon.preflight import see_that_it_can_bill
+from containerstacks_billing.charging.run import run_billing
+from containerstacks_billing.daemon.preflight import preflight
 from containerstacks_billing.database.grants import BILLING_RIGHTS
 from containerstacks_billing.errors import RightsMissing
 
@@ -48,12 +48,14 @@ def test_the_rights_of_a_daemon_are_enough_for_all_it_does(
     fleet.instance(rich, "no-such-plan")
     fleet.hours(2)
     order = replace(fleet.order(), conninfo=url)
-    first = bill(order)
+    first = run_billing(order)
     fleet.hours(1.5)
     fleet.set(web, status="stopped")
     fleet.top_up(poor, "5.00")
     fleet.hours(1)
-    second = bill(replace(fleet.order(), conninfo=url, terms=replace(fleet.terms, billable_statuses=("*",))))
+    second = run_billing(
+        replace(fleet.order(), conninfo=url, terms=replace(fleet.terms, billable_statuses=("*",)))
+    )
 
     assert [(Outcome.COMPLETED, 1), (Outcome.COMPLETED, 0)] == [
         (first.outcome, first.past_due_instances),
@@ -108,7 +110,7 @@ def test_a_daemon_is_ready_without_a_right_only_when_it_bills_without_it(
     for table, right in ((table, right) for table, rights in BILLING_RIGHTS.items() for right in rights):
         fleet.conn.execute(f"revoke {right} on {table} from {role}".encode())
         try:
-            see_that_it_can_bill(url)
+            preflight(url)
             dispensable.append((table, right))
         except RightsMissing:
             pass
@@ -120,11 +122,11 @@ def test_a_daemon_is_ready_without_a_right_only_when_it_bills_without_it(
     fleet.instance(poor, plan)
     unknown = fleet.instance(rich, "no-such-plan")
     fleet.hours(2)
-    first = bill(replace(fleet.order(), conninfo=url))
+    first = run_billing(replace(fleet.order(), conninfo=url))
     fleet.top_up(poor, "5.00")
     fleet.set(unknown, plan_id=str(plan))
     fleet.hours(1)
-    second = bill(replace(fleet.order(), conninfo=url))
+    second = run_billing(replace(fleet.order(), conninfo=url))
 
     assert {"billing_runs", "billing_events", "billing_tokens"} <= {table for table, _ in dispensable}
     assert [(Outcome.COMPLETED, None)] * 2 == [(run.outcome, run.error_message) for run in (first, second)]

@@ -18,7 +18,7 @@ import psycopg
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome, RunResult
-from containerstacks_billing.charging.run import Order, bill
+from containerstacks_billing.charging.run import RunOrder, run_billing
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.verification.verify import verify
 
@@ -108,7 +108,7 @@ class Town:
             (self.broken,),
         )
 
-    def order(self, **changes: Any) -> Order:
+    def order(self, **changes: Any) -> RunOrder:
         """Ask for a run with several batches and slices."""
         terms = replace(self.fleet.terms, billable_statuses=self.statuses)
         return replace(self.fleet.order(workers=1, batch_size=8), terms=terms, **changes)
@@ -131,7 +131,7 @@ class Town:
         """Repair, bill to the end, and return whatever is not as it has to be."""
         self.repair()
         self.free_the_lease()
-        result: RunResult = bill(self.order())
+        result: RunResult = run_billing(self.order())
         findings = [] if result.outcome is Outcome.COMPLETED else [f"the run ended {result}"]
         findings += [f"{instance} is set aside: {why}" for instance, why in self.fleet.quarantine().items()]
         findings += oracle.judge(self.conn).lines

@@ -36,7 +36,7 @@ from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import worker
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.charging.run import bill
+from containerstacks_billing.charging.run import run_billing
 from containerstacks_billing.database import statements as queries
 from containerstacks_billing.drill.commit_proxy import CommitProxy, Where
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, OutcomeUnknown
@@ -76,10 +76,12 @@ class Cutting:
         self.town = town
         self.proxy = CommitProxy(town.conn.info.host, town.conn.info.port)
 
-    def bill(self) -> Outcome | BillingError:
+    def run_billing(self) -> Outcome | BillingError:
         """Bill through the proxy; return how it ended, or what a caller would be told."""
         try:
-            return bill(self.town.order(conninfo=self.proxy.conninfo(self.town.fleet.conninfo))).outcome
+            return run_billing(
+                self.town.order(conninfo=self.proxy.conninfo(self.town.fleet.conninfo))
+            ).outcome
         except BillingError as told:
             return told
 

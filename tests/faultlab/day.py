@@ -34,7 +34,7 @@ from tests.faultlab.replica import Node, Pair, Relay, scratch
 from tests.faultlab.stage import Servers
 
 from containerstacks_billing.charging.model import Outcome, Terms
-from containerstacks_billing.charging.run import Order, bill
+from containerstacks_billing.charging.run import RunOrder, run_billing
 from containerstacks_billing.drill import fake_clock as clock
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.drill.commit_proxy import CommitProxy, Where, mentions
@@ -266,7 +266,7 @@ def _begin(pair: Pair, speed: float) -> float:
     with psycopg.connect(pair.primary.conninfo(), autocommit=True) as conn:
         oracle.install(conn)
         clock.start_clock(conn, BEGIN)
-        bill(_order(pair, conn))  # the policy of the first run holds since ever
+        run_billing(_order(pair, conn))  # the policy of the first run holds since ever
         make_fleet(conn)
         conn.execute(_BEATS.encode())
         clock.set_clock(conn, BEGIN, speed)
@@ -276,9 +276,9 @@ def _begin(pair: Pair, speed: float) -> float:
     return began.timestamp()
 
 
-def _order(pair: Pair, conn: psycopg.Connection[tuple[object, ...]]) -> Order:
+def _order(pair: Pair, conn: psycopg.Connection[tuple[object, ...]]) -> RunOrder:
     now = clock.read_clock(conn)
-    return Order(pair.conninfo, Terms(), "test", "last-run", as_of=now, host_clock=now, wait_seconds=10)
+    return RunOrder(pair.conninfo, Terms(), "test", "last-run", as_of=now, host_clock=now, wait_seconds=10)
 
 
 def _judge(pair: Pair, report: Report) -> None:
@@ -288,7 +288,7 @@ def _judge(pair: Pair, report: Report) -> None:
         report.runs = dict(runs.fetchall())
         clock.set_clock(conn, at=clock.highest(conn), speed=0)
         for _ in range(_LAST_RUNS):
-            result = bill(_order(pair, conn))
+            result = run_billing(_order(pair, conn))
             if result.outcome is not Outcome.COMPLETED:
                 report.findings.append(f"a last run {result.outcome}: {result.error_message}")
             elif not result.hours:

@@ -24,7 +24,7 @@ from tests.faultlab.stage import Servers
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome, Progress
-from containerstacks_billing.charging.run import bill
+from containerstacks_billing.charging.run import run_billing
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.verification.verify import verify
@@ -128,7 +128,7 @@ class World:
             order = self._fleet.order(
                 conninfo=self._pair.conninfo, batch_size=INSTANCES, wait_seconds=0, progressed=progressed
             )
-            return bill(order).outcome.value
+            return run_billing(order).outcome.value
         except BillingError as error:
             return type(error).__name__
 

@@ -38,8 +38,8 @@ from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import run_record as runs
 from containerstacks_billing.charging import worker
-from containerstacks_billing.charging.run import bill, charge_batches
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.charging.run import charge_batches, run_billing
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import BillingError
 
 KILLS_OF_A_TOWN = 120
@@ -87,14 +87,14 @@ def trace(town: Town, *, rough: bool) -> Counter[str]:
         seen.clear()
         town.hour(rough=rough)
         with watched(note):
-            bill(town.order())
+            run_billing(town.order())
     return seen
 
 
 def kill(town: Town, boundary: Boundary, occurrence: int) -> bool:
     """Fork a run and let it die at this occurrence of the boundary; False when it ended before it came there."""
     town.free_the_lease()
-    doomed = _batches(town) if boundary[0].startswith("batch") else lambda: bill(town.order())
+    doomed = _batches(town) if boundary[0].startswith("batch") else lambda: run_billing(town.order())
     return dies(lambda: _die_at(boundary, occurrence, doomed), f"a run at {boundary}", (BillingError,))
 
 
@@ -108,9 +108,9 @@ def _batches(town: Town) -> Callable[[], object]:
     batches = list(runs.plan_batches(town.conn, run, order.batch_size))
 
     def charge() -> None:
-        with SpareConnections(order.conninfo) as connections:
+        with RunPool(order.conninfo) as connections:
             # As in a run, one worker finds the connection that planned it and another has to open its own.
-            with connections.lent():
+            with connections.connection():
                 pass
             charge_batches(order, run, batches, threading.Event(), connections)
 

@@ -14,7 +14,7 @@ from tests.faultlab.replica import DATABASE, Pair
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Progress, RunResult
-from containerstacks_billing.charging.run import bill
+from containerstacks_billing.charging.run import run_billing
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.schema.migrator import migrate
 from containerstacks_billing.verification.verify import verify
@@ -39,10 +39,12 @@ class Stage:
                 self.fleet.instance(organization, plan)
         self.fleet.hours(2)
 
-    def bill(self, progressed: Callable[[Progress], None] = lambda _: None, **changes: Any) -> RunResult:
+    def run_billing(
+        self, progressed: Callable[[Progress], None] = lambda _: None, **changes: Any
+    ) -> RunResult:
         """Bill at the address that names both hosts, an organization at a time."""
         changes = {"conninfo": self.pair.conninfo, "batch_size": INSTANCES, "workers": 1, **changes}
-        return bill(self.fleet.order(progressed=progressed, wait_seconds=0, **changes))
+        return run_billing(self.fleet.order(progressed=progressed, wait_seconds=0, **changes))
 
     def fail_over(self, *, hard: bool = False) -> None:
         """Kill the primary and promote the replica; the fleet's own connection follows."""
@@ -62,11 +64,11 @@ class Stage:
 
     def charged(self) -> int:
         """Count the hours that are charged."""
-        return int(sum((bill.hours for bill in self._bills()), Decimal(0)))
+        return int(sum((run_billing.hours for run_billing in self._bills()), Decimal(0)))
 
     def charged_organizations(self) -> set[UUID]:
         """Name the organizations that are charged."""
-        return {bill.organization_id for bill in self._bills()}
+        return {run_billing.organization_id for run_billing in self._bills()}
 
     def see_that_all_is_charged_once(self, hours: int = 2) -> None:
         """Every hour of every instance, and books that agree with it to the cent."""

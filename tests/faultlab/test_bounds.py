@@ -9,7 +9,12 @@ import pytest
 from tests.fleet import Fleet
 
 from containerstacks_billing.database import connection
-from containerstacks_billing.database.connection import ConfirmingConnection, bounded, connect, translated
+from containerstacks_billing.database.connection import (
+    ConfirmingConnection,
+    bounded_transaction,
+    connect,
+    translate_errors,
+)
 from containerstacks_billing.errors import BillingError
 
 
@@ -53,11 +58,19 @@ def test_every_statement_of_a_run_is_bounded(
 def test_a_statement_that_takes_too_long_is_ended(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is kept by the server, and the transaction is over with it."""
     with connect(database, purpose="billing") as ours:
-        with pytest.raises(BillingError, match="gave up waiting"), translated(), bounded(ours, "50ms"):
+        with (
+            pytest.raises(BillingError, match="gave up waiting"),
+            translate_errors(),
+            bounded_transaction(ours, "50ms"),
+        ):
             ours.execute("select pg_sleep(10)")
         monkeypatch.setattr(connection, "LOCK_TIMEOUT", "50ms")
         with psycopg.connect(database) as blocker:
             blocker.execute("lock table billing_runs")
-            with pytest.raises(BillingError, match="gave up waiting"), translated(), bounded(ours):
+            with (
+                pytest.raises(BillingError, match="gave up waiting"),
+                translate_errors(),
+                bounded_transaction(ours),
+            ):
                 ours.execute("select from billing_runs")
         assert ours.execute("show statement_timeout").fetchone() == ("0",)

@@ -23,10 +23,10 @@ from containerstacks_billing.charging.batch import charge_batch
 from containerstacks_billing.charging.model import Outcome, Progress, RunResult
 from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.built_in import BuiltInBilling
-from containerstacks_billing.daemon.progress import Pulse
+from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.status_row import write_beat
 from containerstacks_billing.daemon.watchdog import look
-from containerstacks_billing.database.connection import connect, translated
+from containerstacks_billing.database.connection import connect, translate_errors
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, LeaseLost, OutcomeUnknown
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.status.failover import Decision
@@ -283,8 +283,8 @@ def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(sy
 
     def write() -> None:
         try:
-            with translated(), connect(stage.pair.conninfo, purpose="billing") as connection:
-                write_beat(connection, Pulse(Clock()).beat("a daemon", 600, {}, stopped=False))
+            with translate_errors(), connect(stage.pair.conninfo, purpose="billing") as connection:
+                write_beat(connection, LoopProgress(Clock()).beat("a daemon", 600, {}, stopped=False))
         except BillingError as problem:
             problems.append(problem)
 

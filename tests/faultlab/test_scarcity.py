@@ -24,7 +24,7 @@ from tests.fleet import Fleet
 
 from containerstacks_billing.charging import batch as charging
 from containerstacks_billing.charging.model import Outcome, RunResult
-from containerstacks_billing.charging.run import bill
+from containerstacks_billing.charging.run import run_billing
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.errors import DatabaseUnavailable
 from containerstacks_billing.sandbox.server import EmbeddedServer
@@ -47,10 +47,10 @@ class Books:
             self.fleet.instance(organization, plan)
         self.fleet.hours(HOURS)
 
-    def bill(self, **changes: Any) -> RunResult:
+    def run_billing(self, **changes: Any) -> RunResult:
         """Bill once; nobody waits for a lease that a failed run may have left."""
         self.fleet.conn.execute("update billing_leases set expires_at = '-infinity'")
-        return bill(replace(self.fleet.order(), wait_seconds=0, **changes))
+        return run_billing(replace(self.fleet.order(), wait_seconds=0, **changes))
 
     def untouched(self) -> bool:
         """Whether no charge, no debit and no watermark was left behind."""

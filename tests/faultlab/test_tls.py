@@ -21,7 +21,7 @@ from tests.daemons import eventually
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.charging.run import bill
+from containerstacks_billing.charging.run import run_billing
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.errors import BillingError, ConfigurationError
 from containerstacks_billing.sandbox.programs import identity
@@ -144,7 +144,7 @@ def test_a_server_that_proves_its_name_is_billed(place: Place) -> None:
                 ).fetchall()
             )
 
-        result = bill(fleet.order(conninfo=place.conninfo(), opened=look, progressed=look))
+        result = run_billing(fleet.order(conninfo=place.conninfo(), opened=look, progressed=look))
     assert (Outcome.COMPLETED, 2) == (result.outcome, result.hours)
     assert {(True, "TLSv1.3")} == seen
 

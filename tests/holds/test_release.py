@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.cli import app
 from containerstacks_billing.holds import release as releasing
-from containerstacks_billing.holds.model import Decision, Released, ReleaseOrder
+from containerstacks_billing.holds.model import Decision, ReleaseDecision, ReleaseResult
 from containerstacks_billing.holds.release import release
 from containerstacks_billing.verification.verify import verify
 
@@ -30,9 +30,9 @@ def fleet(conn: psycopg.Connection[Any]) -> Iterator[Fleet]:
     assert () == verify(fleet.conninfo).discrepancies
 
 
-def decide(fleet: Fleet, decision: str, kept_hours: int | None = None, **changes: Any) -> Released:
+def decide(fleet: Fleet, decision: str, kept_hours: int | None = None, **changes: Any) -> ReleaseResult:
     kept = {"charge": 2**31 - 1, "waive": 0}.get(decision, kept_hours)
-    order = ReleaseOrder(Decision(decision), "anna", "an outage", kept or 0, **changes)
+    order = ReleaseDecision(Decision(decision), "anna", "an outage", kept or 0, **changes)
     return release(fleet.conninfo, fleet.terms, order, "test")
 
 

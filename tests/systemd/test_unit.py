@@ -17,7 +17,7 @@ from containerstacks_billing.doctor import Finding, host, unit
 from containerstacks_billing.systemd import access as service_paths
 from containerstacks_billing.systemd import systemctl as service_control
 from containerstacks_billing.systemd.access import Account, examine_env_file, examine_executable
-from containerstacks_billing.systemd.install import let_go
+from containerstacks_billing.systemd.install import uninstall
 from containerstacks_billing.systemd.installed import read_unit
 from containerstacks_billing.systemd.systemctl import UnitState
 from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT, Unit, delivered, written
@@ -143,7 +143,7 @@ def test_a_removal_says_of_the_stop_what_systemd_says(
     monkeypatch.setattr(service_control, "state_of", lambda _: next(states))
     monkeypatch.setattr(service_control, "systemctl", lambda *_: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert next(let_go(name, dry_run=False)).endswith(said)
+    assert next(uninstall(name, dry_run=False)).endswith(said)
 
 
 def test_nothing_to_show_and_nothing_to_remove(command: Command) -> None:

@@ -14,7 +14,7 @@ from tests.daemons import eventually
 from tests.web.client import ADMIN_TOKEN, bearer, client_of, serving
 
 from containerstacks_billing import logs
-from containerstacks_billing.database.connection import asking, connect
+from containerstacks_billing.database.connection import connect, read_pipeline
 from containerstacks_billing.database.pool import PoolExhausted, ReadingPool
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.status.read_overview import read_status
@@ -98,12 +98,12 @@ def test_what_travels_together_is_one_bounded_transaction_that_may_not_write(dat
     """Its bounds hold for the last statement as for the first, and end with it."""
     bounds = "select current_setting('statement_timeout'), current_setting('transaction_read_only'), now()"
     with connect(database, purpose="billing") as connection:
-        with asking(connection, "3s"):
+        with read_pipeline(connection, "3s"):
             first, last = connection.execute(bounds), connection.execute(bounds)
         assert ("3s", "on") == (found := first.fetchall()[0])[:2]
         assert found == last.fetchall()[0]
         assert ("0", "off") == connection.execute(bounds).fetchall()[0][:2]
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), asking(connection):
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), read_pipeline(connection):
             connection.execute("delete from billing_runs")
 
 

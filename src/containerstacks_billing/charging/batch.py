@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun
-from containerstacks_billing.database.connection import Connection, bounded
+from containerstacks_billing.database.connection import Connection, bounded_transaction
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken, LeaseLost
-from containerstacks_billing.notifications.outbox import announce_marks
+from containerstacks_billing.notifications.outbox import enqueue_past_due_events
 
 # The planner sees tables that this very transaction changes, and statistics of them that are always a little old. It is
 # held to hash joins and index ranges, which are right for every batch, or single batches flip to nested loops for
@@ -71,7 +71,7 @@ def charge_batch(connection: Connection, run: OpenRun, batch: Batch) -> BatchRes
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease; this batch charged nothing")
         hold_organizations(connection, values)
-        result = take_steps(connection, batch, values)
+        result = charge_and_post(connection, batch, values)
         values.update(batch_instances=result.instances, batch_hours=result.hours, batch_amount=result.amount)
         recorded = connection.execute(query("record_batch"), values).fetchone()
         if recorded is None:
@@ -86,7 +86,7 @@ def hold_organizations(connection: Connection, values: dict[str, Any]) -> None:
     values["prices"], _ = _one(connection, "hold_organizations", values)
 
 
-def take_steps(connection: Connection, batch: Batch, values: dict[str, Any]) -> BatchResult:
+def charge_and_post(connection: Connection, batch: Batch, values: dict[str, Any]) -> BatchResult:
     """Lock, charge, advance and post: what a run commits, and what a rehearsal rolls back."""
     short: bool | None = None
     values["debts"], values["segments"], values["decisions"] = _one(connection, "lock_wallets", values)
@@ -144,7 +144,7 @@ def _post(connection: Connection, values: dict[str, Any]) -> BatchResult:
         connection.execute(query("post"), values)
     if values["debts"]:
         connection.execute(query("clear_past_due"), values)
-        announce_marks(connection, values)
+        enqueue_past_due_events(connection, values)
     return BatchResult(
         sum(values["instances"]), sum(values["hours"], Decimal(0)), sum(values["amounts"], Decimal(0))
     )
@@ -179,20 +179,20 @@ def payers_between(connection: Connection, batch: Batch) -> list[UUID]:
         "first_organization": batch.first_organization,
         "last_organization": batch.last_organization,
     }
-    with bounded(connection):
+    with bounded_transaction(connection):
         return [row[0] for row in connection.execute(query("payers_between"), values).fetchall()]
 
 
-def note_damage(connection: Connection, run: OpenRun, batch: Batch) -> None:
+def quarantine_damaged(connection: Connection, run: OpenRun, batch: Batch) -> None:
     """After the unique key refused a batch: mark what stands behind its own charges; the next attempt leaves it out."""
     with connection.transaction():
         pin_planner(connection)
         # It reads all that the organizations of the batch were ever charged.
         connection.execute("select set_config('statement_timeout', %s, true)", (DAMAGE_TIMEOUT,))
-        mark_damage(connection, batch_parameters(run, batch))
+        mark_damaged(connection, batch_parameters(run, batch))
 
 
-def mark_damage(connection: Connection, values: dict[str, Any]) -> None:
+def mark_damaged(connection: Connection, values: dict[str, Any]) -> None:
     """Mark within the open transaction what stands behind its own charges, kept stretches among it."""
     file_stretches(connection, values)
     connection.execute(query("note_damaged_watermarks"), values)

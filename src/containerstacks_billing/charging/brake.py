@@ -49,19 +49,19 @@ class Reading:
         return self.hourly_rate / self.rated_instances if self.rated_instances else Decimal(0)
 
 
-def objection(last: Reading | None, now: Reading, factor: Decimal) -> str | None:
+def hold_reason(last: Reading | None, now: Reading, factor: Decimal) -> str | None:
     """Return the sentence that says why this run must not charge, or None when nothing is unusual.
 
     `last` is the reading of the last completed run, or of the hold that an operator released since then.
     """
-    if sentence := clock_objection(last, now):
+    if sentence := clock_hold_reason(last, now):
         return sentence
     if last is None:
         return None
     return _plans(last, now, factor) or _number(last, now, factor) or _average(last, now, factor)
 
 
-def clock_objection(last: Reading | None, now: Reading) -> str | None:
+def clock_hold_reason(last: Reading | None, now: Reading) -> str | None:
     """Return the sentence for a database that is ahead of this host, and got there since the last run.
 
     It would charge hours that have not passed, and let prices and policies begin that are for later.

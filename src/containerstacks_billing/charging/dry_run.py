@@ -25,10 +25,10 @@ from containerstacks_billing.charging.fleet_reading import brake
 from containerstacks_billing.charging.forecast import Rehearsal
 from containerstacks_billing.charging.forecasts import Forecasts, Limits
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun, Outcome
-from containerstacks_billing.charging.run import Order, charge_batches
-from containerstacks_billing.database.connection import Connection, connect, transaction_bounds
+from containerstacks_billing.charging.run import RunOrder, charge_batches
+from containerstacks_billing.database.connection import Connection, connect, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
@@ -44,12 +44,12 @@ class _Plan:
     run: OpenRun
     batches: list[Batch]
     changes: tuple[str, ...]
-    objection: str | None
+    hold_reason: str | None
     last: RunRecord | None
     billable_instances: int
 
 
-def rehearse(order: Order, limits: Limits) -> Rehearsal:
+def rehearse(order: RunOrder, limits: Limits) -> Rehearsal:
     """Find out what a run would do now; nothing is changed.
 
     An outcome of held says that a run would be held, and the figures what it would charge once it is released. Raises
@@ -64,7 +64,7 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
             stage = _Stage(plan, Forecasts(limits))
             if not plan.batches:
                 stage.look(connection)
-        with SpareConnections(order.conninfo) as connections:
+        with RunPool(order.conninfo) as connections:
             outcome, problem = charge_batches(
                 order,
                 plan.run,
@@ -72,10 +72,10 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
                 threading.Event(),
                 connections,
                 charge=stage.charge,
-                note_damage=stage.note_damage,
+                quarantine_damaged=stage.quarantine_damaged,
             )
-    if plan.objection and outcome is Outcome.COMPLETED:
-        outcome, problem = Outcome.HELD, plan.objection
+    if plan.hold_reason and outcome is Outcome.COMPLETED:
+        outcome, problem = Outcome.HELD, plan.hold_reason
     return stage.forecasts.total(
         outcome,
         plan.run.as_of,
@@ -87,25 +87,25 @@ def rehearse(order: Order, limits: Limits) -> Rehearsal:
     )
 
 
-def _plan(connection: Connection, order: Order) -> _Plan:
+def _plan(connection: Connection, order: RunOrder) -> _Plan:
     """Plan the run in a transaction that is rolled back, with the changes that it would bring."""
     host_clock = order.host_clock or datetime.now(UTC)
     as_of = order.as_of or runs.database_clock(connection)
     run = OpenRun(_NO_RUN, as_of, order.terms, 0, UUID(int=0), order.organization)
     with connection.transaction(force_rollback=True):
-        transaction_bounds(connection)
+        set_timeouts(connection)
         changes = tuple(announced_changes(connection, order.terms, as_of))
         where_to_look = run
         if changes:
             # Stretches are closed batch by batch; here it is enough to look wherever anything is unrated.
             bring_changes(connection, run, Territory(FIRST_UUID, FIRST_UUID))
             where_to_look = replace(run, terms=replace(run.terms, billable_statuses=_EVERY_STATUS))
-        objection = brake(connection, run, host_clock)
+        hold_reason = brake(connection, run, host_clock)
         batches = list(runs.plan_batches(connection, where_to_look, order.batch_size))
         # A run of one organization is not like one of the whole fleet, and there is no difference to tell.
         last = last_success(connection) if order.organization is None else None
         billable = runs.billable_instances(connection, order.terms, order.organization)
-    return _Plan(run, batches, changes, objection, last, billable)
+    return _Plan(run, batches, changes, hold_reason, last, billable)
 
 
 class _Stage:
@@ -137,7 +137,7 @@ class _Stage:
         self.forecasts.add(batch, forecast)
         return forecast.result
 
-    def note_damage(self, _connection: Connection, _run: OpenRun, batch: Batch) -> None:
+    def quarantine_damaged(self, _connection: Connection, _run: OpenRun, batch: Batch) -> None:
         """Remember that the unique key refused a batch; the next attempt leaves out what is damaged."""
         self._damaged.add((batch.first_organization, batch.last_organization))
 

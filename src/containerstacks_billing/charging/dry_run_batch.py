@@ -15,11 +15,11 @@ from psycopg.rows import args_row
 
 from containerstacks_billing.charging.batch import (
     batch_parameters,
+    charge_and_post,
     hold_organizations,
-    mark_damage,
+    mark_damaged,
     pin_planner,
     read_bills,
-    take_steps,
 )
 from containerstacks_billing.charging.forecast import BatchForecast, OrganizationForecast, SetAside
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun, Terms
@@ -99,12 +99,12 @@ def rehearse_batch(
         if changes:
             bring_changes(connection, run, territory)
         if is_damaged:
-            mark_damage(connection, values)
+            mark_damaged(connection, values)
         result = BatchResult()
         values |= {"organizations": [], "amounts": [], "instances": [], "hours": [], "one_instances": []}
         if steps:
             hold_organizations(connection, values)
-            result = take_steps(connection, batch, values)
+            result = charge_and_post(connection, batch, values)
             read_bills(connection, values)
         connection.execute(_UNPIN)
         return _read(connection, result, values | _bounds(territory))

@@ -13,9 +13,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from containerstacks_billing.charging.brake import Reading, clock_objection, objection
+from containerstacks_billing.charging.brake import Reading, clock_hold_reason, hold_reason
 from containerstacks_billing.charging.model import OpenRun
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 
 
@@ -45,14 +45,14 @@ def brake(connection: Connection, run: OpenRun, host_clock: datetime) -> str | N
     _note(connection, run, now, known, held_by=hold.run_id if hold and bound else None)
     if hold and bound:
         return f"run {hold.run_id} was held: {hold.sentence}"
-    return objection(reference, now, run.terms.brake_factor)
+    return hold_reason(reference, now, run.terms.brake_factor)
 
 
 def is_clock_credible(connection: Connection, as_of: datetime, host_clock: datetime) -> bool:
     """Return whether a run at this instant may let prices and policies begin; a hold vouches for no clock."""
     hold = latest_hold(connection)
     reference = hold.reading if hold and hold.is_released else last_reading(connection)
-    return not clock_objection(reference, Reading(as_of, host_clock, 0, 0, Decimal(0)))
+    return not clock_hold_reason(reference, Reading(as_of, host_clock, 0, 0, Decimal(0)))
 
 
 def latest_hold(connection: Connection) -> Hold | None:
@@ -95,7 +95,7 @@ def release_hold(connection: Connection, hold: Hold, decided_by: str, reason: st
     """Release a hold; False when somebody else did so meanwhile."""
     values = {"held_run": hold.run_id, "decided_by": decided_by, "reason": reason}
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         row = connection.execute(query("release_hold"), values).fetchone()
     return bool(row and row[0])
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import psycopg
 
 from containerstacks_billing.charging.lease_model import LEASE_SECONDS, RENEW_SECONDS, WAIT_SECONDS, Lease
-from containerstacks_billing.database.connection import Connection, bounded, is_transient
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.connection import Connection, bounded_transaction
+from containerstacks_billing.database.errors import is_transient
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import BillingError, LeaseNotObtained
 from containerstacks_billing.schema.diagnose import diagnosed
@@ -20,7 +21,7 @@ from containerstacks_billing.schema.diagnose import diagnosed
 def try_acquire(connection: Connection, holder: str, lease_seconds: int = LEASE_SECONDS) -> Lease | None:
     """Take the lease if it is free or expired; None when somebody holds it, or still finishes a batch under it."""
     try:
-        with bounded(connection):
+        with bounded_transaction(connection):
             values = {"holder": holder, "lease_seconds": lease_seconds}
             row = connection.execute(query("acquire_lease"), values).fetchone()
     except psycopg.errors.LockNotAvailable:
@@ -58,7 +59,7 @@ def acquire(
 
 def _holder(connection: Connection) -> tuple[str, float]:
     """Who holds the lease, and for how many seconds still."""
-    with bounded(connection):
+    with bounded_transaction(connection):
         row = connection.execute(query("lease_holder")).fetchone()
     return row or ("another biller", 0.0)
 
@@ -72,7 +73,7 @@ def _not_obtained(connection: Connection, waited: float) -> LeaseNotObtained:
 
 
 @contextmanager
-def renewed(connections: SpareConnections, lease: Lease, lost: Callable[[], None]) -> Iterator[None]:
+def renewed(connections: RunPool, lease: Lease, lost: Callable[[], None]) -> Iterator[None]:
     """Renew the lease from a thread and a connection of its own for as long as the block runs, then give it back.
 
     `lost` is called once when the lease is gone; the batches find out by themselves. A renewal that fails for a reason
@@ -86,8 +87,8 @@ def renewed(connections: SpareConnections, lease: Lease, lost: Callable[[], None
         pause: float = RENEW_SECONDS
         while not done.wait(pause):
             try:
-                connection = connection or connections.take()
-                with diagnosed(connections.conninfo), bounded(connection):
+                connection = connection or connections.acquire()
+                with diagnosed(connections.conninfo), bounded_transaction(connection):
                     still_ours = connection.execute(query("renew_lease"), values).fetchone()
                 pause = RENEW_SECONDS
             except BillingError:
@@ -111,11 +112,11 @@ def renewed(connections: SpareConnections, lease: Lease, lost: Callable[[], None
         _give_back(connections, lease)
 
 
-def _give_back(connections: SpareConnections, lease: Lease) -> None:
+def _give_back(connections: RunPool, lease: Lease) -> None:
     """Release the lease; when that cannot be done it expires by itself."""
     values = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
     try:
-        with connections.lent() as connection, bounded(connection):
+        with connections.connection() as connection, bounded_transaction(connection):
             connection.execute(query("release_lease"), values)
     except BillingError:
         return

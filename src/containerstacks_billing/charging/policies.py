@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from containerstacks_billing.charging.model import Terms
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import WorkFailed
@@ -26,7 +26,7 @@ def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence
     changed = False
     while True:
         with connection.transaction():
-            transaction_bounds(connection)
+            set_timeouts(connection)
             fence(connection)
             began, settled = begin_change(connection, terms, as_of)
         changed = changed or began
@@ -39,7 +39,7 @@ def _settle(connection: Connection, fence: Fence) -> None:
     """Close what the last change left open, some stretches at a time, and say that it is finished."""
     while True:
         with connection.transaction():
-            transaction_bounds(connection)
+            set_timeouts(connection)
             fence(connection)
             if not close_stretches(connection):
                 connection.execute(query("settle_policy"))

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 
 
@@ -34,5 +34,5 @@ class SetAside:
 def set_aside(connection: Connection, limit: int) -> list[SetAside]:
     """Return what is set aside, the longest first."""
     with connection.transaction(), connection.cursor(row_factory=class_row(SetAside)) as cursor:
-        transaction_bounds(connection)
+        set_timeouts(connection)
         return cursor.execute(query("quarantined_instances"), {"limit": limit}).fetchall()

@@ -1,4 +1,4 @@
-"""One billing run. Daemon, built-in billing and command all call `bill`; there is no other way to charge.
+"""One billing run. Daemon, built-in billing and command all call `run_billing`; there is no other way to charge.
 
 The data travels settings → terms → lease → run → batches → batch results → run record, and never back: nothing that
 a run remembers is ever charged. Workers only hand batches to the charging transaction and count what it says.
@@ -22,7 +22,7 @@ import psycopg
 from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import run_record as runs
-from containerstacks_billing.charging.batch import charge_batch, note_damage
+from containerstacks_billing.charging.batch import charge_batch, quarantine_damaged
 from containerstacks_billing.charging.fleet_reading import brake, is_clock_credible
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import (
@@ -36,8 +36,9 @@ from containerstacks_billing.charging.model import (
 )
 from containerstacks_billing.charging.runways import update_runways
 from containerstacks_billing.charging.worker import Charge, NoteDamage, Work, work
-from containerstacks_billing.database.connection import Connection, bounded, translate
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.connection import Connection, bounded_transaction
+from containerstacks_billing.database.errors import translate
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, LeaseLost, OutcomeUnknown
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
@@ -45,7 +46,7 @@ from containerstacks_billing.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunOrder:
     """What is asked for: one run on one database.
 
     `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give
@@ -84,38 +85,38 @@ def terms_of(settings: Settings) -> Terms:
     )
 
 
-def bill(order: Order) -> RunResult:
+def run_billing(order: RunOrder) -> RunResult:
     """Charge everything that is due, once.
 
     Raises LeaseNotObtained when another biller keeps the lease, LeaseLost when one took it over, DatabaseUnavailable
     when the database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the
     run ends with an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
     """
-    with diagnosed(order.conninfo), SpareConnections(order.conninfo) as connections:
-        with connections.lent() as connection:
+    with diagnosed(order.conninfo), RunPool(order.conninfo) as connections:
+        with connections.connection() as connection:
             lease = _obtain_lease(connection, order)
         lost = threading.Event()
         with leases.renewed(connections, lease, lost.set):
             order.confirm()
-            with connections.lent() as connection:
+            with connections.connection() as connection:
                 run, host_clock = _open(connection, order, lease)
             with _closed_if_it_fails(connections, run):
-                with connections.lent() as connection:
-                    batches, objection = _plan(connection, order, run, host_clock)
-                    if objection:
-                        return runs.close_run(connection, run, Outcome.HELD, objection)
+                with connections.connection() as connection:
+                    batches, hold_reason = _plan(connection, order, run, host_clock)
+                    if hold_reason:
+                        return runs.close_run(connection, run, Outcome.HELD, hold_reason)
                 confirmed = _Confirmed()
                 outcome, problem = charge_batches(
                     order, run, batches, lost, connections, charge=confirmed.charge
                 )
                 unseen = _look_ahead(order, run, connections)
-                with connections.lent() as connection:
+                with connections.connection() as connection:
                     return runs.close_run(connection, run, outcome, problem or unseen, confirmed.batches)
 
 
-def _obtain_lease(connection: Connection, order: Order) -> Lease:
+def _obtain_lease(connection: Connection, order: RunOrder) -> Lease:
     """Take the lease, on a schema that billing may run on."""
-    with bounded(connection):
+    with bounded_transaction(connection):
         problem = expected_schema_problem(connection)
     if problem:
         raise problem
@@ -129,7 +130,7 @@ def _obtain_lease(connection: Connection, order: Order) -> Lease:
 
 
 @contextmanager
-def _closed_if_it_fails(connections: SpareConnections, run: OpenRun) -> Iterator[None]:
+def _closed_if_it_fails(connections: RunPool, run: OpenRun) -> Iterator[None]:
     """Let a run that cannot go on say so in its row, where it can still be written; what happened is raised."""
     try:
         yield
@@ -137,15 +138,15 @@ def _closed_if_it_fails(connections: SpareConnections, run: OpenRun) -> Iterator
         raise
     except (BillingError, psycopg.Error) as error:
         reason = translate(error, connections.conninfo) if isinstance(error, psycopg.Error) else error
-        with suppress(BillingError, psycopg.Error), connections.lent() as connection:
+        with suppress(BillingError, psycopg.Error), connections.connection() as connection:
             runs.close_run(connection, run, Outcome.FAILED, str(reason))
         raise
 
 
-def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, datetime]:
+def _open(connection: Connection, order: RunOrder, lease: Lease) -> tuple[OpenRun, datetime]:
     """Open the run; return it, and what the host's clock said then."""
     host_clock = order.host_clock or datetime.now(UTC)
-    with bounded(connection):
+    with bounded_transaction(connection):
         as_of = order.as_of or runs.database_clock(connection)
         credible = is_clock_credible(connection, as_of, host_clock)
     run = runs.open_run(
@@ -172,27 +173,27 @@ def _open(connection: Connection, order: Order, lease: Lease) -> tuple[OpenRun, 
 
 
 def _plan(
-    connection: Connection, order: Order, run: OpenRun, host_clock: datetime
+    connection: Connection, order: RunOrder, run: OpenRun, host_clock: datetime
 ) -> tuple[list[Batch], str | None]:
     """Plan the batches, unless there is an objection."""
-    with bounded(connection):
-        objection = brake(connection, run, host_clock)
-        if objection:
-            return [], objection
+    with bounded_transaction(connection):
+        hold_reason = brake(connection, run, host_clock)
+        if hold_reason:
+            return [], hold_reason
         batches = list(runs.plan_batches(connection, run, order.batch_size))
         runs.announce_plan(connection, run, batches)
     return batches, None
 
 
 def charge_batches(
-    order: Order,
+    order: RunOrder,
     run: OpenRun,
     batches: list[Batch],
     lost: threading.Event,
-    connections: SpareConnections,
+    connections: RunPool,
     *,
     charge: Charge = charge_batch,
-    note_damage: NoteDamage = note_damage,
+    quarantine_damaged: NoteDamage = quarantine_damaged,
 ) -> tuple[Outcome, str | None]:
     """Let the workers charge the batches; return how it ended and, if something failed, the first reason."""
     if not batches:
@@ -209,7 +210,7 @@ def charge_batches(
         lost=lost,
         charged=_Tally(batches, order.progressed).add,
         charge=charge,
-        note_damage=note_damage,
+        quarantine_damaged=quarantine_damaged,
     )
     count = min(order.workers, len(batches))
     with ThreadPoolExecutor(count, thread_name_prefix="billing-worker") as pool:
@@ -220,12 +221,12 @@ def charge_batches(
     return (Outcome.COMPLETED if waiting.empty() else Outcome.INTERRUPTED), None
 
 
-def _look_ahead(order: Order, run: OpenRun, connections: SpareConnections) -> str | None:
+def _look_ahead(order: RunOrder, run: OpenRun, connections: RunPool) -> str | None:
     """Bring the runways up to date; a failure is told in a sentence and takes nothing away from what was charged."""
     if order.stopping.is_set():
         return None
     try:
-        with connections.lent() as connection:
+        with connections.connection() as connection:
             update_runways(connection, run)
     except (psycopg.Error, BillingError) as error:
         reason = translate(error, order.conninfo) if isinstance(error, psycopg.Error) else error

@@ -12,7 +12,7 @@ from uuid import UUID
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import Batch, OpenRun, Outcome, RunResult, Terms
 from containerstacks_billing.charging.policies import agree_on_policy
-from containerstacks_billing.database.connection import Connection, bounded, transaction_bounds
+from containerstacks_billing.database.connection import Connection, bounded_transaction, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken, LeaseLost, WorkFailed
@@ -50,7 +50,7 @@ def open_run(
 
     divides = is_clock_credible and agree_on_policy(connection, terms, as_of, fence)
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         fence(connection)
         if is_clock_credible:
             # First of all, for a clock that stands still inside a transaction would be read too early for prices.
@@ -131,7 +131,7 @@ def close_run(
 ) -> RunResult:
     """Set aside what the run left out, and end its row; `confirmed` is how many batches the server said to have."""
     values = run_parameters(run)
-    with bounded(connection, CLOSING_TIMEOUT):
+    with bounded_transaction(connection, CLOSING_TIMEOUT):
         if connection.execute(query("fence"), values).fetchone() is None:
             raise LeaseLost("another biller took over the lease before the run was closed")
         # It may know of more, whose answers were lost; fewer means that commits were lost.

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from containerstacks_billing.charging.model import OpenRun
 from containerstacks_billing.charging.run_record import run_parameters
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import LeaseLost
-from containerstacks_billing.notifications.outbox import announce_marks
+from containerstacks_billing.notifications.outbox import enqueue_past_due_events
 
 # Wallets that are looked at closely, and written, in one transaction. Only a first run, or a change of all prices,
 # has more.
@@ -30,7 +30,7 @@ def update_runways(connection: Connection, run: OpenRun, *, wallets_at_once: int
     changed = 0
     for _ in range(_LONGEST_UPDATE):
         with connection.transaction():
-            transaction_bounds(connection)
+            set_timeouts(connection)
             connection.execute(_ROOM)
             if connection.execute(query("fence"), values).fetchone() is None:
                 raise LeaseLost("another biller took over the lease before the runways were up to date")
@@ -56,7 +56,7 @@ def _rates(connection: Connection, values: dict[str, Any]) -> dict[str, list[Any
 def _keep(connection: Connection, values: dict[str, Any], rows: list[tuple[Any, ...]]) -> None:
     """Write what changed: first the news about marks that somebody else than a batch changed, then the runways."""
     if any(mark_is_news for _, _, _, mark_is_news, *_ in rows):
-        announce_marks(connection, values)
+        enqueue_past_due_events(connection, values)
     gone = [row for row in rows if row[2]]
     kept = [row for row in rows if not row[2]]
     if gone:

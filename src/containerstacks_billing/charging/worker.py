@@ -21,13 +21,14 @@ from containerstacks_billing.charging.batch import (
     ChangedMeanwhile,
     SliceFellShort,
     charge_batch,
-    note_damage,
     payers_between,
+    quarantine_damaged,
 )
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun
-from containerstacks_billing.database.connection import Connection, is_transient, translate
+from containerstacks_billing.database.connection import Connection
+from containerstacks_billing.database.errors import is_transient, translate
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import (
     BillingError,
     DatabaseUnavailable,
@@ -49,7 +50,7 @@ class Work:
     `charge` and `note_damage` are what is done with a batch; a rehearsal brings its own, which roll back.
     """
 
-    connections: SpareConnections
+    connections: RunPool
     run: OpenRun
     waiting: queue.SimpleQueue[Batch]
     numbers: Iterator[int]
@@ -57,7 +58,7 @@ class Work:
     lost: threading.Event
     charged: Callable[[Batch, BatchResult], None]
     charge: Charge = charge_batch
-    note_damage: NoteDamage = note_damage
+    quarantine_damaged: NoteDamage = quarantine_damaged
 
 
 def work(shared: Work) -> list[str]:
@@ -98,7 +99,7 @@ class _Hand:
 
     def __exit__(self, *_: object) -> None:
         if self._connection is not None:
-            self._shared.connections.give_back(self._connection)
+            self._shared.connections.release(self._connection)
 
     def charge(self, batch: Batch) -> BatchResult:
         last: Exception | None = None
@@ -131,12 +132,12 @@ class _Hand:
     def _attempt(self, batch: Batch, refused: list[psycopg.Error]) -> BatchResult:
         """Charge a batch, after what the errors that refused it call for; the second time it is divided."""
         if self._connection is None or self._connection.closed:
-            self._connection = self._shared.connections.take()
+            self._connection = self._shared.connections.acquire()
         if refused and (len(refused) > 1 or not isinstance(refused[0], psycopg.errors.UniqueViolation)):
             return self._divide(self._connection, batch, refused[-1])
         if refused:
             # A second copy of a charge: mark what stands behind its own charges, and it is left out.
-            self._shared.note_damage(self._connection, self._shared.run, batch)
+            self._shared.quarantine_damaged(self._connection, self._shared.run, batch)
         return self._shared.charge(self._connection, self._shared.run, batch)
 
     def _drop_if_broken(self) -> None:

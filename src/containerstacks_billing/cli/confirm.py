@@ -9,7 +9,7 @@ import typer
 from containerstacks_billing.errors import EXIT_FAILED, EXIT_INTERRUPTED
 
 
-def agreed(question: str, what: str, *, yes: bool, as_json: bool) -> None:
+def require_confirmation(question: str, what: str, *, yes: bool, as_json: bool) -> None:
     """Return once it is agreed; ends the command where it is not, and where nobody can answer.
 
     `what` is what --yes would let happen without a question.

@@ -10,7 +10,7 @@ from containerstacks_billing.charging.dry_run import rehearse
 from containerstacks_billing.charging.forecast import OrganizationForecast, Rehearsal, SetAside
 from containerstacks_billing.charging.forecasts import Limits
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.charging.run import Order
+from containerstacks_billing.charging.run import RunOrder
 from containerstacks_billing.cli import render
 from containerstacks_billing.cli.progress import RunDisplay
 from containerstacks_billing.cli.run_report import (
@@ -31,7 +31,7 @@ _SHOWN_SHORT = 20
 _SHOWN_SET_ASIDE = 10
 
 
-def rehearse_and_show(order: Order, *, every: bool, as_json: bool) -> int:
+def rehearse_and_show(order: RunOrder, *, every: bool, as_json: bool) -> int:
     """Rehearse a run with a display, write what it would do, and return the exit code."""
     limits = Limits(None, None, None) if every else Limits()
     with (

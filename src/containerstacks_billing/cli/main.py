@@ -135,7 +135,7 @@ def _explain(error: Exception, ctx: typer.Context) -> int:
     """Say what went wrong and what to do; return the exit code."""
     import psycopg
 
-    from containerstacks_billing.database.connection import translate
+    from containerstacks_billing.database.errors import translate
 
     if isinstance(error, psycopg.Error):
         error = translate(error)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from containerstacks_billing.cli.arguments import amount
-from containerstacks_billing.cli.confirm import agreed
+from containerstacks_billing.cli.confirm import require_confirmation
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def _correct(
     question = "Post what is missing?" if correction.correction_id else "Post this?"
     if not any(one.instances or one.debt_instances or one.unposted_charges for one in differences):
         question = "Record this price?"
-    agreed(f"\n{question}", "posting a correction", yes=yes, as_json=as_json)
+    require_confirmation(f"\n{question}", "posting a correction", yes=yes, as_json=as_json)
     adjustments: list[int] = []
     correction, short = corrections.correct(
         conninfo,

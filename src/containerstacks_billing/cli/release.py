@@ -11,12 +11,12 @@ from uuid import UUID
 import typer
 
 from containerstacks_billing.cli.arguments import instance_id, organization_id, see_that_organization_exists
-from containerstacks_billing.cli.confirm import agreed
+from containerstacks_billing.cli.confirm import require_confirmation
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import process_name
 
 if TYPE_CHECKING:
-    from containerstacks_billing.holds.model import ReleaseOrder
+    from containerstacks_billing.holds.model import ReleaseDecision
     from containerstacks_billing.settings import Settings
 
 _EXAMPLES = """
@@ -90,9 +90,9 @@ def release(
     if not any(decisions):
         _release_brake(settings, decided_by, why, dry_run=dry_run, yes=yes, as_json=json)
         return
-    from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseOrder
+    from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseDecision
 
-    order = ReleaseOrder(
+    order = ReleaseDecision(
         Decision.CHARGE if charge else Decision.WAIVE if waive else Decision.CAP,
         decided_by,
         why,
@@ -136,7 +136,7 @@ def _release_brake(
         if not as_json:
             console.print(f"Run {hold.run_id} was held: {render.printable(hold.sentence)}")
         if not dry_run:
-            agreed(
+            require_confirmation(
                 "Is that right, and shall billing go on?", "releasing a held run", yes=yes, as_json=as_json
             )
         released = not dry_run and release_hold(connection, hold, decided_by, reason)
@@ -158,7 +158,7 @@ def _release_brake(
         console.print("Released. The next run goes on; containerstacks-billing run starts one now.")
 
 
-def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as_json: bool) -> None:
+def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool, as_json: bool) -> None:
     from dataclasses import replace
 
     from containerstacks_billing.charging.run import terms_of
@@ -176,7 +176,7 @@ def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as
     elif asking:
         if not as_json:
             release_tables.show(released, terms.currency)
-        agreed("\nDecide so?", "deciding", yes=yes, as_json=as_json)
+        require_confirmation("\nDecide so?", "deciding", yes=yes, as_json=as_json)
         released = decide(conninfo, terms, order, holder)
     if as_json:
         render.emit_json(release_tables.as_document(released, order))
@@ -185,7 +185,7 @@ def _release_instances(settings: Settings, order: ReleaseOrder, *, yes: bool, as
         release_tables.conclude(released, order)
 
 
-def _see_that_it_is_known(conninfo: str, order: ReleaseOrder) -> None:
+def _see_that_it_is_known(conninfo: str, order: ReleaseDecision) -> None:
     """Let nobody take a mistyped organization for one that has nothing held."""
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.schema.diagnose import diagnosed

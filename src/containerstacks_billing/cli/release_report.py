@@ -6,13 +6,13 @@ from decimal import Decimal
 
 from containerstacks_billing.cli import render
 from containerstacks_billing.cli.run_report import counted, exact_hours
-from containerstacks_billing.holds.model import HELD, Released, ReleaseOrder, Stake
+from containerstacks_billing.holds.model import HELD, HeldHours, ReleaseDecision, ReleaseResult
 from containerstacks_billing.money import display
 
 _MOST_SHOWN = 50
 
 
-def show(released: Released, currency: str) -> None:
+def show(released: ReleaseResult, currency: str) -> None:
     """Write what becomes of which instance; first those that `quarantine` shows under another reason, or not at all."""
     console = render.stdout()
     if not released.instances:
@@ -36,7 +36,7 @@ def show(released: Released, currency: str) -> None:
         console.print(f"{others:,} of them {verb} not listed as held: {reasons}.")
 
 
-def _show_one(one: Stake, currency: str) -> None:
+def _show_one(one: HeldHours, currency: str) -> None:
     console = render.stdout()
     approved = _worth(one.hours_approved, one.amount_approved, currency)
     waived = _worth(one.hours_waived, one.amount_waived, currency)
@@ -51,7 +51,7 @@ def _worth(hours: Decimal, amount: Decimal | None, currency: str) -> str:
     return f"{exact_hours(hours)} h ({money})"
 
 
-def conclude(released: Released, order: ReleaseOrder) -> None:
+def conclude(released: ReleaseResult, order: ReleaseDecision) -> None:
     """Say whether it was decided, and what comes next."""
     console = render.stdout()
     if not released.instances:
@@ -67,7 +67,7 @@ def conclude(released: Released, order: ReleaseOrder) -> None:
         console.print("Decided.")
 
 
-def as_document(released: Released, order: ReleaseOrder) -> dict[str, object]:
+def as_document(released: ReleaseResult, order: ReleaseDecision) -> dict[str, object]:
     """Return what was decided, or would be, as one document."""
     return {
         "decision": order.decision,

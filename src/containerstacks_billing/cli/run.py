@@ -12,7 +12,7 @@ from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import process_name
 
 if TYPE_CHECKING:
-    from containerstacks_billing.charging.run import Order
+    from containerstacks_billing.charging.run import RunOrder
     from containerstacks_billing.cli.run_report import Finished
     from containerstacks_billing.settings import Settings
 
@@ -64,11 +64,11 @@ def run(
     """
     if every and not dry_run:
         raise typer.BadParameter("--all goes with --dry-run.")
-    from containerstacks_billing.charging.run import Order, terms_of
+    from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.config.target import target
 
     settings = configured(ctx).settings
-    order = Order(
+    order = RunOrder(
         conninfo=target(settings).conninfo,
         terms=terms_of(settings),
         trigger="manual",
@@ -110,11 +110,11 @@ def _deliver_events(conninfo: str, settings: Settings) -> None:
         logs.logger().warning("Events could not be sent; they stay where they are", reason=str(away))
 
 
-def bill_and_watch(order: Order) -> tuple[Finished, int]:
+def bill_and_watch(order: RunOrder) -> tuple[Finished, int]:
     """Bill with a display on standard error, and return what came of it with the exit code."""
     from dataclasses import replace
 
-    from containerstacks_billing.charging.run import bill
+    from containerstacks_billing.charging.run import run_billing
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli import run_report as summary
     from containerstacks_billing.cli.progress import RunDisplay
@@ -128,7 +128,7 @@ def bill_and_watch(order: Order) -> tuple[Finished, int]:
                 order, stopping=asked.stopping, waiting=display.waiting, progressed=display.progressed
             )
             try:
-                result = bill(watched)
+                result = run_billing(watched)
             except LeaseNotObtained:
                 if asked.exit_code is None:
                     raise
@@ -138,7 +138,7 @@ def bill_and_watch(order: Order) -> tuple[Finished, int]:
     return finished, summary.exit_code(result.outcome, asked.exit_code)
 
 
-def _with_circumstances(order: Order, finished: Finished) -> Finished:
+def _with_circumstances(order: RunOrder, finished: Finished) -> Finished:
     """Look up what was debited, why instances are set aside, and whether there are others."""
     from dataclasses import replace
 

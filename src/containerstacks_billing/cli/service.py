@@ -100,7 +100,7 @@ def install(
     findings = installing.examine(unit, knows_database=knows)
     _show(findings)
     installing.refuse_what_fails(findings)
-    for line in installing.take_in(unit, replace=yes):
+    for line in installing.install(unit, replace=yes):
         render.stderr().print(line, soft_wrap=True)
     _show_state(unit.name, as_json=False)
 
@@ -117,7 +117,7 @@ def uninstall(ctx: typer.Context, serves: AppOption = False, dry_run: DryRunOpti
     from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
 
     name = APP_UNIT if serves else DAEMON_UNIT
-    for line in installing.let_go(name, dry_run=dry_run):
+    for line in installing.uninstall(name, dry_run=dry_run):
         render.stderr().print(line, soft_wrap=True)
     if not serves:
         minutes = _failover_minutes(ctx)

@@ -53,7 +53,7 @@ def up(
     if given.flags.get("DATABASE_URL"):
         raise typer.BadParameter("up works on its own embedded database; --database-url goes with run.")
     from containerstacks_billing import logs
-    from containerstacks_billing.charging.run import Order, terms_of
+    from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli.run import bill_and_watch
     from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
@@ -64,7 +64,7 @@ def up(
     logs.configure(settings.log_level)
     was_running = EmbeddedServer(default_directory()).status().running
     conninfo = _prepare(render.stderr())
-    order = Order(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
+    order = RunOrder(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
     finished, code = bill_and_watch(order)
     _show(render.stdout(), conninfo, finished)
     if code == 0 and not once:

@@ -1,6 +1,6 @@
 """Built-in billing: the same run, by the application side, for as long as no daemon is alive.
 
-It looks at least once a minute, decides from the tables (status/failover.py) and calls the same `bill` as everybody.
+It looks at least once a minute, decides from the tables (status/failover.py) and calls `run_billing`.
 The decision is made twice: once without the lease, to leave a living daemon alone, and once more under it, because
 between looking and obtaining another replica may have billed this hour, or the daemon may have come back. What cannot
 be read is never taken for silence. It never writes billing_daemon_status: that table is the daemon's word.
@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from containerstacks_billing.charging.model import OpenRun, RunResult
-from containerstacks_billing.charging.run import Order, bill, terms_of
+from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
 from containerstacks_billing.config.target import target
 from containerstacks_billing.errors import BillingError, LeaseNotObtained
 from containerstacks_billing.identity import process_name
@@ -157,7 +157,7 @@ class BuiltInBilling:
     def _bill(self, look: Look, stopping: threading.Event) -> Look:
         settings = self._settings
         opened: list[OpenRun] = []
-        order = Order(
+        order = RunOrder(
             conninfo=self._conninfo,
             terms=terms_of(settings),
             trigger=TRIGGER,
@@ -170,7 +170,7 @@ class BuiltInBilling:
             opened=opened.append,
         )
         try:
-            result = bill(order)
+            result = run_billing(order)
         except NoLongerWanted as reason:
             self._log.say("info", str(reason))
             return self._changed(look, Decision.NOT_DUE, str(reason))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from containerstacks_billing.backoff import pause_seconds
 from containerstacks_billing.charging.model import OpenRun, Outcome, Progress, RunResult
-from containerstacks_billing.charging.run import Order, bill, terms_of
+from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
 from containerstacks_billing.clock import Clock
-from containerstacks_billing.daemon.progress import Pulse
+from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.run_log import RunLog
 from containerstacks_billing.errors import (
     BillingError,
@@ -23,7 +23,7 @@ from containerstacks_billing.errors import (
     SchemaMismatch,
 )
 from containerstacks_billing.settings import Settings
-from containerstacks_billing.throttled_log import Complaint
+from containerstacks_billing.throttled_log import RecurringError
 
 TRIGGER = "daemon"
 # The daemon looks again by itself, so it does not stand in the queue for long; a stop is not kept waiting either.
@@ -52,7 +52,7 @@ class Cycle:
     def __init__(
         self,
         clock: Clock,
-        pulse: Pulse,
+        pulse: LoopProgress,
         holder: str,
         after_batch: threading.Event,
         progressed: Callable[[], None],
@@ -60,8 +60,8 @@ class Cycle:
         self._clock, self._pulse, self._holder = clock, pulse, holder
         self._after_batch, self._progressed = after_batch, progressed
         self._failures = 0
-        self._complaint = Complaint(clock, "Billing is not possible", "Billing is possible again")
-        self._waiting = Complaint(
+        self._complaint = RecurringError(clock, "Billing is not possible", "Billing is possible again")
+        self._waiting = RecurringError(
             clock, "Billing waits for another biller", "Billing waits for nobody any more", level="warning"
         )
         self.is_open = False
@@ -79,7 +79,7 @@ class Cycle:
             log.progressed(progress)
             self._progressed()
 
-        order = Order(
+        order = RunOrder(
             conninfo=conninfo,
             terms=terms_of(settings),
             trigger=TRIGGER,
@@ -94,14 +94,14 @@ class Cycle:
         )
         self._pulse.begins()
         try:
-            result = bill(order)
+            result = run_billing(order)
         except Exception as error:  # noqa: BLE001  (a daemon outlives every error of a run)
             return self._failed(error)
         finally:
             self.is_open = False
         self._failures = 0
-        self._complaint.over()
-        self._waiting.over()
+        self._complaint.resolved()
+        self._waiting.resolved()
         self._pulse.ended(result)
         log.ended(result)
         return Attempt(result)
@@ -110,13 +110,13 @@ class Cycle:
         if isinstance(error, LeaseNotObtained):
             self._pulse.failed(None)
             if not self._after_batch.is_set():
-                self._waiting.say(error)
+                self._waiting.report(error)
             return Attempt(retry_seconds=LEASE_RETRY_SECONDS * (0.5 + random.random() / 2))  # noqa: S311
         self._failures += 1
         self._pulse.failed(
             str(error) if isinstance(error, BillingError) else f"{type(error).__name__}: {error}"
         )
-        self._complaint.say(error)
+        self._complaint.report(error)
         if isinstance(error, (SchemaMismatch, RightsMissing, ConfigurationError)):
             return Attempt()
         away = isinstance(error, (DatabaseUnavailable, LoginRefused))

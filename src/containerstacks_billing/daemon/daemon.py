@@ -32,10 +32,10 @@ from containerstacks_billing.daemon.cycle import Attempt, Cycle
 from containerstacks_billing.daemon.heartbeat import Heartbeat
 from containerstacks_billing.daemon.housekeeping import Housekeeping
 from containerstacks_billing.daemon.model import Beat
-from containerstacks_billing.daemon.preflight import see_that_it_can_bill
-from containerstacks_billing.daemon.progress import Pulse
+from containerstacks_billing.daemon.preflight import preflight
+from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.schedule import Agenda
-from containerstacks_billing.daemon.shutdown import AWAY_GIVEN_UP_SECONDS, Stop
+from containerstacks_billing.daemon.shutdown import AWAY_GIVEN_UP_SECONDS, Shutdown
 from containerstacks_billing.daemon.systemd_notify import notify, reloading
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.notifications.sender import Delivery
@@ -65,7 +65,7 @@ class Daemon:
         self._configuration, self._load = configuration, load
         self._clock = clock or Clock()
         self._wake, self._retry_now = threading.Event(), threading.Event()
-        self._pulse = Pulse(self._clock)
+        self._pulse = LoopProgress(self._clock)
         self._heartbeat = Heartbeat(
             self._clock,
             self._pulse,
@@ -74,7 +74,7 @@ class Daemon:
             interval_seconds=lambda: float(self._settings.heartbeat_seconds),
             returned=self._retry,
         )
-        self._stop = Stop(
+        self._stop = Shutdown(
             run_is_open=lambda: self._cycle.is_open,
             look=self._heartbeat.soon,
             unanswered_seconds=self._heartbeat.unanswered_seconds,
@@ -100,7 +100,7 @@ class Daemon:
         log = logs.logger()
         log.info("Billing daemon starts", daemon=self.instance_id, version=__version__)
         conninfo = self._conninfo()
-        see_that_it_can_bill(conninfo)
+        preflight(conninfo)
         signals.receive(
             {
                 signal.SIGTERM: self._stop.ask,

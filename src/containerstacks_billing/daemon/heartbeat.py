@@ -17,14 +17,14 @@ from containerstacks_billing import logs
 from containerstacks_billing.backoff import pause_seconds
 from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.model import Beat, DaemonState, describe
-from containerstacks_billing.daemon.progress import Pulse
+from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.schedule import Schedule
 from containerstacks_billing.daemon.status_row import last_run, write_beat
 from containerstacks_billing.daemon.systemd_notify import notify
-from containerstacks_billing.database.connection import Connection, bounded, connect
+from containerstacks_billing.database.connection import Connection, bounded_transaction, connect
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.schema.diagnose import diagnosed
-from containerstacks_billing.throttled_log import Complaint
+from containerstacks_billing.throttled_log import RecurringError
 
 LONGEST_PAUSE_SECONDS = 15.0
 SECONDS_BETWEEN_LINES = 60.0
@@ -40,7 +40,7 @@ class Heartbeat:
     def __init__(
         self,
         clock: Clock,
-        pulse: Pulse,
+        pulse: LoopProgress,
         *,
         tell: Callable[[bool], Beat],
         conninfo: Callable[[], str],
@@ -54,7 +54,7 @@ class Heartbeat:
         self._connection: Connection | None = None
         self._connected_to = ""
         self._recalled = False
-        self._complaint = Complaint(
+        self._complaint = RecurringError(
             clock, "The heartbeat could not be written", "The heartbeat is written again"
         )
         self._unanswered_since: float | None = None
@@ -123,13 +123,13 @@ class Heartbeat:
                 write_beat(connection, beat)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next beat has to come)
             self._disconnect()
-            self._complaint.say(error)
+            self._complaint.report(error)
             notify(f"STATUS={describe(self._tell(last))}; the heartbeat cannot be written")
             return False
         self._unanswered_since = None
         notify(f"STATUS={describe(beat)}")
         self._say(beat)
-        if self._complaint.over():
+        if self._complaint.resolved():
             self._returned()
         return True
 
@@ -141,7 +141,11 @@ class Heartbeat:
             self._connection = connect(conninfo, purpose="billing")
             self._connected_to = conninfo
         if not self._recalled:
-            with contextlib.suppress(BillingError), diagnosed(conninfo), bounded(self._connection):
+            with (
+                contextlib.suppress(BillingError),
+                diagnosed(conninfo),
+                bounded_transaction(self._connection),
+            ):
                 self._pulse.recall(*last_run(self._connection))
             self._recalled = True
         return self._connection

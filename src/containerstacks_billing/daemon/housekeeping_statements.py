@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 
 ROWS_AT_ONCE = 500
@@ -35,7 +35,7 @@ def remove_old(
             if stopping():
                 return removed
             with connection.transaction():
-                transaction_bounds(connection)
+                set_timeouts(connection)
                 count = connection.execute(query(name), values).rowcount
             if count:
                 removed[table] = removed.get(table, 0) + count

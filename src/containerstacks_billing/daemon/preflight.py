@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from containerstacks_billing import logs
-from containerstacks_billing.database.connection import Connection, bounded, connect
+from containerstacks_billing.database.connection import Connection, bounded_transaction, connect
 from containerstacks_billing.database.inspect import missing_grants, missing_rights
 from containerstacks_billing.errors import EXIT_CONFIGURATION, BillingError, RightsMissing
 from containerstacks_billing.schema.diagnose import diagnosed
@@ -20,14 +20,18 @@ _DISPENSABLE = {
 }
 
 
-def see_that_it_can_bill(conninfo: str) -> None:
+def preflight(conninfo: str) -> None:
     """Raise SchemaMismatch, RightsMissing or ConfigurationError where no attempt could charge.
 
     Whatever else keeps it from looking may be over by the first attempt: a database that is away, a refused password,
     a statement that waited too long or was cancelled.
     """
     try:
-        with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection, bounded(connection):
+        with (
+            diagnosed(conninfo),
+            connect(conninfo, purpose="reading") as connection,
+            bounded_transaction(connection),
+        ):
             _see_that_it_may_bill(connection)
             if problem := expected_schema_problem(connection):
                 raise problem

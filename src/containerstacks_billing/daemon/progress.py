@@ -17,7 +17,7 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.model import Beat, DaemonState, LastRun, facts_of, judge, problem_of
 
 
-class Pulse:
+class LoopProgress:
     """Written by the billing loop and its workers, read by heartbeat and watchdog."""
 
     def __init__(self, clock: Clock) -> None:

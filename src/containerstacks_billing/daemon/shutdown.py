@@ -28,7 +28,7 @@ AWAY_GIVEN_UP_SECONDS = 20.0
 EXTENSION_SECONDS = 240
 
 
-class Stop:
+class Shutdown:
     """Whether the daemon was told to stop, and how urgently.
 
     `run_is_open` tells whether there is a run to complete, `look` makes somebody ask the database soon, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg.types.json import Jsonb
 
 from containerstacks_billing.daemon.model import Beat, LastRun
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 
 LONGEST_MESSAGE = 2000
@@ -28,7 +28,7 @@ def write_beat(connection: Connection, beat: Beat) -> None:
         "metadata": Jsonb(beat.metadata),
     }
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         connection.execute(query("beat"), values)
 
 

@@ -24,26 +24,9 @@ from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap
 from psycopg.types.datetime import TimestamptzLoader
 
-from containerstacks_billing.database.conninfo import describe, read, transport_warning
-from containerstacks_billing.database.errors import is_transient, translate
+from containerstacks_billing.database.conninfo import read
+from containerstacks_billing.database.errors import translate
 from containerstacks_billing.errors import OutcomeUnknown
-from containerstacks_billing.redaction import redact
-
-__all__ = [
-    "ConfirmingConnection",
-    "asking",
-    "bounded",
-    "commits_under_way",
-    "connect",
-    "connection_arguments",
-    "describe",
-    "is_transient",
-    "redact",
-    "transaction_bounds",
-    "translate",
-    "translated",
-    "transport_warning",
-]
 
 Purpose = Literal["billing", "reading", "maintenance"]
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -161,7 +144,7 @@ _BOUNDS: LiteralString = (
 )
 
 
-def transaction_bounds(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
+def set_timeouts(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> None:
     """Bound the open transaction: 5 s for a lock, 30 s for a statement, 15 s of idling; no compiling of expressions.
 
     To compile one of our statements takes longer than to run it, and the server does so from a million rows on.
@@ -174,15 +157,15 @@ def transaction_bounds(connection: Connection, statement_timeout: str = STATEMEN
 
 
 @contextmanager
-def bounded(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
+def bounded_transaction(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
     """Run a block as one bounded transaction."""
     with connection.transaction():
-        transaction_bounds(connection, statement_timeout)
+        set_timeouts(connection, statement_timeout)
         yield
 
 
 @contextmanager
-def asking(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
+def read_pipeline(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
     """Run a block as one bounded transaction that may not write, and whose statements travel together.
 
     What is executed is sent with the first fetch, or at the end of the block. Who fetches after the block waits for
@@ -197,7 +180,7 @@ def asking(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -
 
 
 @contextmanager
-def translated(conninfo: str | None = None) -> Iterator[None]:
+def translate_errors(conninfo: str | None = None) -> Iterator[None]:
     """Run a block of database work and raise what the driver raises as one of our errors.
 
     `conninfo` lets the message name the database and the role; it is never quoted.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from containerstacks_billing.database.connection import Connection, connect, translated
+from containerstacks_billing.database.connection import Connection, connect, translate_errors
 from containerstacks_billing.database.grants import (
     BILLING_RIGHTS,
     BILLING_SEQUENCES,
@@ -46,7 +46,7 @@ class Daemon:
 def _rows(
     connection: Connection, name: str, parameters: Mapping[str, object] | None = None
 ) -> list[tuple[Any, ...]]:
-    with translated():
+    with translate_errors():
         return connection.execute(query(name), parameters).fetchall()
 
 

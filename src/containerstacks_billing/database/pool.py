@@ -16,12 +16,12 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequest
 from containerstacks_billing.database.connection import (
     ConfirmingConnection,
     Connection,
-    asking,
-    bounded,
+    bounded_transaction,
     connect,
     connection_arguments,
-    translate,
+    read_pipeline,
 )
+from containerstacks_billing.database.errors import translate
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable
 
 CONNECTIONS = 4
@@ -72,15 +72,15 @@ class ReadingPool:
     def reading(self) -> Iterator[Connection]:
         """Lend a connection inside a bounded transaction that may not write; raises BillingError.
 
-        Statements travel together: see `asking`.
+        Statements travel together: see `read_pipeline`.
         """
-        with self._connection() as connection, asking(connection, READ_TIMEOUT):
+        with self._connection() as connection, read_pipeline(connection, READ_TIMEOUT):
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Lend a connection inside a bounded transaction; raises BillingError."""
-        with self._connection() as connection, bounded(connection, READ_TIMEOUT):
+        with self._connection() as connection, bounded_transaction(connection, READ_TIMEOUT):
             yield connection
 
     @contextmanager

@@ -14,10 +14,10 @@ from typing import Self
 import psycopg
 from psycopg import pq
 
-from containerstacks_billing.database.connection import Connection, bounded, connect
+from containerstacks_billing.database.connection import Connection, bounded_transaction, connect
 
 
-class SpareConnections:
+class RunPool:
     """Lends connections to the steps and threads of a run, and closes what was given back when the run ends.
 
     One that broke while it lay here, since the server was restarted, is noticed when it is taken, and replaced.
@@ -34,14 +34,14 @@ class SpareConnections:
         while (connection := self._next()) is not None:
             connection.close()
 
-    def take(self) -> Connection:
+    def acquire(self) -> Connection:
         """Return a connection that answers, opened now if there is none; raises what `connect` raises."""
         while (connection := self._next()) is not None:
             if _answers(connection):
                 return connection
         return connect(self.conninfo, purpose="billing")
 
-    def give_back(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Keep a connection for the next step, unless it is broken or in the middle of something."""
         if connection.info.transaction_status == pq.TransactionStatus.IDLE:
             self._idle.put(connection)
@@ -49,13 +49,13 @@ class SpareConnections:
             connection.close()
 
     @contextmanager
-    def lent(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
         """Lend a connection for the length of a block."""
-        connection = self.take()
+        connection = self.acquire()
         try:
             yield connection
         finally:
-            self.give_back(connection)
+            self.release(connection)
 
     def _next(self) -> Connection | None:
         try:
@@ -68,7 +68,7 @@ def _answers(connection: Connection) -> bool:
     """Begin and end a transaction; one that does not answer, or is interrupted, is closed."""
     answered = False
     try:
-        with bounded(connection):
+        with bounded_transaction(connection):
             pass
         answered = True
     except psycopg.Error:

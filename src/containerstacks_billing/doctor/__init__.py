@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from containerstacks_billing.config import load as configuration
 from containerstacks_billing.config import target
 from containerstacks_billing.database import inspect as examination
-from containerstacks_billing.database.connection import connect, describe
+from containerstacks_billing.database.connection import connect
+from containerstacks_billing.database.conninfo import describe
 from containerstacks_billing.doctor import database, host, unit
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.findings import Finding, Level, failure, ok

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from containerstacks_billing.config.target import Target
 from containerstacks_billing.database import inspect as examination
-from containerstacks_billing.database.connection import Connection, translated
+from containerstacks_billing.database.connection import Connection, translate_errors
 from containerstacks_billing.database.errors import MIGRATE_HINT
 from containerstacks_billing.database.grants import only_reads
 from containerstacks_billing.database.inspect import Server
@@ -138,7 +138,7 @@ def pooler(subject: Subject) -> Iterator[Finding]:
 
 def last_run(subject: Subject) -> Iterator[Finding]:
     """See that the last run completed, and not too long ago; and that nothing is left out of the runs."""
-    with translated():
+    with translate_errors():
         status = read_status(subject.connection)
     interval = subject.settings.billing_interval_minutes
     last, success = status.last_run, status.last_success
@@ -258,7 +258,7 @@ def _how_to_start(subject: Subject) -> str:
 
 def _instead(subject: Subject) -> str:
     """Say who bills without a daemon: whoever was seen to lately, else who would."""
-    with translated():
+    with translate_errors():
         health = read_status(subject.connection).health
     who = biller(health, limits_of(subject.settings).failover_after)
     if who is Biller.BUILT_IN and health.failover.last_run_at is not None:
@@ -286,7 +286,7 @@ def _interval(daemon: examination.Daemon, minutes: int) -> Iterator[Finding]:
 
 def built_in_billing(subject: Subject) -> Iterator[Finding]:
     """Say which built-in billing takes over when the daemon is silent, and what to set for another."""
-    with translated():
+    with translate_errors():
         reading = read_reading(subject.connection, HeartbeatClamp())
     found = fallback(reading, subject.settings.built_in_billing)
     level = Level.OK if found.is_sound else Level.WARN

@@ -1,7 +1,7 @@
 """The billers of a drill: processes of the installed version that bill, and can be killed, stopped and cut off.
 
 Billing processes are forked from one that has everything loaded, so a dozen of them can die in the time in which one
-would start; they call `bill`, as every command does, as a role of least privilege (role.py). The daemon is the command
+would start; they call `run_billing` as a role of least privilege (least_privilege.py). The daemon is the command
 itself. A process that was killed holds its lease for half a minute: the drill lets the lease lapse at once, as if that
 time had passed.
 """
@@ -45,7 +45,7 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
     from decimal import Decimal
 
     from containerstacks_billing.charging.model import Terms
-    from containerstacks_billing.charging.run import Order, bill
+    from containerstacks_billing.charging.run import RunOrder, run_billing
     from containerstacks_billing.errors import BillingError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,9 +54,11 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     terms = Terms(max_catch_up_hours=8784, brake_factor=Decimal(1000))
-    order = Order(conninfo, terms, trigger, process_name(), batch_size=BATCH_SIZE, wait_seconds=wait_seconds)
+    order = RunOrder(
+        conninfo, terms, trigger, process_name(), batch_size=BATCH_SIZE, wait_seconds=wait_seconds
+    )
     try:
-        result = bill(order)
+        result = run_billing(order)
         said = {"outcome": result.outcome.value, "reason": result.error_message}
     except BillingError as error:
         said = {"outcome": type(error).__name__, "reason": str(error)}

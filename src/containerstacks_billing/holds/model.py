@@ -24,7 +24,7 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseOrder:
+class ReleaseDecision:
     """A decision about held instances: one, those of an organization, or all; with who decided it and why.
 
     `kept_hours` are the most recent hours of each instance, which stay due; older ones are waived.
@@ -40,7 +40,7 @@ class ReleaseOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Stake:
+class HeldHours:
     """What a decision means for one instance; amounts are exact, and None where it has no usable price at present.
 
     `set_aside_for` is the reason that `quarantine` shows for it, None where it shows none: held is whoever has too many
@@ -75,7 +75,7 @@ class Stake:
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
+class ReleaseResult:
     """What came of an order: sums over all instances, and the first of them one by one.
 
     `other_reasons` counts the instances that are not listed as held.
@@ -88,10 +88,10 @@ class Released:
     amount_approved: Decimal = Decimal(0)
     hours_waived: Decimal = Decimal(0)
     amount_waived: Decimal = Decimal(0)
-    listed: tuple[Stake, ...] = field(default=())
+    listed: tuple[HeldHours, ...] = field(default=())
     other_reasons: Mapping[str, int] = field(default_factory=dict)
 
-    def with_stakes(self, stakes: list[Stake]) -> Released:
+    def with_stakes(self, stakes: list[HeldHours]) -> ReleaseResult:
         """Add instances to the sums, and to the list while there is room."""
         return replace(
             self,

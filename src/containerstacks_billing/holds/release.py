@@ -12,12 +12,13 @@ from containerstacks_billing.charging.batch import ChangedMeanwhile, file_stretc
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import Terms
 from containerstacks_billing.charging.run_record import database_clock
-from containerstacks_billing.database.connection import Connection, is_transient, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
+from containerstacks_billing.database.errors import is_transient
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken, LeaseLost, WorkFailed
-from containerstacks_billing.holds.model import EVERY_HOUR, Released, ReleaseOrder, Stake
+from containerstacks_billing.holds.model import EVERY_HOUR, HeldHours, ReleaseDecision, ReleaseResult
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 
@@ -26,14 +27,14 @@ INSTANCES_AT_ONCE = 5000
 
 
 def release(
-    conninfo: str, terms: Terms, order: ReleaseOrder, holder: str, wait_seconds: float = 90
-) -> Released:
+    conninfo: str, terms: Terms, order: ReleaseDecision, holder: str, wait_seconds: float = 90
+) -> ReleaseResult:
     """Decide about every held instance that the order names; under the lease, so never beside a run.
 
     A dry run does the same without the lease and rolls back. Raises LeaseNotObtained, LeaseLost, DatabaseUnavailable,
     and WorkFailed when the host kept changing the instances; what was committed before that stays decided.
     """
-    with diagnosed(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
+    with diagnosed(conninfo), RunPool(conninfo) as connections, connections.connection() as connection:
         if problem := expected_schema_problem(connection):
             raise problem
         if order.dry_run:
@@ -43,7 +44,9 @@ def release(
             return _decide(connection, terms, order, lease)
 
 
-def _decide(connection: Connection, terms: Terms, order: ReleaseOrder, lease: Lease | None) -> Released:
+def _decide(
+    connection: Connection, terms: Terms, order: ReleaseDecision, lease: Lease | None
+) -> ReleaseResult:
     as_of = database_clock(connection)
     values: dict[str, Any] = {
         "as_of": as_of,
@@ -60,17 +63,19 @@ def _decide(connection: Connection, terms: Terms, order: ReleaseOrder, lease: Le
         "decisions": True,
         "kept": True,
     }
-    released = Released(as_of)
+    released = ReleaseResult(as_of)
     for reach in _ranges(connection, order, values):
         released = released.with_stakes(_until_it_holds(connection, values | reach, order.dry_run, lease))
     if not order.dry_run:
         with connection.transaction():
-            transaction_bounds(connection)
+            set_timeouts(connection)
             connection.execute(query("count_set_aside"))
     return released
 
 
-def _ranges(connection: Connection, order: ReleaseOrder, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _ranges(
+    connection: Connection, order: ReleaseDecision, values: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Yield the ranges of organizations and instances that hold what the order names."""
     reaches = [(order.organization or FIRST_UUID, order.organization or LAST_UUID)]
     if order.instance is not None:
@@ -83,7 +88,7 @@ def _ranges(connection: Connection, order: ReleaseOrder, values: dict[str, Any])
     for first, last in reaches:
         reach = {"first_organization": first, "last_organization": last} | only
         with connection.transaction():
-            transaction_bounds(connection)
+            set_timeouts(connection)
             planned = connection.execute(query("plan_release"), values | reach).fetchall()
         for first_organization, last_organization, _ in planned:
             yield only | {
@@ -94,7 +99,7 @@ def _ranges(connection: Connection, order: ReleaseOrder, values: dict[str, Any])
 
 def _until_it_holds(
     connection: Connection, values: dict[str, Any], dry_run: bool, lease: Lease | None
-) -> list[Stake]:
+) -> list[HeldHours]:
     """Decide about one range; again from the rows when the host changed one of its instances in between."""
     last: Exception | None = None
     for _ in range(ATTEMPTS):
@@ -115,7 +120,7 @@ def _until_it_holds(
     )
 
 
-def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease | None) -> list[Stake]:
+def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease | None) -> list[HeldHours]:
     pin_planner(connection)
     if lease is not None:
         fence = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
@@ -141,7 +146,7 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
     connection.execute(query("strike_off"), values)
     left = connection.execute(query("stake"), values).fetchall()
     return [
-        Stake(organization, instance, label, hours, amount, hours_left, amount_left, reason)
+        HeldHours(organization, instance, label, hours, amount, hours_left, amount_left, reason)
         for (organization, instance, label, reason, hours, amount), (*_, hours_left, amount_left) in zip(
             due, left, strict=True
         )

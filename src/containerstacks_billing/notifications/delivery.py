@@ -88,7 +88,7 @@ def deliver_due(
     ends_at = time.monotonic() + deadline
     counts = dict.fromkeys(Answer, 0)
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
-        buried = events.bury_stale(connection, now)
+        buried = events.expire_stale(connection, now)
         sent = 0
         while sent < limit and time.monotonic() < ends_at and not (stopping and stopping.is_set()):
             claimed = events.claim(
@@ -140,7 +140,7 @@ def _send_claimed(
             result, error = came_of_it
             counts[_record(connection, event, result, error, now)] += 1
     if untried:
-        events.give_back(connection, untried, now)
+        events.release(connection, untried, now)
 
 
 def _try(endpoint: Endpoint, event: Event, seconds: float) -> tuple[Answer, str]:

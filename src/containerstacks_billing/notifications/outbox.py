@@ -9,12 +9,12 @@ from uuid import UUID
 
 from psycopg.rows import dict_row
 
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.notifications.model import ATTEMPTS_IN_ORDER, STALE_HOURS, Event
 
 
-def announce_marks(connection: Connection, values: Mapping[str, Any]) -> None:
+def enqueue_past_due_events(connection: Connection, values: Mapping[str, Any]) -> None:
     """Announce who went past due and who recovered, inside the transaction that changed the marks.
 
     `values` names the range of organizations, the run, its instant and the currency.
@@ -23,7 +23,7 @@ def announce_marks(connection: Connection, values: Mapping[str, Any]) -> None:
         connection.execute(query("note_announced_marks"), values)
 
 
-def bury_stale(connection: Connection, now: datetime | None) -> int:
+def expire_stale(connection: Connection, now: datetime | None) -> int:
     """Give up events that nobody tried to send for three days; return how many."""
     return _execute(connection, "bury_stale_events", {"now": now, "stale_hours": STALE_HOURS})
 
@@ -37,7 +37,7 @@ def claim(connection: Connection, *, now: datetime | None, limit: int, lease_sec
         "attempts_in_order": ATTEMPTS_IN_ORDER,
     }
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         rows = connection.execute(query("claim_events"), values).fetchall()
     return sorted((Event(*row) for row in rows), key=lambda event: event.sequence)
 
@@ -61,7 +61,7 @@ def record_failed(
     _execute(connection, "record_failed", values)
 
 
-def give_back(connection: Connection, events: Sequence[Event], now: datetime | None) -> None:
+def release(connection: Connection, events: Sequence[Event], now: datetime | None) -> None:
     """Undo the claim of events that were not tried."""
     _execute(connection, "give_back_events", {"ids": [event.sequence for event in events], "now": now})
 
@@ -76,7 +76,7 @@ def waiting(connection: Connection, organization: UUID | None = None) -> tuple[i
 def revive(connection: Connection, sequence: int) -> bool:
     """Let one event be sent again, now; False when there is none of that number."""
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         found = connection.execute(query("revive_event"), {"id": sequence}).fetchone() is not None
         connection.execute(query("notify_events"))
     return found
@@ -85,7 +85,7 @@ def revive(connection: Connection, sequence: int) -> bool:
 def revive_dead(connection: Connection) -> int:
     """Let all dead events be sent again, now; return how many."""
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         count = connection.execute(query("revive_dead_events")).rowcount
         connection.execute(query("notify_events"))
     return count
@@ -106,12 +106,12 @@ def list_runways(connection: Connection, *, below_hours: float | None, limit: in
 
 def _execute(connection: Connection, name: str, values: dict[str, Any]) -> int:
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         return connection.execute(query(name), values).rowcount
 
 
 def _fetch(connection: Connection, name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query(name), values).fetchall()

@@ -24,9 +24,9 @@ from uuid import UUID, uuid4
 
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging.lease_model import WAIT_SECONDS, Lease
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.run_pool import SpareConnections
+from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import LeaseLost, WorkFailed
 from containerstacks_billing.pricing.model import Correction, OrganizationDifference, Plan, Price
@@ -45,7 +45,7 @@ def draft(connection: Connection, plan: Plan, price: Price, at: datetime) -> Cor
     None when that was the price anyway. Only reads, except that it brings the versions up to what `vps_plans` shows.
     """
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         return _derive(connection, plan, price, at)
 
 
@@ -95,7 +95,7 @@ def correct(
     Calls `posted` after each committed range, with the number of its adjustments. Raises LeaseNotObtained while
     somebody bills, LeaseLost when somebody took over, WorkFailed when the price was changed since the draft was made.
     """
-    with diagnosed(conninfo), SpareConnections(conninfo) as connections, connections.lent() as connection:
+    with diagnosed(conninfo), RunPool(conninfo) as connections, connections.connection() as connection:
         lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)
         lost = threading.Event()
         with leases.renewed(connections, lease, lost.set):
@@ -120,7 +120,7 @@ def _decide(
 ) -> Correction:
     """Rewrite the version and record the correction, unless that was done before."""
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         _fence(connection, lease)
         connection.execute(query("lock_plan"), {"plan_id": seen.plan.plan_id})
         found = _derive(connection, seen.plan, seen.new, seen.corrected_from)
@@ -148,7 +148,7 @@ def _post(connection: Connection, lease: Lease, values: dict[str, Any]) -> int:
     # In front of the identifier of an entry stand sixteen digits of version 4; those of a run have version 8 there.
     values = values | {"posting": posting, "posting_key": posting.hex[:16]}
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         connection.execute("select set_config('statement_timeout', %s, true)", (_STATEMENT_TIMEOUT,))
         _fence(connection, lease)
         connection.execute(query("hold_organizations_to_adjust"), values)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from containerstacks_billing.database.connection import Connection, transaction_bounds
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken, WorkFailed
 from containerstacks_billing.pricing.model import Plan, Price, PriceColumn, PriceVersion
@@ -65,7 +65,7 @@ def set_price(
     instant is replaced. Raises WorkFailed for a deleted plan, and for an instant that has passed.
     """
     with connection.transaction():
-        transaction_bounds(connection)
+        set_timeouts(connection)
         if connection.execute(query("lock_plan"), {"plan_id": plan.plan_id}).fetchone() is None:
             raise WorkFailed(f"the {plan.title} has no row in vps_plans any more, so no price can begin")
         now = database_clock(connection)

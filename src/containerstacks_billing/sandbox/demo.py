@@ -8,7 +8,7 @@ from decimal import Decimal
 from psycopg.rows import class_row
 
 from containerstacks_billing.charging.run_record import database_clock
-from containerstacks_billing.database.connection import connect, transaction_bounds
+from containerstacks_billing.database.connection import connect, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.schema.diagnose import diagnosed
 
@@ -50,7 +50,7 @@ def make_demo_fleet(conninfo: str) -> bool:
         connect(conninfo, purpose="maintenance") as connection,
         connection.transaction(),
     ):
-        transaction_bounds(connection)
+        set_timeouts(connection)
         connection.execute(query("demo_lock"))
         if connection.execute(query("database_is_new")).fetchone() != (True,):
             return False

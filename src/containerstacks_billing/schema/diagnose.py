@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import psycopg
 
-from containerstacks_billing.database.connection import Connection, bounded, connect, translate
+from containerstacks_billing.database.connection import Connection, bounded_transaction, connect
+from containerstacks_billing.database.errors import translate
 from containerstacks_billing.database.grants import every_right_hint, quoted
 from containerstacks_billing.database.inspect import may_read, missing_grants, usable_schema
 from containerstacks_billing.errors import BillingError, RightsMissing, SchemaMismatch
@@ -25,15 +26,15 @@ def diagnosed(conninfo: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise explained(translate(error, conninfo), conninfo) from error
+        raise with_diagnosis(translate(error, conninfo), conninfo) from error
 
 
-def explained(fault: BillingError, conninfo: str) -> BillingError:
+def with_diagnosis(fault: BillingError, conninfo: str) -> BillingError:
     """Return a fault with what a look at the database adds to it: the rights or the migrations that are missing."""
     if not isinstance(fault, (RightsMissing, SchemaMismatch)):
         return fault
     try:
-        with connect(conninfo, purpose="reading") as connection, bounded(connection):
+        with connect(conninfo, purpose="reading") as connection, bounded_transaction(connection):
             if isinstance(fault, RightsMissing):
                 return _rights(fault, connection)
             return expected_schema_problem(connection) or fault

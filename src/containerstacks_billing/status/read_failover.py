@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from containerstacks_billing.database.connection import connect, transaction_bounds
+from containerstacks_billing.database.connection import connect, set_timeouts
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.status.failover import HeartbeatClamp, Reading
 from containerstacks_billing.status.read import read_reading
@@ -17,5 +17,5 @@ def read_failover(conninfo: str, clamp: HeartbeatClamp) -> Reading:
     possible, since a standby would show a heartbeat of the past.
     """
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection, connection.transaction():
-        transaction_bounds(connection, READ_TIMEOUT)
+        set_timeouts(connection, READ_TIMEOUT)
         return read_reading(connection, clamp)

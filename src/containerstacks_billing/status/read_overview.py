@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg.rows import args_row
 
-from containerstacks_billing.database.connection import Connection, asking
+from containerstacks_billing.database.connection import Connection, read_pipeline
 from containerstacks_billing.database.statements import ask
 from containerstacks_billing.status.failover import HeartbeatClamp
 from containerstacks_billing.status.model import RunRecord, Status
@@ -34,7 +34,7 @@ def last_success(connection: Connection) -> RunRecord | None:
 
 def read_status(connection: Connection) -> Status:
     """Read everything that the status shows, as of one instant."""
-    with asking(connection):
+    with read_pipeline(connection):
         answers = ask_health(connection)
         counts = ask(connection, "last_counts")
         last_run = ask(connection, "last_ended_run", args_row(RunRecord))

@@ -128,7 +128,7 @@ def prepare(unit: Unit, *, create_user: bool) -> None:
         control.create_user(unit.user)
 
 
-def take_in(unit: Unit, *, replace: bool) -> Iterator[str]:
+def install(unit: Unit, *, replace: bool) -> Iterator[str]:
     """Write, reload, enable, start; yields what was done. A foreign unit of this name is replaced only when told to."""
     path, text = control.UNIT_DIRECTORY / unit.name, written(unit)
     if path.exists() and MARK not in path.read_text(errors="replace"):
@@ -150,7 +150,7 @@ def take_in(unit: Unit, *, replace: bool) -> Iterator[str]:
     yield f"Started {unit.name}."
 
 
-def let_go(name: str, *, dry_run: bool) -> Iterator[str]:
+def uninstall(name: str, *, dry_run: bool) -> Iterator[str]:
     """Stop, disable, remove, reload; yields what was done. What is not there is no failure."""
     path = control.UNIT_DIRECTORY / name
     if not path.exists():

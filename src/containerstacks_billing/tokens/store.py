@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from containerstacks_billing.database.connection import Connection, transaction_bounds, translated
+from containerstacks_billing.database.connection import Connection, set_timeouts, translate_errors
 from containerstacks_billing.database.statements import query
 
 
@@ -41,21 +41,29 @@ def create(
 ) -> Token | None:
     """Keep a new token; None when a token of that name is in use."""
     values = {"name": name, "token_hash": token_hash, "created_by": created_by, "valid_days": valid_days}
-    with translated(), connection.transaction(), connection.cursor(row_factory=class_row(Token)) as cursor:
-        transaction_bounds(connection)
+    with (
+        translate_errors(),
+        connection.transaction(),
+        connection.cursor(row_factory=class_row(Token)) as cursor,
+    ):
+        set_timeouts(connection)
         return cursor.execute(query("create_token"), values).fetchone()
 
 
 def listed(connection: Connection) -> list[Token]:
     """Return every token, the newest first."""
-    with translated(), connection.cursor(row_factory=class_row(Token)) as cursor:
+    with translate_errors(), connection.cursor(row_factory=class_row(Token)) as cursor:
         return cursor.execute(query("list_tokens"), {}).fetchall()
 
 
 def revoke(connection: Connection, which: str) -> list[Token]:
     """End the token of this name or number; return those that ended."""
-    with translated(), connection.transaction(), connection.cursor(row_factory=class_row(Token)) as cursor:
-        transaction_bounds(connection)
+    with (
+        translate_errors(),
+        connection.transaction(),
+        connection.cursor(row_factory=class_row(Token)) as cursor,
+    ):
+        set_timeouts(connection)
         return cursor.execute(query("revoke_token"), {"which": which}).fetchall()
 
 

@@ -19,7 +19,7 @@ from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.status.failover import HeartbeatClamp
 from containerstacks_billing.status.model import Health
 from containerstacks_billing.status.read import ask_health
-from containerstacks_billing.throttled_log import Complaint
+from containerstacks_billing.throttled_log import RecurringError
 
 Value = TypeVar("Value")
 
@@ -27,7 +27,7 @@ HEALTH_SECONDS = 1.0
 SCHEMA_SECONDS = 30.0
 
 
-class Shared(Generic[Value]):
+class CachedValue(Generic[Value]):
     """A value that is read again when asked for after `seconds`; who comes meanwhile waits for the reader."""
 
     def __init__(
@@ -63,15 +63,15 @@ class Readings:
     def __init__(self, pool: ReadingPool) -> None:
         self._pool = pool
         self._clamp = HeartbeatClamp()
-        self._trouble = Complaint(
+        self._trouble = RecurringError(
             Clock(),
             "The database cannot be read, so nobody sees how billing is",
             "The database can be read again",
         )
         # Whether the last reading of the health failed: who asks for something else then has no news for the log.
         self.blind = False
-        self._health = Shared(self._ask_health, HEALTH_SECONDS)
-        self._schema = Shared(self._read_schema, SCHEMA_SECONDS)
+        self._health = CachedValue(self._ask_health, HEALTH_SECONDS)
+        self._schema = CachedValue(self._read_schema, SCHEMA_SECONDS)
 
     def health(self) -> Health:
         """Return how billing is; raises BillingError."""
@@ -94,10 +94,10 @@ class Readings:
             raise
         except BillingError as error:
             self.blind = True
-            self._trouble.say(error)
+            self._trouble.report(error)
             raise
         self.blind = False
-        self._trouble.over()
+        self._trouble.resolved()
         health = answers(self._clamp)
         return health, health.now - before
 

@@ -11,13 +11,13 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.built_in import BuiltInBilling
 from containerstacks_billing.database.pool import ReadingPool
 from containerstacks_billing.settings import Settings
-from containerstacks_billing.throttled_log import Complaint
+from containerstacks_billing.throttled_log import RecurringError
 from containerstacks_billing.web.cache import Readings
 from containerstacks_billing.web.rate_limit import FailedAttempts, FailureLog
 
 
-def _unanswered() -> Complaint:
-    return Complaint(Clock(), "Requests cannot be answered", "Requests can be answered again")
+def _unanswered() -> RecurringError:
+    return RecurringError(Clock(), "Requests cannot be answered", "Requests can be answered again")
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Context:
     built_in: BuiltInBilling | None = None
     attempts: FailedAttempts = field(default_factory=FailedAttempts)
     refusals: FailureLog = field(default_factory=FailureLog)
-    unanswered: Complaint = field(default_factory=_unanswered)
+    unanswered: RecurringError = field(default_factory=_unanswered)
 
 
 def context_of(request: Request) -> Context:

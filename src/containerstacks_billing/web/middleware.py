@@ -59,21 +59,21 @@ class Bounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        bounded = _Bounded(receive, send)
+        bounded_transaction = _Bounded(receive, send)
         if refusal := _refusal(scope):
-            await refusal(scope, receive, bounded.send)
+            await refusal(scope, receive, bounded_transaction.send)
             return
         if scope["method"] == "HEAD":
             # A copy: the server behind has to know that it was a HEAD.
             scope = {**scope, "method": "GET", HEAD: True}
-            bounded.without_body = True
+            bounded_transaction.without_body = True
         try:
-            await self._app(scope, bounded.receive, bounded.send)
+            await self._app(scope, bounded_transaction.receive, bounded_transaction.send)
         except (TooLarge, TimeoutError) as error:
-            if bounded.answered:
+            if bounded_transaction.answered:
                 raise
             refusal = _too_large() if isinstance(error, TooLarge) else _too_late()
-            await refusal(scope, receive, bounded.send)
+            await refusal(scope, receive, bounded_transaction.send)
 
 
 class _Bounded:

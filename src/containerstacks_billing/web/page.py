@@ -27,7 +27,7 @@ from containerstacks_billing.web.middleware import HEAD
 from containerstacks_billing.web.problems import Refused
 from containerstacks_billing.web.sessions import COOKIE, LIFETIME_SECONDS, Session, Sessions, carries
 from containerstacks_billing.web.sse import Streams
-from containerstacks_billing.web.status_view import Look, Standing
+from containerstacks_billing.web.status_view import Look, StatusView
 
 router = APIRouter(include_in_schema=False)
 
@@ -202,7 +202,7 @@ async def _form(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _values(standing: Standing, session: Session | None) -> dict[str, object]:
+def _values(standing: StatusView, session: Session | None) -> dict[str, object]:
     health = standing.health
     return {
         "at": standing,

@@ -87,7 +87,7 @@ def install(app: FastAPI) -> None:
         context = request.app.state.context
         # An outage is said once, by whoever reads the health, and not by each request that meets it.
         if not context.readings.blind:
-            context.unanswered.say(error)
+            context.unanswered.report(error)
         away = isinstance(error, (DatabaseUnavailable, LoginRefused))
         # The address of the database and the names in its answers are nobody's business out there.
         detail = "The database does not answer." if away else "The database could not be read."

@@ -27,7 +27,7 @@ from containerstacks_billing.status.verdict import (
     successor,
     without_heartbeat,
 )
-from containerstacks_billing.web.cache import Shared
+from containerstacks_billing.web.cache import CachedValue
 from containerstacks_billing.web.context import Context
 
 DETAILS_SECONDS = 2.0
@@ -35,7 +35,7 @@ _NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusView:
     """One look: `health` is None when the database could not be read."""
 
     now: datetime
@@ -102,9 +102,9 @@ class Look:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._details = Shared(self._read_details, DETAILS_SECONDS)
+        self._details = CachedValue(self._read_details, DETAILS_SECONDS)
 
-    def now(self) -> Standing:
+    def now(self) -> StatusView:
         """Look; never raises BillingError."""
         settings = self._context.settings
         limits = limits_of(settings)
@@ -113,11 +113,11 @@ class Look:
             details = self._details.get()
         except BillingError as error:
             said = _unreadable(error)
-            return Standing(datetime.now(UTC), said, limits, settings.currency)
+            return StatusView(datetime.now(UTC), said, limits, settings.currency)
         built_in = self._context.built_in
         look = built_in.last_look if built_in else None
         who = biller(health, limits.failover_after)
-        return Standing(
+        return StatusView(
             now=health.now,
             judgement=judge(health, limits),
             limits=limits,

@@ -68,12 +68,12 @@ def main() -> int:
 
 def _warm_up() -> None:
     from containerstacks_billing import logs
-    from containerstacks_billing.charging import run as bill
+    from containerstacks_billing.charging import run as run_billing
     from containerstacks_billing.config import load as configuration
     from containerstacks_billing.daemon import built_in, daemon
     from containerstacks_billing.database import statements as queries
 
-    assert all((bill, built_in, configuration, daemon, logs))
+    assert all((run_billing, built_in, configuration, daemon, logs))
     for name in ("fence", "charge", "pay_debts"):
         queries.query(name)
 
@@ -173,13 +173,13 @@ def _built_in(settings: Any) -> int:
 
 def _run(settings: Any, order: dict[str, Any]) -> int:
     """What `run` does, without its words."""
-    from containerstacks_billing.charging.run import Order, bill, terms_of
+    from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
     from containerstacks_billing.config.target import target
     from containerstacks_billing.errors import BillingError, InvariantBroken
 
     try:
-        bill(
-            Order(
+        run_billing(
+            RunOrder(
                 conninfo=target(settings, embedded_allowed=False).conninfo,
                 terms=terms_of(settings),
                 trigger="manual",

@@ -23,7 +23,7 @@ from tests.faultlab.campaign.schedule import Round
 from tests.faultlab.campaign.stage import BEGIN, Biller, Scissors, Stage
 
 from containerstacks_billing.charging.model import Outcome, Terms
-from containerstacks_billing.charging.run import Order, bill
+from containerstacks_billing.charging.run import RunOrder, run_billing
 from containerstacks_billing.drill import fake_clock as clock
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.drill.commit_proxy import CommitProxy
@@ -187,7 +187,9 @@ def _bill(conninfo: str, plan: Round, conn: psycopg.Connection[tuple[object, ...
     now, conninfo = clock.read_clock(conn), roles.connect_as(roles.BILLING, conninfo)
     terms = Terms(partial_hour=plan.partial_hour)
     try:
-        result = bill(Order(conninfo, terms, "test", "last-run", as_of=now, host_clock=now, wait_seconds=10))
+        result = run_billing(
+            RunOrder(conninfo, terms, "test", "last-run", as_of=now, host_clock=now, wait_seconds=10)
+        )
     except BillingError as error:
         return f"{type(error).__name__}: {error}"
     if result.outcome is not Outcome.COMPLETED:
