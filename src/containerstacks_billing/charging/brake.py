@@ -8,7 +8,7 @@ database's first run has nothing to compare with but the clocks.
 
 Only growth is a reason. A fleet that shrinks, a price that falls and a clock that goes back charge less than an hour
 ago, and less can be charged later; what was charged too much is out of the wallets. Why each bound is what it is stands
-in docs/decisions/hold-what-looks-wrong.md.
+in docs/decisions/0003-brake-on-unusual-runs.md.
 """
 
 from __future__ import annotations
