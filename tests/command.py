@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import re
-import select
 import signal
 import struct
 import subprocess
@@ -45,7 +44,7 @@ def command(tmp_path: Path) -> Command:
             env={**clean, **(environment or {})},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
@@ -78,16 +77,7 @@ def on_terminal(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         ) as process:
             os.close(theirs)
             shown, answered = "", False
-            while True:
-                if (
-                    isinstance(answer, signal.Signals)
-                    and answered
-                    and not select.select([ours], [], [], 0.5)[0]
-                ):
-                    # It came before anybody read what is typed: as at a keyboard, once more.
-                    process.send_signal(answer)
-                if not (block := _read(ours)):
-                    break
+            while block := _read(ours):
                 shown += block
                 if answer is not None and not answered and "[y/N]: " in shown:
                     answered = True

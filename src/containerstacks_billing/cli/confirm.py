@@ -1,8 +1,13 @@
-"""Agreement before money moves: somebody answers on a terminal, or has said --yes beforehand."""
+"""Confirmation before money moves: an answer on a terminal, or --yes beforehand."""
 
 from __future__ import annotations
 
+import select
+import signal
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -20,12 +25,49 @@ def require_confirmation(question: str, what: str, *, yes: bool, as_json: bool) 
         raise typer.BadParameter(f"{what} needs --yes here; --dry-run only shows it.")
     code = EXIT_FAILED
     try:
-        if typer.confirm(question, err=True):
+        if _is_yes(question):
             return
-    except typer.Abort as abort:
-        # Ctrl-D is an answer, Ctrl-C is not.
+    except KeyboardInterrupt:
         print(file=sys.stderr)
-        if isinstance(abort.__context__, KeyboardInterrupt):
-            code = EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     print("Nothing was changed.", file=sys.stderr)
     raise typer.Exit(code)
+
+
+def _is_yes(question: str) -> bool:
+    """Ask until the answer is yes or no; an empty line and Ctrl-D are no, Ctrl-C is a KeyboardInterrupt."""
+    while True:
+        print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+        line = _read_line()
+        if not line.endswith("\n"):
+            print(file=sys.stderr)
+        answer = line.strip().lower()
+        if answer in {"", "n", "no", "y", "yes"}:
+            return answer in {"y", "yes"}
+        print("Error: invalid input", file=sys.stderr)
+
+
+def _read_line() -> str:
+    """Read a line from standard input, "" at its end.
+
+    input() alone can lose a Ctrl-C: one that arrives after the question was written and before the process is inside
+    read(2) interrupts no system call, and its exception would have to wait for the next key.
+    """
+    with _readable_by_signals() as signals:
+        while True:
+            readable, _, _ = select.select([sys.stdin, signals], [], [])
+            if sys.stdin in readable:
+                return sys.stdin.readline()
+
+
+@contextmanager
+def _readable_by_signals() -> Iterator[socket.socket]:
+    """Return a socket that every signal makes readable."""
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        writing.setblocking(False)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reading
+        finally:
+            signal.set_wakeup_fd(before)

@@ -81,18 +81,20 @@ def _run_services(console: Console, conninfo: str, port: int) -> int:
     import secrets
 
     from containerstacks_billing.cli.up_supervisor import together, wait_for_end
-    from containerstacks_billing.daemon.interruption import interruptible
+    from containerstacks_billing.daemon.interruption import interruptible, without_its_terminal
     from containerstacks_billing.sandbox.server import default_directory
 
     token = secrets.token_urlsafe(24)
     environment = {"DATABASE_URL": conninfo, "ADMIN_TOKEN": token, "PORT": str(port)}
     with interruptible() as asked, together(default_directory(), environment, port) as children:
-        console.print("\nDaemon and application side are running; Ctrl-C stops them.")
-        console.print(f"  Status page   http://127.0.0.1:{port}/status")
-        console.print(f"  Sign in with  {token}  (for this session)")
-        console.print(f"  Logs          {children[0].log.parent}", soft_wrap=True)
+        with without_its_terminal():
+            console.print("\nDaemon and application side are running; Ctrl-C stops them.")
+            console.print(f"  Status page   http://127.0.0.1:{port}/status")
+            console.print(f"  Sign in with  {token}  (for this session)")
+            console.print(f"  Logs          {children[0].log.parent}", soft_wrap=True)
         problem = wait_for_end(children, asked.stopping)
-        console.print("Stopping." if problem is None else f"Stopping: {problem}", soft_wrap=True)
+        with without_its_terminal():
+            console.print("Stopping." if problem is None else f"Stopping: {problem}", soft_wrap=True)
     return 0 if problem is None else 1
 
 

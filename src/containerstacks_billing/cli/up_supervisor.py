@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from containerstacks_billing.daemon.interruption import without_its_terminal
 from containerstacks_billing.errors import EXIT_CONFIGURATION, EXIT_DONE, WorkFailed
 
 READY_SECONDS = 60
@@ -130,7 +131,8 @@ def wait_for_end(children: list[Child], stopping: threading.Event) -> str | None
                 continue
             if not child.may_be_started_again():
                 return f"{problem}. Its log is {child.log}"
-            print(f"{problem[0].upper()}{problem[1:]}; it is started again.", file=sys.stderr)
+            with without_its_terminal():
+                print(f"{problem[0].upper()}{problem[1:]}; it is started again.", file=sys.stderr)
             child.start_again()
     return None
 

@@ -51,7 +51,7 @@ def interruptible(noticed: Callable[[], None] = lambda: None) -> Iterator[Interr
     def take() -> None:
         while number := reading.recv(1):
             if number[0] == signal.SIGHUP:
-                _leave_a_terminal_that_is_gone()
+                leave_a_terminal_that_is_gone()
             if number[0] in numbers and not asked.stopping.is_set():
                 asked.signal_number = number[0]
                 asked.stopping.set()
@@ -72,7 +72,21 @@ def interruptible(noticed: Callable[[], None] = lambda: None) -> Iterator[Interr
         reading.close()
 
 
-def _leave_a_terminal_that_is_gone() -> None:
+@contextmanager
+def without_its_terminal() -> Iterator[None]:
+    """Let a block end where it writes to a terminal that was closed; the SIGHUP that comes with that says what to do.
+
+    The write can fail before the signal has been received.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        leave_a_terminal_that_is_gone()
+
+
+def leave_a_terminal_that_is_gone() -> None:
     """Write into nothing where the terminal was closed, so that the last words are no error that hinders the end."""
     for descriptor in (1, 2):
         try:
