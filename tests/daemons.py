@@ -25,6 +25,8 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 Start = Callable[..., "Daemon"]
+# How long a condition may take on a machine with much else to do. It bounds a test that fails, and never decides one.
+PATIENCE_SECONDS = 180
 ROOT = Path(__file__).resolve().parent.parent
 _CLOCK = """
     create table if not exists test_clock (at timestamptz not null);
@@ -36,7 +38,7 @@ _CLOCK = """
 """
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
     """Wait until a condition holds and return its value; a connection that is away counts as "not yet"."""
     until = time.monotonic() + seconds
     pause = threading.Event()
@@ -50,6 +52,21 @@ def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
             error = away
         pause.wait(0.02)
     raise AssertionError(f"still not so after {seconds} s") from error
+
+
+def waits_for_lock(conn: psycopg.Connection[Any], application: str = "%") -> bool:
+    """Whether a connection to this database waits for a lock; `application` is a pattern of its application_name."""
+    row = conn.execute(
+        "select exists (select from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock' and application_name like %s)",
+        (application,),
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def wait_for_lock(conn: psycopg.Connection[Any], application: str = "%") -> None:
+    """Wait until a connection to this database waits for a lock."""
+    eventually(lambda: waits_for_lock(conn, application))
 
 
 def compress(conn: psycopg.Connection[Any], speed: float, at: datetime) -> None:
@@ -91,11 +108,11 @@ class Daemon:
         """The lines that hold all these words."""
         return [line for line in self.log().splitlines() if all(word in line for word in words)]
 
-    def says(self, *words: str, seconds: float = 20) -> str:
+    def says(self, *words: str, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait for a line with all these words and return it."""
         return str(self.until(lambda: self.lines(*words), seconds)[0])
 
-    def until(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
         """Wait for a condition; when it never holds, show the log."""
 
         def met_or_dead() -> Any:
@@ -117,7 +134,7 @@ class Daemon:
                 (str(self.pid),),
             ).fetchone()
 
-    def when(self, condition: Callable[[Any], Any], seconds: float = 20) -> Any:
+    def when(self, condition: Callable[[Any], Any], seconds: float = PATIENCE_SECONDS) -> Any:
         """Wait until the row fulfils a condition, and return the row."""
 
         def fulfilled() -> Any:
@@ -130,14 +147,14 @@ class Daemon:
         """Send a signal."""
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = 30) -> int:
+    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait until the process has ended and return its exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired as late:
             raise AssertionError(f"still alive after {seconds} s\n{self.log()}") from late
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Stop it as systemd does."""
         self.signal(signal.SIGTERM)
         return self.ended(seconds)

@@ -58,7 +58,7 @@ def receiving() -> Iterator[Receiver]:
                     self.wfile.write(b"x")
                 except OSError:
                     return
-            receiver.open.wait(30)
+            receiver.open.wait(180)
             try:
                 self.send_response(receiver.answers(request))
                 for name, value in receiver.headers.items():

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import eventually
+from tests.daemons import PATIENCE_SECONDS, eventually
 from tests.web.client import ADMIN_TOKEN, DAEMON
 
 Serve = Callable[..., "Served"]
@@ -31,7 +31,7 @@ class Served:
         """What it has logged so far."""
         return self._log.read_text()
 
-    def looks(self, decision: str, seconds: float = 30) -> None:
+    def looks(self, decision: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a look that began after this call, and came to this decision."""
         asked = datetime.now(UTC)
         ends: set[datetime] = set()
@@ -51,14 +51,14 @@ class Served:
         request = urllib.request.Request(
             self.address + DAEMON, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             body: dict[str, Any] = json.load(answer)["daemon"]
             return body
 
     def end(self, number: int) -> int:
         """Send it a signal; return its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(180)
 
 
 def serve(
@@ -87,7 +87,7 @@ def serve(
         assert found or process.poll() is None, f"it ended before it listened\n{log.read_text()}"
         return found[1] if found else None
 
-    return Served(process, eventually(address, 60), log)
+    return Served(process, eventually(address), log)
 
 
 def end(started: list[subprocess.Popen[bytes]]) -> None:
@@ -95,4 +95,4 @@ def end(started: list[subprocess.Popen[bytes]]) -> None:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.wait(30)
+        process.wait(180)

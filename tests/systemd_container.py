@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from tests.daemons import ROOT, eventually
+from tests.daemons import PATIENCE_SECONDS, ROOT, eventually
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 HOME = Path("/opt/containerstacks")
@@ -92,7 +92,7 @@ class Machine:
             stdin=None if given is not None else subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=180,
             check=False,
             cwd="/",
         )
@@ -118,7 +118,7 @@ class Machine:
             "journalctl", "-u", UNIT, "-o", "cat", "--no-pager", "-t", "containerstacks-billing", *options
         )
 
-    def says(self, *words: str, seconds: float = 30) -> None:
+    def says(self, *words: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a line of the log with all these words."""
         try:
             eventually(
@@ -166,4 +166,4 @@ def booted(scratch: Path) -> Iterator[Machine]:
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(60)
+            process.wait(180)

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.daemons import eventually
+from tests.daemons import wait_for_lock
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.dry_run import rehearse
@@ -276,12 +276,8 @@ def test_an_hour_is_charged_to_the_row_as_it_is_when_the_run_gets_hold_of_it(
         with host.transaction():
             host.execute(f"update vps_instances set {change}")
             run = pool.submit(fleet.bill)
-            eventually(
-                lambda: fleet.rows(
-                    "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-                )
-            )
-        run.result(60)
+            wait_for_lock(fleet.conn)
+        run.result(180)
     charged = fleet.charges()
     fleet.bill()
 

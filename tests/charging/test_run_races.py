@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.daemons import eventually
+from tests.daemons import wait_for_lock
 from tests.fleet import Fleet, clock
 
 from containerstacks_billing.charging import batch as charging
@@ -38,11 +38,7 @@ def a_run_that_waits(
 
         def begin() -> Future[RunResult]:
             run = pool.submit(fleet.bill)
-            eventually(
-                lambda: fleet.rows(
-                    "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-                )
-            )
+            wait_for_lock(fleet.conn)
             return run
 
         with host.transaction():
@@ -64,7 +60,7 @@ def test_a_host_that_locks_an_organization_before_its_wallet_is_no_victim(fleet:
         run = begin()
         host.execute("update wallets set balance = balance + 1 where organization_id = %s", (organization,))
 
-    assert Outcome.COMPLETED is run.result(60).outcome
+    assert Outcome.COMPLETED is run.result(180).outcome
     assert [("01 00:00", "01 01:00", "0.01", "billed")] == fleet.charges()
 
 
@@ -79,7 +75,7 @@ def test_an_organization_that_is_deleted_under_a_run_is_gone(fleet: Fleet) -> No
         host.execute("delete from organizations where id = %s", (leaving,))
         run = begin()
 
-    assert Outcome.COMPLETED is run.result(60).outcome
+    assert Outcome.COMPLETED is run.result(180).outcome
     assert [("01 00:00", "01 01:00", "0.01", "billed")] == fleet.charges()
     assert (Decimal("9.99"), Decimal(0)) == fleet.balance(staying)
 
@@ -98,7 +94,7 @@ def test_a_stretch_of_an_instance_that_moves_and_changes_under_a_run_is_filed_on
         host.execute("update vps_instances set plan_id = %s", (str(small),))
         fleet.at("2026-03-01 01:30")
         run = begin()
-    run.result(60)
+    run.result(180)
     fleet.hours(1)
     fleet.bill()
 

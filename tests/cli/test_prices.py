@@ -328,7 +328,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 import psycopg
 from containerstacks_billing.pricing.model import Price
-from containerstacks_billing.postgres import corrections, prices
+from containerstacks_billing.pricing import corrections, versions as prices
 
 conninfo, survive = sys.argv[1], int(sys.argv[2])
 with psycopg.connect(conninfo, autocommit=True) as conn:
@@ -356,7 +356,7 @@ def test_a_correction_killed_between_organizations_is_finished_once(fleet: Fleet
         killed = subprocess.run(
             [sys.executable, "-c", _KILLED, fleet.conninfo, str(survive)],
             capture_output=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert -signal.SIGKILL == killed.returncode, killed.stderr

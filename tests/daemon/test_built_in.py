@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.clock import heartbeat, hourly_fleet, pass_time, settings_of
+from tests.daemons import eventually
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome
@@ -203,7 +203,7 @@ def test_several_replicas_bill_once(fleet: Fleet) -> None:
     together = threading.Barrier(8)
 
     def start(replica: BuiltInBilling) -> bool:
-        together.wait(30)
+        together.wait(180)
         return replica.look().result is not None
 
     for hour in range(1, 4):
@@ -275,23 +275,7 @@ def test_a_heartbeat_from_the_future_does_not_switch_it_off_for_ever(fleet: Flee
     ]
 
 
-@pytest.fixture
-def eventually(fleet: Fleet) -> Callable[[Callable[[], bool]], None]:
-    """A function that waits until something holds, by asking the database to pass the time."""
-
-    def wait(holds: Callable[[], bool]) -> None:
-        for _ in range(600):
-            if holds():
-                return
-            fleet.conn.execute("select pg_sleep(0.05)")
-        raise AssertionError("it never held")
-
-    return wait
-
-
-def test_its_thread_bills_by_itself_and_ends_when_told(
-    fleet: Fleet, eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_its_thread_bills_by_itself_and_ends_when_told(fleet: Fleet) -> None:
     """Start, a run, a daemon that comes and goes, another run, stop."""
     billing = built_in(fleet)
     billing.start()
@@ -309,9 +293,7 @@ def test_its_thread_bills_by_itself_and_ends_when_told(
     assert not billing.is_alive
 
 
-def test_nothing_unforeseen_ends_its_thread(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_nothing_unforeseen_ends_its_thread(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the last resort, so a defect costs one look."""
     billing = built_in(fleet)
     reading, failures = billing._read, iter([RuntimeError("a defect")])

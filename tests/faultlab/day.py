@@ -186,7 +186,7 @@ class Day:
         self.read_beats()
         start = self._database_time()
         yield
-        eventually(self._way.writes, 60)
+        eventually(self._way.writes)
         self._away.append((start, self._database_time()))
         self._report.suffered.append(why)
 

@@ -80,7 +80,7 @@ def test_the_daemon_follows_a_promotion(stage: Stage, tmp_path: Path, running: l
     seen = completed(daemon)
     # A run that was under way has left its lease behind, which the test does not wait for.
     stage.lease_runs_out()
-    daemon.until(lambda: completed(daemon) >= seen + 2, 60)
+    daemon.until(lambda: completed(daemon) >= seen + 2)
     daemon.when(lambda row: row.status == "running" and row.last_run_success)
     assert 0 == daemon.stop()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from tests.daemons import eventually
+from tests.daemons import eventually, wait_for_lock
 from tests.faultlab.failover import campaign
 from tests.faultlab.replica import scratch
 from tests.faultlab.stage import INSTANCES, ORGANIZATIONS, Servers, Stage
@@ -137,7 +137,7 @@ def test_a_holder_that_slept_through_the_promotion_is_refused(stage: Stage, tmp_
     blocker = psycopg.connect(stage.pair.primary.conninfo())
     blocker.execute("select from wallets for update")
     sleeper = a_run(stage, tmp_path)
-    eventually(lambda: stage.fleet.rows("select from pg_stat_activity where wait_event_type = 'Lock'"))
+    wait_for_lock(stage.fleet.conn)
     sleeper.send_signal(signal.SIGSTOP)
     stage.pair.follow()
     blocker.close()
@@ -147,7 +147,7 @@ def test_a_holder_that_slept_through_the_promotion_is_refused(stage: Stage, tmp_
     stage.see_that_all_is_charged_once()
 
     sleeper.send_signal(signal.SIGCONT)
-    _, said = sleeper.communicate(timeout=60)
+    _, said = sleeper.communicate(timeout=180)
     assert 1 == sleeper.returncode, said
     assert "another biller took over" in said
     stage.see_that_all_is_charged_once()
@@ -255,7 +255,7 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> N
 
     run = threading.Thread(target=lambda: results.append(stage.bill(progressed)))
     run.start()
-    assert stalled.wait(20)
+    assert stalled.wait(180)
     first = eventually(lambda: waiting_commits(stage))
     stage.conn.execute("select pg_cancel_backend(%s)", (first[0],))
     eventually(lambda: (STALLED + 1) * INSTANCES * 2 == stage.charged())
@@ -266,7 +266,7 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> N
         loops, 300
     )
     stage.pair.resume()
-    run.join(60)
+    run.join(180)
 
     assert Outcome.COMPLETED is results[0].outcome
     assert ORGANIZATIONS * INSTANCES == results[0].instances_billed
@@ -292,7 +292,7 @@ def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(sy
     beat.start()
     waiting = eventually(lambda: waiting_commits(stage))
     stage.conn.execute("select pg_cancel_backend(%s)", (waiting[0],))
-    beat.join(20)
+    beat.join(180)
     assert [OutcomeUnknown] == [type(problem) for problem in problems]
 
 

@@ -55,7 +55,7 @@ def command(pooler: Pooler, directory: Path, *arguments: str) -> subprocess.Comp
         env={"PATH": os.environ["PATH"], "HOME": str(directory), "DATABASE_URL": pooler.conninfo},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -91,7 +91,7 @@ def test_two_billers_at_once_charge_every_hour_once(fleet: Fleet, pooler: Pooler
     for biller in billers:
         biller.start()
     for biller in billers:
-        biller.join(60)
+        biller.join(180)
     assert [0, ORGANIZATIONS * INSTANCES] == sorted(result.instances_billed for result in results)
     see_that_all_is_charged_once(fleet)
 

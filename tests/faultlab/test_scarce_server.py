@@ -128,7 +128,7 @@ def completed(daemon: Daemon) -> int:
 def goes_on(daemon: Daemon, away_since: float) -> None:
     """See that the process bills again by itself, twice, and has told of its outage once, or once a minute if it was long."""
     before = completed(daemon)
-    daemon.until(lambda: completed(daemon) >= before + 2, 90)
+    daemon.until(lambda: completed(daemon) >= before + 2)
     told = len(daemon.lines("Billing is not possible"))
     assert 1 <= told <= 1 + (time.monotonic() - away_since) * _SPEED / 60
     assert 1 == len(daemon.lines("Billing is possible again"))
@@ -155,7 +155,7 @@ def test_every_connection_of_the_server_is_taken(
         return bool(daemon.lines("Billing is not possible"))
 
     since = time.monotonic()
-    daemon.until(it_notices, 60)
+    daemon.until(it_notices)
     take_all()
     assert daemon.lines("Billing is not possible", "has no free connection")
     for connection in taken:
@@ -226,14 +226,14 @@ def panics_and_bills_on(town: Town, disk: Path, running: Callable[[str], Daemon]
         fill(file)
         use_up_segments(conn)
         conn.execute("create trigger waste after insert on vps_billing_cycles execute function waste()")
-        daemon.says("Billing is not possible", seconds=90)
+        daemon.says("Billing is not possible")
     log = (town.server.directory / "server.log").read_text(errors="replace")
     assert "PANIC" in log
     assert "No space left on device" in log
     assert daemon.process.poll() is None
     ballast.unlink()
     # Where the server could not recover without room it has ended, and somebody starts it; else it is there.
-    eventually(town.server.start, 90)
+    eventually(town.server.start)
     town.reconnect()
     town.fleet.conn.execute("drop trigger waste on vps_billing_cycles")
     town.fleet.conn.execute("update billing_leases set expires_at = clock_timestamp()")

@@ -150,7 +150,7 @@ def run(directory: Path, url: str, arguments: str, **settings: str) -> subproces
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
     )
 
@@ -274,7 +274,7 @@ def test_the_application_side_tells_no_secret(town: Town, tmp_path: Path, situat
 def _get(address: str, token: str | None) -> str:
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             return f"{answer.headers}{answer.read().decode()}"
     except urllib.error.HTTPError as refused:
         with refused:

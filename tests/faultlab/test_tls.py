@@ -188,7 +188,7 @@ def test_doctor_says_out_loud_what_proves_nothing(
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATABASE_URL": place.conninfo(sslmode=mode)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     findings = json.loads(examined.stdout)["findings"]

@@ -268,11 +268,11 @@ def test_two_deliverers_share_the_work(fleet: Fleet, database: str, receiver: Re
     )
     first.start()
     for _ in range(webhooks.SENT_SIDE_BY_SIDE):
-        receiver.queue.get(timeout=10)
+        receiver.queue.get(timeout=180)
     second = threading.Thread(target=lambda: results.append(deliver_due(database, settings(receiver.url))))
     second.start()
     for _ in range(webhooks.SENT_SIDE_BY_SIDE):
-        receiver.queue.get(timeout=10)
+        receiver.queue.get(timeout=180)
     receiver.open.set()
     first.join()
     second.join()
@@ -289,7 +289,7 @@ def test_no_transaction_is_open_while_a_receiver_takes_its_time(
     receiver.open.clear()
     sender = threading.Thread(target=deliver_due, args=(database, settings(receiver.url)))
     sender.start()
-    receiver.queue.get(timeout=10)
+    receiver.queue.get(timeout=180)
     states = fleet.rows(
         "select state from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         " and backend_type = 'client backend'"
@@ -363,14 +363,14 @@ def test_a_deliverer_is_woken_by_what_a_run_announces(
     thread = threading.Thread(target=deliverer.run, args=(stopping,))
     thread.start()
     try:
-        assert looked.acquire(timeout=10)
+        assert looked.acquire(timeout=180)
         fleet.instance(fleet.organization("0.50"), fleet.plan("7.30"))
         fleet.hours(1)
         fleet.bill()
-        assert "runway_72h" == json.loads(receiver.queue.get(timeout=10).body)["kind"]
+        assert "runway_72h" == json.loads(receiver.queue.get(timeout=180).body)["kind"]
     finally:
         stopping.set()
-        thread.join(10)
+        thread.join(180)
     assert not thread.is_alive()
 
 
@@ -386,10 +386,10 @@ def test_a_deliverer_finds_events_without_notifications(
     thread.start()
     try:
         happened(fleet)
-        receiver.queue.get(timeout=10)
+        receiver.queue.get(timeout=180)
     finally:
         stopping.set()
-        thread.join(10)
+        thread.join(180)
 
 
 def test_a_deliverer_survives_a_lost_connection(fleet: Fleet, database: str, receiver: Receiver) -> None:
@@ -399,16 +399,16 @@ def test_a_deliverer_survives_a_lost_connection(fleet: Fleet, database: str, rec
     thread = threading.Thread(target=deliverer.run, args=(stopping,))
     thread.start()
     try:
-        assert looked.acquire(timeout=10)
+        assert looked.acquire(timeout=180)
         fleet.conn.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
         happened(fleet)
-        receiver.queue.get(timeout=20)
+        receiver.queue.get(timeout=180)
     finally:
         stopping.set()
-        thread.join(10)
+        thread.join(180)
 
 
 def test_a_deliverer_without_an_address_ends_at_once(database: str) -> None:

@@ -177,7 +177,7 @@ def started(
                 process.terminate()
         for process in everybody:
             try:
-                process.wait(60)
+                process.wait(180)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

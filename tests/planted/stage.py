@@ -18,7 +18,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.daemons import eventually
+from tests.daemons import eventually, waits_for_lock
 from tests.fleet import Fleet
 
 from containerstacks_billing.drill import oracle
@@ -71,7 +71,7 @@ class Stage:
         finally:
             self._hand = None
             for thread in self._beside:
-                thread.join(30)
+                thread.join(180)
             self._beside.clear()
         return last[0]
 
@@ -97,11 +97,7 @@ class Stage:
 
     def somebody_waits(self) -> bool:
         """Whether anybody in this database waits for a lock."""
-        return bool(
-            self.fleet.rows(
-                "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            )
-        )
+        return waits_for_lock(self.fleet.conn)
 
     def later(self, minutes: int = 10) -> None:
         """Let some minutes pass."""

@@ -69,7 +69,7 @@ def run_python(program: str, *arguments: str, **environment: str) -> subprocess.
 
 def answer(process: subprocess.Popen[str]) -> str:
     """What a process printed; it has to end well."""
-    printed, complaint = process.communicate(timeout=120)
+    printed, complaint = process.communicate(timeout=180)
     assert process.returncode == 0, complaint
     return printed.strip()
 

@@ -28,7 +28,7 @@ def tool(conn: psycopg.Connection[Any]) -> Tool:
 
     def run(name: str, *arguments: str) -> None:
         done = subprocess.run(
-            [programs.path(name), *arguments], capture_output=True, text=True, timeout=60, check=False
+            [programs.path(name), *arguments], capture_output=True, text=True, timeout=180, check=False
         )
         assert (0, "") == (done.returncode, done.stderr)
 

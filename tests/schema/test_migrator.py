@@ -231,7 +231,7 @@ def test_two_migrators_at_once_apply_each_migration_once(legacy_database: str) -
                 assert process.stdout.readline() == "001_containerstacks.sql\n"
                 assert "waiting" in process.stdout.readline()
         for process in both:
-            process.communicate(timeout=60)
+            process.communicate(timeout=180)
         assert [process.returncode for process in both] == [0, 0]
         recorded = connection.execute("select version from schema_migrations order by version").fetchall()
     assert [version for (version,) in recorded] == number_of(delivered_migrations())
@@ -266,7 +266,7 @@ def make_database_with_legacy(make_database: Callable[[str], str]) -> str:
 def run_and_die(conninfo: str, number: int) -> subprocess.CompletedProcess[str]:
     """Migrate in a process that dies before its statement of this number; 0 lets it live."""
     command = [sys.executable, "-c", MIGRATE_AND_DIE, conninfo, str(number)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 
 
 def watermarks(conninfo: str) -> list[Any]:

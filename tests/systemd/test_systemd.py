@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.daemons import compress, eventually
+from tests.daemons import compress, eventually, wait_for_lock
 from tests.fleet import Fleet
 from tests.systemd_container import DATABASE_URL, HOME, UNIT, Machine, Refused, booted
 
@@ -203,14 +203,12 @@ def a_stop_in_the_middle_completes_the_cycle(
     with psycopg.connect(machine.conninfo) as holder:
         holder.execute("select from wallets for update")
         machine.do("systemctl", "restart", UNIT)
-        eventually(
-            lambda: books.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone()
-        )
+        wait_for_lock(books)
         machine.do("systemctl", "stop", "--no-block", UNIT)
         machine.says("the current billing run is completed first")
         assert machine.unit("ActiveState") == "deactivating"
         holder.rollback()
-    eventually(lambda: machine.unit("ActiveState") == "inactive", 30)
+    eventually(lambda: machine.unit("ActiveState") == "inactive")
     assert ("success", [5] * 4) == (machine.unit("Result"), billed_hours(books))
     row = books.execute(
         "select status, instances_billed from billing_daemon_status order by heartbeat_at desc"
@@ -228,14 +226,12 @@ def a_killed_daemon_is_started_again_and_charges_nothing_twice(
     with psycopg.connect(machine.conninfo) as holder:
         holder.execute("select from wallets for update")
         machine.do("systemctl", "restart", UNIT)
-        eventually(
-            lambda: books.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone()
-        )
+        wait_for_lock(books)
         before = machine.unit("MainPID")
         machine.do("systemctl", "kill", "--signal=KILL", UNIT)
         eventually(lambda: is_active(machine) and machine.unit("MainPID") not in {before, "0"})
         holder.rollback()
-    eventually(lambda: billed_hours(books) == [5] * 5, 60)
+    eventually(lambda: billed_hours(books) == [5] * 5)
     verified(machine)
     assert "restarted the service once; last: ended by signal 9." in doctor(machine)["restarts"]["message"]
 
@@ -244,7 +240,7 @@ def a_daemon_that_hangs_is_ended_by_the_watchdog(machine: Machine) -> None:
     """Frozen from outside: it feeds nobody, systemd ends it and starts another."""
     before = machine.unit("MainPID")
     machine.do("systemctl", "kill", "--signal=STOP", UNIT)
-    eventually(lambda: is_active(machine) and machine.unit("MainPID") not in {before, "0"}, 60)
+    eventually(lambda: is_active(machine) and machine.unit("MainPID") not in {before, "0"})
     assert "Watchdog timeout" in machine.do("journalctl", "-u", UNIT, "--no-pager")
 
 
@@ -271,7 +267,7 @@ def the_database_returns(machine: Machine) -> None:
 
 def it_recovers_by_itself(machine: Machine) -> None:
     """Nobody has to restart it when the database is back."""
-    machine.says("The heartbeat is written again", seconds=60)
+    machine.says("The heartbeat is written again")
     assert is_active(machine)
 
 
@@ -348,7 +344,7 @@ def a_busy_port_is_no_start(machine: Machine) -> None:
     assert "127.0.0.1 port 3001" in errors
     assert "hint=" in errors
     machine.do("systemctl", "stop", "squatter")
-    eventually(lambda: machine.unit("ActiveState", APP) == "active", 30)
+    eventually(lambda: machine.unit("ActiveState", APP) == "active")
     assert "listening at http://127.0.0.1:3001" in machine.do(
         "containerstacks-billing", "service", "show", "--app"
     )

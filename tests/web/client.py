@@ -63,12 +63,12 @@ def serving(conninfo: str, **texts: str) -> Iterator[tuple[str, int]]:
     server.startup = announced  # type: ignore[method-assign]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), name="test-server")
     thread.start()
-    assert started.wait(30)
+    assert started.wait(180)
     assert address_of(listening).startswith("http://127.0.0.1:")
     try:
         yield listening.getsockname()[:2]
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(180)
         listening.close()
         assert not thread.is_alive()

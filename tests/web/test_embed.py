@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from tests.clock import heartbeat, hourly_fleet, settings_of
+from tests.daemons import eventually
 from tests.fleet import Fleet
 from tests.web.client import ADMIN_TOKEN, DAEMON, bearer
 
@@ -45,12 +46,10 @@ def snippets() -> dict[str, str]:
 
 
 def wait_for_a_run(fleet: Fleet) -> str:
-    for _ in range(600):
-        rows = fleet.rows("select trigger, outcome from billing_runs where outcome is not null")
-        if rows:
-            return f"{rows[0].trigger} {rows[0].outcome}"
-        fleet.conn.execute("select pg_sleep(0.05)")
-    raise AssertionError("nobody billed")
+    rows = eventually(
+        lambda: fleet.rows("select trigger, outcome from billing_runs where outcome is not null")
+    )
+    return f"{rows[0].trigger} {rows[0].outcome}"
 
 
 def test_the_snippet_for_asgi_bills_and_answers(fleet: Fleet) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import urllib.request
-from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 from tests.clock import heartbeat, hourly_fleet, let_the_clock_run, pass_time, stop_the_clock
 from tests.command import Command
+from tests.daemons import eventually, wait_for_lock
 from tests.fleet import Fleet
 from tests.served import Serve, Served
 
@@ -47,18 +47,10 @@ def hours_charged(fleet: Fleet) -> Decimal:
     )[0].hours
 
 
-def eventually(fleet: Fleet, holds: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if holds():
-            return
-        fleet.conn.execute("select pg_sleep(0.05)")
-    raise AssertionError(f"it never held; runs: {runs(fleet)}")
-
-
 def looked(fleet: Fleet, *replicas: Served, decision: str) -> None:
     """Wait until each process has looked again and come to this decision."""
     for one in replicas:
-        eventually(fleet, lambda one=one: one.daemon()["builtIn"]["decision"] == decision)  # type: ignore[misc]
+        eventually(lambda one=one: one.daemon()["builtIn"]["decision"] == decision)  # type: ignore[misc]
 
 
 def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, served: Serve) -> None:
@@ -69,13 +61,13 @@ def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, served: Serve) 
     assert [] == runs(fleet)
 
     fleet.at(SECOND)
-    eventually(fleet, lambda: runs(fleet) == ["completed"])
+    eventually(lambda: runs(fleet) == ["completed"])
     looked(fleet, *replicas, decision="not-due")
     # What is shown is a second old at most.
-    eventually(fleet, lambda: ["built-in"] * 2 == [one.daemon()["biller"] for one in replicas])
+    eventually(lambda: ["built-in"] * 2 == [one.daemon()["biller"] for one in replicas])
 
     pass_time(fleet, HOUR)
-    eventually(fleet, lambda: runs(fleet) == ["completed"] * 2)
+    eventually(lambda: runs(fleet) == ["completed"] * 2)
     looked(fleet, *replicas, decision="not-due")
 
     heartbeat(fleet)
@@ -99,7 +91,7 @@ def test_a_process_takes_over_and_hands_back_every_time(fleet: Fleet, served: Se
         assert turn == len(runs(fleet))
         let_the_clock_run(fleet)
         try:
-            eventually(fleet, lambda turn=turn: ["completed"] * (turn + 1) == runs(fleet))  # type: ignore[misc]
+            eventually(lambda turn=turn: ["completed"] * (turn + 1) == runs(fleet))  # type: ignore[misc]
         except AssertionError as late:
             raise AssertionError(f"in turn {turn}\n{process.log()[-3000:]}") from late
         silences.append(newest_run(fleet).started_at - last_heartbeat)
@@ -119,20 +111,13 @@ def test_a_replica_killed_in_the_middle_of_a_run_is_replaced(
     with psycopg.connect(fleet.conninfo) as holding:
         holding.execute("select from wallets for update")
         victim = served()
-        eventually(fleet, lambda: runs(fleet) == [None])
-        eventually(
-            fleet,
-            lambda: bool(
-                fleet.rows(
-                    "select from pg_stat_activity where wait_event_type = 'Lock' and query like '%%wallets%%'"
-                )
-            ),
-        )
+        eventually(lambda: runs(fleet) == [None])
+        wait_for_lock(fleet.conn)
         assert -signal.SIGKILL == victim.end(signal.SIGKILL)
     # The dead one's lease runs out by itself; here half a minute is not waited for.
     fleet.conn.execute("update billing_leases set expires_at = clock_timestamp()")
     served()
-    eventually(fleet, lambda: runs(fleet) == ["interrupted", "completed"])
+    eventually(lambda: runs(fleet) == ["interrupted", "completed"])
 
     debits = fleet.rows("select sum(amount) as amount from payment_transactions")[0]
     assert Decimal("-0.02") == debits.amount
@@ -179,6 +164,6 @@ def test_it_needs_the_database_to_be_named_but_not_to_be_there(
     """Without DATABASE_URL exit 78; with one that leads nowhere it serves, and says so."""
     assert 78 == command("serve").returncode
     lonely = served(DATABASE_URL=f"host={tmp_path} dbname=x")
-    with urllib.request.urlopen(lonely.address + "/healthz", timeout=30) as answer:
+    with urllib.request.urlopen(lonely.address + "/healthz", timeout=180) as answer:
         assert 200 == answer.status
     assert 0 == lonely.end(signal.SIGINT)
