@@ -20,7 +20,7 @@ def killed(database: str, *arguments: str) -> dict[str, Any]:
 
 
 def statements_of_a_batch() -> set[str]:
-    text = files("containerstacks_billing.postgres").joinpath("queries/charging.sql").read_text()
+    text = files("containerstacks_billing.charging").joinpath("batch.sql").read_text()
     return {f"batch: {name}" for name in re.findall(r"^-- name: (\w+)$", text, re.MULTILINE)}
 
 

@@ -259,7 +259,7 @@ START_AND_TELL = """
     import json, os, sys
     from pathlib import Path
     import psycopg
-    from containerstacks_billing.postgres import programs
+    from containerstacks_billing.sandbox import programs
     from containerstacks_billing.sandbox.server import EmbeddedServer
     directory, user, apart = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     # The programs stand apart from the checkout: where a plain user can read them, or where only root can.
