@@ -162,7 +162,7 @@ class Fleet:
         )
         return replace(order, **changes)
 
-    def run_billing(self, **changes: Any) -> RunResult:
+    def bill(self, **changes: Any) -> RunResult:
         """Bill now."""
         return run_billing(self.order(**changes))
 
