@@ -22,6 +22,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from tests.explain.judge import judge
 from tests.stateful_test import live
 
 from containerstacks_billing import logs
@@ -75,6 +76,9 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="show the first history that differs without shrinking it"
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="also explain every entry, hour and month of each history"
+    )
     chosen = parser.parse_args()
     # Ended by a signal it stops its server too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -83,7 +87,8 @@ def main() -> int:
     with throw_away_database() as conninfo, psycopg.connect(conninfo, autocommit=True) as conn:
         while lived < chosen.machines and time.monotonic() - began < chosen.minutes * 60:
             histories = min(ROUND, chosen.machines - lived)
-            tally.update(live(conn, histories, chosen.steps, seed, shrink=not chosen.quick).tally)
+            judges = (judge,) if chosen.explain else ()
+            tally.update(live(conn, histories, chosen.steps, seed, not chosen.quick, judges).tally)
             lived, seed = lived + histories, seed + 1
             pace = lived / (time.monotonic() - began)
             print(f"{lived} machines agree, {pace:.1f} a second; next seed {seed}", file=sys.stderr)

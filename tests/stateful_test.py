@@ -10,7 +10,7 @@ decide.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -64,6 +64,7 @@ changes_amid = st.lists(
 
 
 Change = tuple[str, int, int, bool]
+Judge = Callable[[History, Counter[str]], None]
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -71,6 +72,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     conn: psycopg.Connection[Any]
     tally: Counter[str]
+    judges: tuple[Judge, ...]
 
     @initialize(
         start=st.integers(0, 400 * 24 * HOUR),
@@ -313,6 +315,8 @@ class FleetMachine(RuleBasedStateMachine):
         if hasattr(self, "history") and not self.history.went_wrong:
             self.history.wait(HOUR)
             self.history.bill(workers=1)
+            for judge in self.judges:
+                judge(self.history, self.tally)
             self.tally.update(unit.status for unit in self.history.model.units)
             self.tally["machines"] += 1
             self.tally["runs"] += self.history.runs
@@ -353,20 +357,26 @@ def connections_reused() -> Iterator[None]:
             psycopg.Connection.close(Reused.aside.pop())
 
 
-def machine(conn: psycopg.Connection[Any]) -> type[FleetMachine]:
-    """Bind the machine to a migrated database of its own."""
+def machine(conn: psycopg.Connection[Any], judges: tuple[Judge, ...] = ()) -> type[FleetMachine]:
+    """Bind the machine to a migrated database of its own; each judge looks at what a history left behind."""
     prepare(conn)
-    return type("FleetMachine", (FleetMachine,), {"conn": conn, "tally": Counter(), "__module__": __name__})
+    bound = {"conn": conn, "tally": Counter(), "judges": judges, "__module__": __name__}
+    return type("FleetMachine", (FleetMachine,), bound)
 
 
 def live(
-    conn: psycopg.Connection[Any], histories: int, steps: int, seed: int, shrink: bool = True
+    conn: psycopg.Connection[Any],
+    histories: int,
+    steps: int,
+    seed: int,
+    shrink: bool = True,
+    judges: tuple[Judge, ...] = (),
 ) -> type[FleetMachine]:
     """Live that many histories, the same for the same seed, and return the machine with its tally.
 
     Raises what differed first, shrunk to few steps, with the command that finds it again.
     """
-    kind = machine(conn)
+    kind = machine(conn, judges)
     kind._hypothesis_internal_use_seed = seed  # type: ignore[attr-defined]
     chosen = settings(
         max_examples=histories,

@@ -127,8 +127,8 @@ def test_paths_of_the_api_exist() -> None:
     """Every path in the table of endpoints is served."""
     sources = "\n".join(p.read_text() for p in (ROOT / "src/containerstacks_billing/web").glob("*.py"))
     for path in re.findall(r"`GET (/\S+)`", (DOCS / "api" / "health-endpoints.md").read_text()):
-        last = path if f'"{path}"' in sources else "/" + path.rsplit("/", 1)[1]
-        assert f'"{last}"' in sources, path
+        written = {path, path.removeprefix("/api/billing"), "/" + path.rsplit("/", 1)[1]}
+        assert any(f'"{one}"' in sources for one in written), path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -78,6 +78,22 @@ class ReadingPool:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Lend a connection inside one bounded read-only snapshot, for statements that depend on each other.
+
+        Raises BillingError.
+        """
+        with self._connection() as connection:
+            connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+            try:
+                with bounded_transaction(connection, READ_TIMEOUT):
+                    yield connection
+            finally:
+                # A connection that broke is thrown away; it refuses to be changed.
+                if not connection.broken:
+                    connection.isolation_level = connection.read_only = None
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Lend a connection inside a bounded transaction; raises BillingError."""
         with self._connection() as connection, bounded_transaction(connection, READ_TIMEOUT):

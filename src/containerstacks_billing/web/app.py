@@ -14,12 +14,18 @@ from containerstacks_billing.database.pool import ReadingPool
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web import docs as documentation
-from containerstacks_billing.web import health, metrics, page, problems, runs
+from containerstacks_billing.web import explanations, health, metrics, page, problems, runs
 from containerstacks_billing.web.cache import Readings
 from containerstacks_billing.web.context import Context
 from containerstacks_billing.web.middleware import Bounds
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, runs.router, metrics.router, documentation.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    runs.router,
+    explanations.router,
+    metrics.router,
+    documentation.router,
+)
 
 
 def create_application(

@@ -1,0 +1,1 @@
+"""Explanations of what was billed, for support, accountants and customers: `why` and `statement`."""

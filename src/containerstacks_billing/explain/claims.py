@@ -1,0 +1,244 @@
+"""Claims on the hours of an instance: charges, segments, decisions, quarantine and the row itself, as stretches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from containerstacks_billing.explain.model import HOUR
+from containerstacks_billing.explain.timeline import FOREVER, State, Stretch, lay_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """The rows about one instance, as hours.sql reads them; `instance` is None where it is deleted."""
+
+    read_at: datetime
+    instance: Any | None
+    segments: Sequence[Any]
+    charges: Sequence[Any]
+    decisions: Sequence[Any]
+    quarantine: Sequence[Any]
+
+
+def stretches_of(records: Records, starts_at: datetime, ends_at: datetime) -> list[Stretch]:
+    """Return what became of each instant of [starts_at, ends_at)."""
+    claims = [
+        *_own_charges(records),
+        *_waived_open_hours(records),
+        *_settled_segments(records),
+        *_host_charges(records),
+        *_open_stretch(records),
+        *_before_and_after(records),
+    ]
+    return lay_out(claims, starts_at, ends_at)
+
+
+def _own_charges(records: Records) -> list[Stretch]:
+    return [
+        Stretch(
+            starts_at=one.starts_at,
+            ends_at=one.ends_at,
+            state=State.PAST_DUE if one.status == "failed" else State.BILLED,
+            detail="The wallet could not pay it yet." if one.status == "failed" else "Charged.",
+            organization_id=one.organization_id,
+            hourly_rate=one.hourly_rate,
+            amount=one.amount,
+            charge_id=one.charge_id,
+            entry_id=one.entry_id,
+        )
+        for one in records.charges
+        if one.run_id is not None
+    ]
+
+
+def _host_charges(records: Records) -> list[Stretch]:
+    return [
+        Stretch(
+            starts_at=one.starts_at,
+            ends_at=one.ends_at,
+            state=State.BY_HOST,
+            detail="The host application billed it by itself.",
+            organization_id=one.organization_id,
+            hourly_rate=one.hourly_rate,
+            amount=one.amount,
+            charge_id=one.charge_id,
+            entry_id=one.entry_id,
+        )
+        for one in records.charges
+        if one.run_id is None
+    ]
+
+
+def _waived_open_hours(records: Records) -> list[Stretch]:
+    return [
+        Stretch(starts_at=one.starts_at, ends_at=one.ends_at, state=State.WAIVED, detail=_waived(one))
+        for one in records.decisions
+        if not one.segment_id
+    ]
+
+
+def _waived(decision: Any) -> str:
+    return f"Waived by {decision.decided_by} at {decision.decided_at:%Y-%m-%d %H:%M}: {decision.reason}"
+
+
+def _settled_segments(records: Records) -> list[Stretch]:
+    since: datetime | None = None
+    last_end: datetime | None = None
+    found = []
+    for segment in records.segments:
+        if segment.outcome == "not billable":
+            since = since if since is not None and segment.starts_at == last_end else segment.starts_at
+            last_end = segment.ends_at
+        found += _segment(segment, records, since)
+    return found
+
+
+def _segment(segment: Any, records: Records, since: datetime | None) -> list[Stretch]:
+    """Return what a segment says about itself: what was to be charged, and the rest of its last hour."""
+    whole = segment.outcome in ("not billable", "free")
+    until = segment.ends_at if whole else segment.charge_until
+    parts = [
+        (segment.starts_at, until, *verdict) for verdict in (_verdict(segment, records, since),) if verdict
+    ]
+    if not whole and segment.outcome != "repeated":
+        rest = "The rest of an hour that was not completed is free (PARTIAL_HOUR=free)."
+        parts.append((until, segment.ends_at, State.FREE, rest))
+    return [
+        Stretch(
+            starts_at=begin, ends_at=end, state=state, detail=detail, organization_id=segment.organization_id
+        )
+        for begin, end, state, detail in parts
+        if begin < end
+    ]
+
+
+def _verdict(segment: Any, records: Records, since: datetime | None) -> tuple[State, str] | None:
+    """Return why a segment is not charged; None where its charges answer for it."""
+    waits = _quarantine(records, segment.segment_id)
+    match segment.outcome:
+        case "not billable":
+            return State.NOT_BILLABLE, _not_billable(segment.status, since)
+        case "free":
+            return State.FREE, "A started hour that was not completed is free (PARTIAL_HOUR=free)."
+        case "waived":
+            decided = [
+                one for one in records.decisions if one.segment_id and one.segment_id == segment.segment_id
+            ]
+            return State.WAIVED, _waived(decided[-1]) if decided else "Waived."
+        case "damaged":
+            damaged = "It begins where something was charged already; it waits for a repair."
+            return State.QUARANTINED, _reason(waits) if waits else damaged
+        case None:
+            closed = f"Closed at {segment.closed_at:%Y-%m-%d %H:%M} by a change; the next run charges it."
+            return (_state(waits), _reason(waits)) if waits else (State.DUE, closed)
+    return None
+
+
+def _not_billable(status: str | None, since: datetime | None) -> str:
+    begun = f" since {since:%Y-%m-%d %H:%M}" if since is not None else ""
+    return f"Not billable{begun}: its status is {status or 'missing'}."
+
+
+def _quarantine(records: Records, segment_id: int | None) -> Any | None:
+    """Return why a segment waits; what has no row of its own waits with the open stretch."""
+    rows = {one.segment_id: one for one in records.quarantine}
+    held = next((one for one in records.quarantine if one.reason == "held"), None)
+    return rows.get(segment_id or 0) or held
+
+
+def _state(row: Any) -> State:
+    return State.HELD if row.reason == "held" else State.QUARANTINED
+
+
+def _reason(row: Any) -> str:
+    since = f"since {row.first_seen_at:%Y-%m-%d %H:%M}"
+    return (
+        f"Held {since}: {row.detail}."
+        if row.reason == "held"
+        else f"{row.reason.capitalize()} {since}: {row.detail}."
+    )
+
+
+def _open_stretch(records: Records) -> list[Stretch]:
+    """Return what holds from the watermark on: billable hours that are due, later ones, or the reason why none are."""
+    instance = records.instance
+    if instance is None:
+        return []
+
+    def stretch(begin: datetime, end: datetime, state: State, detail: str) -> Stretch:
+        return Stretch(
+            starts_at=begin,
+            ends_at=end,
+            state=state,
+            detail=detail,
+            organization_id=instance.organization_id,
+        )
+
+    watermark = instance.watermark
+    waits = _quarantine(records, 0) if instance.billable else None
+    if watermark is None:
+        begin = instance.rated_until or records.read_at
+        return [
+            stretch(
+                begin, FOREVER, State.QUARANTINED, _reason(waits) if waits else "It has no usable watermark."
+            )
+        ]
+    if not instance.billable:
+        return [
+            stretch(
+                watermark, FOREVER, State.NOT_BILLABLE, _not_billable(instance.status, _idle_since(records))
+            )
+        ]
+    if waits is not None:
+        return [stretch(watermark, FOREVER, _state(waits), _reason(waits))]
+    whole = max((records.read_at - watermark) // HOUR, 0) * HOUR
+    due_until = watermark + whole
+    next_hour = due_until + HOUR
+    found = [
+        stretch(
+            due_until,
+            FOREVER,
+            State.NOT_DUE_YET,
+            f"An hour is charged when it is over; the present one ends at {next_hour:%Y-%m-%d %H:%M}.",
+        )
+    ]
+    if whole > timedelta(0):
+        found.insert(
+            0, stretch(watermark, due_until, State.DUE, "Over and not charged yet; the next run charges it.")
+        )
+    return found
+
+
+def _idle_since(records: Records) -> datetime:
+    """Return since when the instance is not billable without a break, the present stretch included."""
+    since: datetime = records.instance.watermark  # type: ignore[union-attr]
+    for segment in sorted(records.segments, key=lambda one: one.starts_at, reverse=True):
+        if segment.outcome == "not billable" and segment.ends_at == since:
+            since = segment.starts_at
+    return since
+
+
+def _before_and_after(records: Records) -> list[Stretch]:
+    """Return the time before metering began and the time after the deletion."""
+    begins = [
+        one.rated_from for one in (records.instance, *records.segments) if one is not None and one.rated_from
+    ]
+    begins += [segment.starts_at for segment in records.segments]
+    found = []
+    if begins:
+        first = min(begins)
+        created_at = getattr(records.instance, "created_at", None)
+        is_adopted = created_at is not None and created_at < first
+        detail = f"Its metering begins at {first:%Y-%m-%d %H:%M}"
+        detail += "; earlier hours are the host application's." if is_adopted else ", when it was created."
+        begin = datetime.min.replace(tzinfo=first.tzinfo)
+        found.append(Stretch(starts_at=begin, ends_at=first, state=State.NOT_THERE_YET, detail=detail))
+    deleted = [segment for segment in records.segments if segment.reason == "deleted"]
+    if deleted and records.instance is None:
+        end = deleted[-1].ends_at
+        detail = f"Deleted at {deleted[-1].closed_at:%Y-%m-%d %H:%M}."
+        found.append(Stretch(starts_at=end, ends_at=FOREVER, state=State.DELETED, detail=detail))
+    return found

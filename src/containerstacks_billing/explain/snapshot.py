@@ -1,0 +1,32 @@
+"""One read-only snapshot of the database: all numbers of an explanation belong to the same instant.
+
+REPEATABLE READ and READ ONLY, so a role that may only read is enough, a hot standby serves it, and a run that commits
+meanwhile is either wholly in it or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from containerstacks_billing.database.connection import Connection, connect
+from containerstacks_billing.schema.diagnose import diagnosed
+
+# Row security would hide rows without saying so; turned off, it is an error that names the missing right.
+_BOUNDS = """
+    select set_config('statement_timeout', %s, true), set_config('lock_timeout', '5s', true),
+        set_config('idle_in_transaction_session_timeout', '0', true), set_config('row_security', 'off', true),
+        set_config('jit', 'off', true), set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)
+"""
+
+
+@contextmanager
+def snapshot(conninfo: str, statement_timeout: str = "0") -> Iterator[Connection]:
+    """Open a connection and yield it inside one read-only snapshot; raises BillingError."""
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        with connection.transaction():
+            connection.execute(_BOUNDS, (statement_timeout,))
+            yield connection
