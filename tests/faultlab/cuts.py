@@ -76,7 +76,7 @@ class Cutting:
         self.town = town
         self.proxy = CommitProxy(town.conn.info.host, town.conn.info.port)
 
-    def run_billing(self) -> Outcome | BillingError:
+    def bill(self) -> Outcome | BillingError:
         """Bill through the proxy; return how it ended, or what a caller would be told."""
         try:
             return run_billing(

@@ -39,9 +39,7 @@ class Stage:
                 self.fleet.instance(organization, plan)
         self.fleet.hours(2)
 
-    def run_billing(
-        self, progressed: Callable[[Progress], None] = lambda _: None, **changes: Any
-    ) -> RunResult:
+    def bill(self, progressed: Callable[[Progress], None] = lambda _: None, **changes: Any) -> RunResult:
         """Bill at the address that names both hosts, an organization at a time."""
         changes = {"conninfo": self.pair.conninfo, "batch_size": INSTANCES, "workers": 1, **changes}
         return run_billing(self.fleet.order(progressed=progressed, wait_seconds=0, **changes))

@@ -47,7 +47,7 @@ class Books:
             self.fleet.instance(organization, plan)
         self.fleet.hours(HOURS)
 
-    def run_billing(self, **changes: Any) -> RunResult:
+    def bill(self, **changes: Any) -> RunResult:
         """Bill once; nobody waits for a lease that a failed run may have left."""
         self.fleet.conn.execute("update billing_leases set expires_at = '-infinity'")
         return run_billing(replace(self.fleet.order(), wait_seconds=0, **changes))
