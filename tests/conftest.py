@@ -16,8 +16,10 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Choose the server and the length of the run."""
     group = parser.getgroup("containerstacks-billing")
     group.addoption(
-        "--slow", action="store_true", help="run the tests marked slow too, and all on PostgreSQL 15"
+        "--slow", action="store_true", help="run the tests marked slow too, which are for the nightly run"
     )
     group.addoption(
         "--postgres", metavar="15|18|URL", help="the server to test on (default: the embedded 18)"
@@ -105,6 +107,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail in CI where a test was skipped for want of a program: there everything is installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", ()) if reporter else ()
+    missing = [
+        str(report.longrepr) for report in skipped if re.search("missing|not installed", str(report.longrepr))
+    ]
+    if os.environ.get("CI") and missing and exitstatus == pytest.ExitCode.OK:
+        print("\nCI skips nothing for want of a program:", *missing, sep="\n  ", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +205,7 @@ SESSION = pytest.StashKey[str]()
 
 
 def _version(config: pytest.Config) -> str:
-    return str(config.getoption("--postgres") or ("15" if config.getoption("--slow") else "18"))
+    return str(config.getoption("--postgres") or "18")
 
 
 def _foreign_server(config: pytest.Config) -> str | None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["--instances 0", "--instances=-5", "--instances 10,x", "--runs 0"])
 def test_a_fleet_of_none_is_a_usage_error(arguments: str) -> None:
     """Said before a server is made; it used to end in a division by zero."""

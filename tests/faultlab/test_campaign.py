@@ -118,6 +118,7 @@ def test_a_missing_right_is_found_in_what_a_biller_said(tmp_path: Path) -> None:
     assert said == roles.refusals([log, tmp_path / "run.log"])
 
 
+@pytest.mark.slow
 def test_nothing_is_charged_twice_or_lost_under_random_faults() -> None:
     """Real billers for a minute under kills, cuts, restarts and a clock that jumps: 0/0/0, and they live on.
 

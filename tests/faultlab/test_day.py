@@ -21,6 +21,7 @@ def judge(report: Report) -> None:
     assert report.verdict.charged == report.verdict.due > 0
 
 
+@pytest.mark.slow
 def test_an_hour_of_the_daemon_between_restarts_cuts_and_a_promotion(tmp_path: Path) -> None:
     """The short form: most of an hour at 180 times the speed, billed every two minutes, with a beat each half minute."""
     report = day.live(

@@ -237,8 +237,9 @@ def test_two_migrators_at_once_apply_each_migration_once(legacy_database: str) -
     assert [version for (version,) in recorded] == number_of(delivered_migrations())
 
 
+@pytest.mark.parametrize("step", [29, pytest.param(7, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_is_finished_by_the_next(
-    make_database: Callable[[str], str], legacy_database: str
+    make_database: Callable[[str], str], legacy_database: str, step: int
 ) -> None:
     """SIGKILL before the first, the last and statements all over the way; another migrate makes the same schema."""
     counted = run_and_die(make_database_with_legacy(make_database), 0)
@@ -247,7 +248,7 @@ def test_killed_anywhere_it_is_finished_by_the_next(
     assert statements > 60
     migrate(legacy_database)
     expected = schema_of(legacy_database)
-    for number in range(2, statements, 7):
+    for number in range(2, statements, step):
         killed = make_database_with_legacy(make_database)
         assert run_and_die(killed, number).returncode == -signal.SIGKILL
         migrate(killed)

@@ -1,4 +1,4 @@
-"""Tests of the audit of locked dependencies: no answer is never taken for a good one."""
+"""Known vulnerabilities of locked dependencies: an index that does not answer is no good news."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tools.audit import CLEAN, NOT_ASKED, VULNERABLE, judge
+from tools.advisories import CLEAN, NOT_ASKED, VULNERABLE, judge
 
 GOOD = {"name": "good", "version": "1.0", "vulns": []}
 BAD = {"name": "bad", "version": "2.0", "vulns": [{"id": "X-1", "fix_versions": ["2.1"]}]}
