@@ -50,10 +50,10 @@ from containerstacks_billing.web.status_view import Look
 ADMIN_TOKEN = "the-admin-token-of-the-benchmark"  # noqa: S105 - of a server that lives for minutes
 LIMIT_MS = 50
 SERVE = """
-from containerstacks_billing.process import cli
-from containerstacks_billing.web import reading, standing
+from containerstacks_billing import cli
+from containerstacks_billing.web import cache, status_view
 
-reading.HEALTH_SECONDS = standing.DETAILS_SECONDS = 0.0
+cache.HEALTH_SECONDS = status_view.DETAILS_SECONDS = 0.0
 cli.main()
 """
 

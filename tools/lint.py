@@ -14,7 +14,7 @@ CHECKS = {
     "security": [str(BIN / "bandit"), "-q", "-c", "pyproject.toml", "-r", "src", "tools"],
     "types": [str(BIN / "mypy"), "--strict"],
     "imports": [str(BIN / "lint-imports"), "--no-cache"],
-    "tidy": [sys.executable, "tools/tidy.py"],
+    "tidy": [sys.executable, "-m", "tools.tidy"],
 }
 
 

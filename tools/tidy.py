@@ -1,8 +1,7 @@
 """Check what no other tool checks: taste that nothing enforces decays.
 
-Each check reads the tree and yields one line per finding, `path:line: what is wrong`. The glossary's words, the length
-of modules, the names and the use of SQL statements, the places that the model names, the one clock, tests that do not
-sleep, and files that would carry the address of a machine into the repository.
+Each check reads the tree and yields one line per finding, `path:line: what is wrong`. CHECKS names them all, in the
+order in which they run.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools import import_graph
+
 LONGEST_MODULE_LINES = 350
 PACKAGE = "src/containerstacks_billing"
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
-# Words that mean what another word already means; see GLOSSARY.md. Only those that have no honest second use.
+# Words in names that mean what another word already means; see GLOSSARY.md. Only those without an honest second use.
 WORDS = {
     "chunk": "batch",
     "fee": "charge",
@@ -30,6 +31,11 @@ WORDS = {
     "secondary": "built_in_billing",
     "tariff": "hourly_rate",
     "vm": "instance",
+}
+# Retired words, in any text of the package: code, comments, docstrings and SQL. A pattern, and what is written instead.
+RETIRED = {
+    r"bill_once": "run_billing",
+    r"tethered": "child of up",
 }
 NAMES_OF_NOTHING = {"utils", "helpers", "common", "manager", "service", "misc"}
 OTHER_CLOCKS = re.compile(
@@ -58,6 +64,20 @@ def glossary_words(root: Path) -> Iterator[str]:
                 meant = WORDS.get(word.lower().removesuffix("s")) or WORDS.get(word.lower())
                 if meant:
                     yield f"{path.relative_to(root)}:{line}: {name}: our word for {word.lower()} is {meant}"
+
+
+def retired_words(root: Path) -> Iterator[str]:
+    """No text of the package uses a word that was given up for the field's term."""
+    patterns = {
+        re.compile(rf"(?<![a-z]){word}(?![a-z])", re.IGNORECASE): term for word, term in RETIRED.items()
+    }
+    for path in sorted((root / PACKAGE).rglob("*")):
+        if path.suffix not in {".py", ".sql"}:
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for pattern, term in patterns.items():
+                if found := pattern.search(line):
+                    yield f"{path.relative_to(root)}:{number}: {found[0]} was given up for: {term}"
 
 
 def sql_statements(root: Path) -> Iterator[str]:
@@ -119,10 +139,10 @@ def migration_names(root: Path) -> Iterator[str]:
 
 
 def tests_that_sleep(root: Path) -> Iterator[str]:
-    """A test waits for a signal, never for time."""
+    """A test waits for a condition, never for time: no sleep, and no wait until a clock has passed an instant."""
     for path in sorted((root / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep"):
+            if isinstance(node, ast.Call) and _is_sleep(node):
                 yield f"{path.relative_to(root)}:{node.lineno}: a test that sleeps is slow, and wrong on a busy machine"
 
 
@@ -187,7 +207,10 @@ def addresses(root: Path) -> Iterator[str]:
 
 CHECKS = (
     module_lengths,
+    import_graph.circles,
+    import_graph.room_sizes,
     glossary_words,
+    retired_words,
     sql_statements,
     one_clock,
     migration_names,
@@ -197,6 +220,14 @@ CHECKS = (
     tests_that_say_nothing,
     addresses,
 )
+
+
+def _is_sleep(call: ast.Call) -> bool:
+    name = ast.unparse(call.func).rpartition(".")[2]
+    waits = name in {"eventually", "until", "when"} and call.args and isinstance(call.args[0], ast.Lambda)
+    return name == "sleep" or bool(
+        waits and re.search(r"\b(monotonic|perf_counter|time)\(\)", ast.unparse(call.args[0]))
+    )
 
 
 def _defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:

@@ -307,8 +307,8 @@ def test_a_wheel_in_a_fresh_environment_can_be_drilled(tmp_path: Path) -> None:
     assert "a role with what billing_admit() gives" in done.stdout
     assert "PASS" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
-    touched = packages / "containerstacks_billing" / "process" / "bill.py"
+    touched = packages / "containerstacks_billing" / "charging" / "run.py"
     touched.write_text(touched.read_text() + "# changed\n")
     question = "from containerstacks_billing.drill.fingerprint import installed; print(*installed().changed)"
     changed = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)
-    assert "containerstacks_billing/process/bill.py" == changed.stdout.strip()
+    assert "containerstacks_billing/charging/run.py" == changed.stdout.strip()
