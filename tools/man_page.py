@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer.main
+import click
 
 from containerstacks_billing import __version__
 from containerstacks_billing.cli import app
@@ -54,8 +54,8 @@ def escaped(text: str) -> str:
 
 def page() -> str:
     """Return the page."""
-    group: Any = typer.main.get_command(app)
-    context = group.make_context(NAME, [], resilient_parsing=True)
+    group: Any = app
+    context = click.Context(app, info_name=NAME, **app.context_settings)
     lines = [
         f'.TH CONTAINERSTACKS\\-BILLING 1 "" "{NAME} {__version__}" "ContainerStacks Billing"',
         ".SH NAME",
@@ -145,7 +145,7 @@ def _examples(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.replace("\x08", " ").replace("<int range>", "NUMBER").split())
+    return " ".join(text.replace("\x08", " ").split())
 
 
 def main() -> int:

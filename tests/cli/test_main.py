@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from containerstacks_billing import __version__, errors
 from containerstacks_billing.cli.main import Verbs, app
@@ -24,13 +23,9 @@ SECRET = "canary-5d1c6a"
 
 def ending(error: BaseException) -> tuple[int, str]:
     """Run a verb that raises the error in the frame of the command; return exit code and standard error."""
-    frame = typer.Typer(cls=Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
+    frame = Verbs("frame")
 
-    @frame.callback()
-    def options() -> None:
-        """Nothing."""
-
-    @frame.command()
+    @frame.command("verb")
     def verb() -> None:
         raise error
 
@@ -196,12 +191,13 @@ def test_every_help_text_fits_and_is_plain_ascii() -> None:
         ), path
         assert "..." not in outcome.stdout.partition("Commands:")[2], path
         assert not re.search(r"[{}]|\[\[|<[a-z]", outcome.stdout.partition("Examples")[0]), outcome.stdout
+        assert '[default: "' not in outcome.stdout, outcome.stdout
         summary = str(getattr(command, "help", "")).split("\n\n")[0]
         assert len(" ".join(summary.split())) <= 60 or not path, path
         for name, child in getattr(command, "commands", {}).items():
             helps(child, [*path, name])
 
-    helps(typer.main.get_command(app), [])
+    helps(app, [])
 
 
 def test_help_appears_at_once(command: Command) -> None:
@@ -215,9 +211,11 @@ def test_help_appears_at_once(command: Command) -> None:
 
 def test_usage_errors_exit_2_and_are_redacted(command: Command) -> None:
     """A connection string in the wrong place is not repeated."""
-    for arguments in (["nonsense"], ["doctor", "--nonsense"], ["doctor", f"postgresql://u:{SECRET}@h/d"]):
+    url = f"postgresql://u:{SECRET}@h/d"
+    for arguments in (["nonsense"], ["doctor", "--nonsense"], ["doctor", url], [f"--{url}"], [url]):
         outcome = command(*arguments)
-        assert outcome.returncode == 2
+        assert 2 == outcome.returncode
+        assert outcome.stderr.startswith("Usage: containerstacks-billing")
         assert SECRET not in outcome.stderr
 
 
@@ -227,10 +225,12 @@ def test_a_value_that_is_no_number_or_id_is_refused_in_plain_words(command: Comm
         (["run", "--organization", "xyz"], "'--organization': 'xyz' is no id of an organization."),
         (["verify", "--organization", "xyz"], "'xyz' is no id of an organization."),
         (["events", "--organization", "xyz"], "'xyz' is no id of an organization."),
-        (["events", "retry", "xyz"], "'NO.': it has to be a whole number, like 5"),
-        (["runs", "--limit", "xyz"], "'--limit': it has to be a whole number, like 5"),
-        (["runs", "--limit", "0"], "'--limit': it has to be greater than or equal to 1"),
-        (["run", "--wait", "xyz"], "'--wait': it has to be a number, like 1.5"),
+        (["events", "retry", "xyz"], "'[NO.]': it has to be a whole number, like 5"),
+        (["runs", "--limit", "xyz"], "'--limit': it has to be a whole number from 1 to 10,000"),
+        (["runs", "--limit", "0"], "'--limit': it has to be a whole number from 1 to 10,000"),
+        (["run", "--wait", "xyz"], "'--wait': it has to be a number of at least 0"),
+        (["run", "--wait", "inf"], "'--wait': it has to be a number of at least 0"),
+        (["prices", "set", "x", "--base", "1e3", "--markup", "1"], "'--base': '1e3' is no amount"),
     ):
         refused = command(*arguments)
         assert 2 == refused.returncode
@@ -239,17 +239,24 @@ def test_a_value_that_is_no_number_or_id_is_refused_in_plain_words(command: Comm
 
 def test_global_options_may_follow_the_verb(command: Command) -> None:
     """Most people write them there."""
-    for arguments in (["--log-level", "x", "config", "show"], ["config", "show", "--log-level=x"]):
+    for arguments in (
+        ["--log-level", "x", "config", "show"],
+        ["config", "--log-level", "x", "show"],
+        ["config", "show", "--log-level=x"],
+        ["--log-level", "info", "config", "show", "--log-level", "x"],
+    ):
         outcome = command(*arguments)
-        assert outcome.returncode == 78
+        assert 78 == outcome.returncode
         assert "LOG_LEVEL (--log-level) must be one of debug, info, warning, error" in outcome.stderr
 
 
 def test_completion_can_be_shown(command: Command) -> None:
-    """Shell completion is on."""
-    outcome = command(
-        "--show-completion",
-        environment={"SHELL": "/bin/bash", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    """The script of the shell in $SHELL, where the command was not started from a shell."""
+    shown = command("--show-completion", environment={"SHELL": "/usr/bin/fish"})
+    assert (0, True) == (
+        shown.returncode,
+        "complete --no-files --command containerstacks-billing" in shown.stdout,
     )
-    assert "--show-completion" in command("--help").stdout
-    assert outcome.returncode in {0, 2}
+    refused = command("--show-completion", environment={"SHELL": "/usr/bin/tcsh"})
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert "completion is available for bash, zsh and fish" in refused.stderr

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from click.testing import CliRunner, Result
 from tests.fleet import Fleet, clock, instant
-from typer.testing import CliRunner, Result
 
 from containerstacks_billing.cli import app
 from containerstacks_billing.errors import LeaseNotObtained, WorkFailed

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner, Result
 from tests.fleet import Fleet
-from typer.testing import CliRunner, Result
 
 from containerstacks_billing.cli import app
 

@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from click.testing import CliRunner, Result
 from tests.fleet import Fleet
-from typer.testing import CliRunner, Result
 
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.cli import app

@@ -1,4 +1,4 @@
-"""The command: one module per family of verbs, each importing what is heavy when it runs."""
+"""The command line: one module per verb or family of verbs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ from containerstacks_billing.cli import (
     runs,
     runways,
     serve,
+    service,
     status,
     token,
     up,
     verify,
 )
-from containerstacks_billing.cli import service as service_verbs
-from containerstacks_billing.cli.main import Verb, app, main
-
-for group in (app, *(one.typer_instance for one in app.registered_groups)):
-    for command in group.registered_commands if group else ():
-        command.cls = Verb
+from containerstacks_billing.cli.main import app, main
 
 __all__ = [
     "app",
@@ -48,7 +44,7 @@ __all__ = [
     "runs",
     "runways",
     "serve",
-    "service_verbs",
+    "service",
     "status",
     "token",
     "up",

@@ -1,50 +1,91 @@
-"""What is given on the command line, read and refused in our words."""
+"""Types and options that several verbs share, and how a wrong value is refused."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-import typer
+import click
 
 if TYPE_CHECKING:
     from containerstacks_billing.database.connection import Connection
 
-# Decimal() also takes 1_000, 1e3, " 5 " and NaN, and a price is no place to guess.
+_Verb = TypeVar("_Verb", bound=Callable[..., object])
+# Decimal() also takes 1_000, 1e3, " 5 " and NaN; a price must not be guessed.
 _AMOUNT = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 
 
-def organization_id(text: str) -> UUID:
-    """Read the id of an organization."""
-    return _id(text, "an organization")
+class _Id(click.ParamType[UUID]):
+    name = "id"
+
+    def __init__(self, whose: str) -> None:
+        self._whose = whose
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        try:
+            return UUID(value)
+        except ValueError:
+            self.fail(f"{value!r} is no id of {self._whose}.", param, ctx)
 
 
-def instance_id(text: str) -> UUID:
-    """Read the id of an instance."""
-    return _id(text, "an instance")
+class _Amount(click.ParamType[Decimal]):
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        if not _AMOUNT.fullmatch(value):
+            self.fail(f"{value!r} is no amount; write digits and a point, like 5.00.", param, ctx)
+        return Decimal(value)
 
 
-def _id(text: str, whose: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no id of {whose}.") from None
+class WholeNumber(click.IntRange):
+    """A whole number, both bounds included."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, or refuse it with the bounds."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"it has to be a whole number{_bounds(self.min, self.max, 'like 5')}", param, ctx)
 
 
-def amount(text: str, option: str) -> Decimal:
-    """Read an amount of money."""
-    if not _AMOUNT.fullmatch(text):
-        raise typer.BadParameter(
-            f"{text!r} is no amount; write digits and a point, like 5.00.", param_hint=option
-        )
-    return Decimal(text)
+class Number(click.FloatRange):
+    """A number with or without a fraction, both bounds included."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or refuse it with the bounds; NaN and infinity are refused too."""
+        try:
+            number = float(super().convert(value, param, ctx))
+        except click.BadParameter:
+            number = float("nan")
+        if number - number != 0:  # NaN or infinite
+            self.fail(f"it has to be a number{_bounds(self.min, self.max, 'like 1.5')}", param, ctx)
+        return number
 
 
-def see_that_organization_exists(connection: Connection, organization: UUID) -> None:
-    """End with a usage error when there is no such organization: a mistyped id finds nothing, and is not told so."""
+def _bounds(least: float | None, most: float | None, example: str) -> str:
+    if least is None:
+        return f", {example}"
+    return f" of at least {least:g}" if most is None else f" from {least:g} to {most:,}"
+
+
+ORGANIZATION_ID = _Id("an organization")
+INSTANCE_ID = _Id("an instance")
+AMOUNT = _Amount()
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
+
+
+def organization_option(help_text: str) -> Callable[[_Verb], _Verb]:
+    """Return the decorator of `--organization ID`; the verb gets `organization: UUID | None`."""
+    return click.option("--organization", type=ORGANIZATION_ID, metavar="ID", help=help_text)
+
+
+def require_organization(connection: Connection, organization: UUID) -> None:
+    """Raise a usage error when there is no such organization, as a mistyped id would otherwise find nothing."""
     from containerstacks_billing.charging.run_record import organization_exists
 
     if not organization_exists(connection, organization):
-        raise typer.BadParameter(f"there is no organization {organization}.", param_hint="--organization")
+        raise click.BadParameter(f"there is no organization {organization}.", param_hint="--organization")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
+from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import all_flags, app
 
 _EXAMPLES = """
@@ -16,20 +15,16 @@ Examples:
   containerstacks-billing config show --json | jq '.settings[].key'
 """
 
-verbs = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=_EXAMPLES,
-    help="Show the settings and where they come from.",
-)
-app.add_typer(verbs, name="config")
+
+@app.group("config", epilog=_EXAMPLES)
+def verbs() -> None:
+    """Show the settings and where they come from."""
 
 
 @verbs.command("show", epilog=_EXAMPLES)
-def show(
-    ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@json_option
+@click.pass_context
+def show(ctx: click.Context, as_json: bool) -> None:
     """Show every setting with its value and origin.
 
     Secrets are masked. A flag wins over the environment, that over .env, that over a credential file, that
@@ -40,7 +35,7 @@ def show(
     from containerstacks_billing.settings import KEYS, accepted, describe, is_secret
 
     loaded = configuration.load(all_flags(ctx))
-    if json:
+    if as_json:
         settings = [
             {
                 "key": key,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
+import click
 
 from containerstacks_billing.errors import EXIT_FAILED, EXIT_INTERRUPTED
 
@@ -22,7 +22,7 @@ def require_confirmation(question: str, what: str, *, yes: bool, as_json: bool) 
     if yes:
         return
     if as_json or not sys.stdin.isatty():
-        raise typer.BadParameter(f"{what} needs --yes here; --dry-run only shows it.")
+        raise click.BadParameter(f"{what} needs --yes here; --dry-run only shows it.")
     code = EXIT_FAILED
     try:
         if _is_yes(question):
@@ -31,7 +31,7 @@ def require_confirmation(question: str, what: str, *, yes: bool, as_json: bool) 
         print(file=sys.stderr)
         code = EXIT_INTERRUPTED
     print("Nothing was changed.", file=sys.stderr)
-    raise typer.Exit(code)
+    raise click.exceptions.Exit(code)
 
 
 def _is_yes(question: str) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from containerstacks_billing.cli.main import all_flags, app, configured
 
@@ -23,15 +21,9 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def daemon(
-    ctx: typer.Context,
-    interval: Annotated[
-        str | None,
-        typer.Option(
-            "--interval", metavar="MINUTES", help="How often to bill. [default: 60]", show_default=False
-        ),
-    ] = None,
-) -> None:
+@click.option("--interval", metavar="MINUTES", help="How often to bill. [default: 60]")
+@click.pass_context
+def daemon(ctx: click.Context, interval: str | None) -> None:
     """Bill at once and then on schedule, until told to stop.
 
     Needs DATABASE_URL. A database that is away is waited for. Exits 0 when it was told to stop, 78
@@ -47,4 +39,4 @@ def daemon(
     found = configured(ctx, flags)
     target(found.settings, embedded_allowed=False)
     setproctitle(TITLE)
-    raise typer.Exit(Daemon(found, load=lambda: configuration.load(flags)).run())
+    ctx.exit(Daemon(found, load=lambda: configuration.load(flags)).run())

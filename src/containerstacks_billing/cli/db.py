@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import app
 
 _EXAMPLES = """
@@ -18,15 +18,11 @@ Examples:
   containerstacks-billing db stop
 """
 
-verbs = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=_EXAMPLES,
-    help="Manage the embedded PostgreSQL; it is not for production.",
-)
-app.add_typer(verbs, name="db")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+@app.group("db", epilog=_EXAMPLES)
+def verbs() -> None:
+    """Manage the embedded PostgreSQL; it is not for production."""
+
 
 _PSQL_EXAMPLES = """
 \b
@@ -62,13 +58,14 @@ def stop() -> None:
 
 
 @verbs.command(epilog=_EXAMPLES)
-def status(json: JsonOption = False) -> None:
+@json_option
+def status(as_json: bool) -> None:
     """Show whether it runs, its version and where it is."""
     from containerstacks_billing.cli import render
     from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
 
     found = EmbeddedServer(default_directory()).status()
-    if json:
+    if as_json:
         render.emit_json(
             {
                 "running": found.running,
@@ -90,12 +87,8 @@ def status(json: JsonOption = False) -> None:
 
 
 @verbs.command(epilog=_PSQL_EXAMPLES)
-def psql(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- ARGUMENT", help="Passed on to psql.", show_default=False),
-    ] = None,
-) -> None:
+@click.argument("arguments", nargs=-1, metavar="[-- ARGUMENT]...", help="Passed on to psql.")
+def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on it; `up` or `db start` must have made it."""
     from containerstacks_billing.config.target import EMBEDDED_DATABASE, embedded_database_exists
     from containerstacks_billing.errors import ConfigurationError
@@ -108,6 +101,6 @@ def psql(
         )
     server.start()
     name = EMBEDDED_DATABASE if embedded_database_exists(server) else "postgres"
-    command = [server.psql(), *(arguments or [])]
+    command = [server.psql(), *arguments]
     environment = server.environment(name)
     os.execve(command[0], command, environment)  # noqa: S606 - psql takes over the terminal and its signals

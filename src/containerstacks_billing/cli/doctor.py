@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
+from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import all_flags, app
 from containerstacks_billing.errors import EXIT_FAILED
 
@@ -21,10 +20,9 @@ _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
 
 @app.command(epilog=_EXAMPLES)
-def doctor(
-    ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check machine, configuration and database; say what to do.
 
     Nothing is changed. Exits 1 when a check fails; warnings exit 0.
@@ -37,7 +35,7 @@ def doctor(
     findings = []
     for finding in examine(all_flags(ctx)):
         findings.append(finding)
-        if json:
+        if as_json:
             continue
         console.print(f"{finding.level:<5}", style=_COLOURS[finding.level], end="")
         console.print(render.printable(redact(f"{finding.check}: {finding.message}")), soft_wrap=True)
@@ -45,7 +43,7 @@ def doctor(
             console.print(f"       {render.printable(line)}", soft_wrap=True)
     failed = sum(finding.level is Level.FAIL for finding in findings)
     warned = sum(finding.level is Level.WARN for finding in findings)
-    if json:
+    if as_json:
         render.emit_json(
             {
                 "ok": not failed,
@@ -63,4 +61,4 @@ def doctor(
     else:
         console.print(f"\n{len(findings)} checks: {failed} failed, {warned} to look at.")
     if failed:
-        raise typer.Exit(EXIT_FAILED)
+        ctx.exit(EXIT_FAILED)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from containerstacks_billing.cli.main import GlobalOptions, app
+from containerstacks_billing.cli.arguments import WholeNumber, json_option
+from containerstacks_billing.cli.main import all_flags, app
 from containerstacks_billing.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -36,29 +37,26 @@ needs TEST_DATABASE_URL: a server on which it makes a database and drops it.
 
 
 @app.command(epilog=_EXAMPLES)
-def drill(
-    ctx: typer.Context,
-    seconds: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, max=86_400, help="About how long; the report tells how much was done."
-        ),
-    ] = 90,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Repeat the choices of an earlier drill.", show_default=False),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@click.option(
+    "--seconds",
+    type=WholeNumber(1, 86_400),
+    metavar="N",
+    default=90,
+    help="About how long; the report tells how much was done.",
+)
+@click.option("--seed", type=WholeNumber(0), metavar="N", help="Repeat the choices of an earlier drill.")
+@json_option
+@click.pass_context
+def drill(ctx: click.Context, seconds: int, seed: int | None, as_json: bool) -> None:
     """Break billing on purpose, elsewhere, and prove the books.
 
     On a database of its own, daemons and billing processes are killed, stopped and cut off while customers
     change everything, and the server crashes. Then an oracle that shares no code with billing counts every
     hour. Run it after an update. Exits 0 when it passed, 1 when anything was charged twice, lost or not explained.
     """
-    given = ctx.find_object(GlobalOptions) or GlobalOptions()
-    if given.flags.get("DATABASE_URL"):
-        raise typer.BadParameter("drill works on a database of its own; --database-url goes with verify.")
+    flags = all_flags(ctx)
+    if flags.get("DATABASE_URL"):
+        raise click.BadParameter("drill works on a database of its own; --database-url goes with verify.")
     import secrets
     import signal
     import sys
@@ -73,12 +71,12 @@ def drill(
     remarks = render.stderr()
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
     report = perform(chosen, seconds, lambda sentence: remarks.print(sentence, soft_wrap=True))
-    if json:
+    if as_json:
         render.emit_json(_document(report))
     else:
         _show(render.stdout(), report)
     if not report.passed:
-        raise typer.Exit(EXIT_FAILED)
+        ctx.exit(EXIT_FAILED)
 
 
 def _show(console: Console, report: Report) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import typer
+import click
 
-from containerstacks_billing.cli.arguments import organization_id, see_that_organization_exists
+from containerstacks_billing.cli.arguments import (
+    WholeNumber,
+    json_option,
+    organization_option,
+    require_organization,
+)
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -44,38 +49,16 @@ Examples:
   containerstacks-billing events test --json | jq .milliseconds
 """
 
-verbs = typer.Typer(
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    epilog=_EXAMPLES,
-    help="List the events for the host, newest first, and send them.",
-)
-app.add_typer(verbs, name="events")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
-
-
-@verbs.callback()
-def show(
-    ctx: typer.Context,
-    dead: Annotated[bool, typer.Option("--dead", help="Only those that were given up.")] = False,
-    kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="Only of this kind.", show_default=False)
-    ] = None,
-    organization: Annotated[
-        UUID | None,
-        typer.Option(
-            "--organization",
-            parser=organization_id,
-            metavar="ID",
-            help="Only of this organization.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="At most so many.")
-    ] = 50,
-    json: JsonOption = False,
+@app.group("events", invoke_without_command=True, epilog=_EXAMPLES)
+@click.option("--dead", is_flag=True, help="Only those that were given up.")
+@click.option("--kind", metavar="KIND", help="Only of this kind.")
+@organization_option("Only of this organization.")
+@click.option("--limit", type=WholeNumber(1, 10_000), metavar="N", default=50, help="At most so many.")
+@json_option
+@click.pass_context
+def verbs(
+    ctx: click.Context, dead: bool, kind: str | None, organization: UUID | None, limit: int, as_json: bool
 ) -> None:
     """List the events for the host, newest first, and send them."""
     if ctx.invoked_subcommand is not None:
@@ -89,16 +72,16 @@ def show(
 
     known = [one.value for one in Kind if one is not Kind.TEST]
     if kind is not None and kind not in known:
-        raise typer.BadParameter(f"there is no kind of event called that; there are {', '.join(known)}.")
+        raise click.BadParameter(f"there is no kind of event called that; there are {', '.join(known)}.")
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         rows = events.list_events(connection, dead=dead, kind=kind, organization=organization, limit=limit)
         if organization is not None and not rows:
             # Events outlive their organization, so one that has some is known.
-            see_that_organization_exists(connection, organization)
+            require_organization(connection, organization)
         waiting, due_at = events.waiting(connection, organization)
-    if json:
+    if as_json:
         render.emit_json(
             {"events": [_document(row) for row in rows], "waiting": waiting, "nextAttemptAt": due_at}
         )
@@ -120,7 +103,9 @@ def show(
 
 
 @verbs.command(epilog=_DELIVER_EXAMPLES)
-def deliver(ctx: typer.Context, json: JsonOption = False) -> None:
+@json_option
+@click.pass_context
+def deliver(ctx: click.Context, as_json: bool) -> None:
     """Send what is due now.
 
     Exits 1 when an event could not be delivered.
@@ -132,7 +117,7 @@ def deliver(ctx: typer.Context, json: JsonOption = False) -> None:
     settings = configured(ctx).settings
     _endpoint(ctx)
     came_of_it = deliver_due(target(settings).conninfo, settings, limit=100_000, deadline=3600)
-    if json:
+    if as_json:
         names = ("delivered", "failed", "dead", "waiting")
         render.emit_json({name: getattr(came_of_it, name) for name in names})
     else:
@@ -140,17 +125,14 @@ def deliver(ctx: typer.Context, json: JsonOption = False) -> None:
             f"{came_of_it.delivered} delivered, {came_of_it.failed} to be tried again,"
             f" {came_of_it.dead} given up, {came_of_it.waiting} waiting."
         )
-    raise typer.Exit(1 if came_of_it.failed or came_of_it.dead else 0)
+    ctx.exit(1 if came_of_it.failed or came_of_it.dead else 0)
 
 
 @verbs.command(epilog=_RETRY_EXAMPLES)
-def retry(
-    ctx: typer.Context,
-    number: Annotated[
-        int | None, typer.Argument(metavar="NO.", help="Its number in the list.", show_default=False)
-    ] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
-) -> None:
+@click.argument("number", type=WholeNumber(), required=False, metavar="[NO.]", help="Its number in the list.")
+@click.option("--dead", is_flag=True, help="All that were given up.")
+@click.pass_context
+def retry(ctx: click.Context, number: int | None, dead: bool) -> None:
     """Let an event be sent again.
 
     Also one that was given up or delivered.
@@ -163,7 +145,7 @@ def retry(
     from containerstacks_billing.schema.diagnose import diagnosed
 
     if (number is None) is not dead:
-        raise typer.BadParameter("give the number of an event, or --dead.")
+        raise click.BadParameter("give the number of an event, or --dead.")
     conninfo = target(configured(ctx).settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
         if number is None:
@@ -179,7 +161,9 @@ def retry(
 
 
 @verbs.command("test", epilog=_TEST_EXAMPLES)
-def send_test(ctx: typer.Context, json: JsonOption = False) -> None:
+@json_option
+@click.pass_context
+def send_test(ctx: click.Context, as_json: bool) -> None:
     """Send a signed event of the kind test, which is not stored.
 
     Exits 1 unless it is accepted.
@@ -203,17 +187,17 @@ def send_test(ctx: typer.Context, json: JsonOption = False) -> None:
         error = str(failure)
     took = round((time.monotonic() - began) * 1000)
     accepted = status is not None and answer(status) is Answer.DELIVERED
-    if json:
+    if as_json:
         document = {"accepted": accepted, "status": status, "error": error, "milliseconds": took}
         render.emit_json({"id": event.event_id, **document})
     elif accepted:
         render.stdout().print(f"Accepted with {status} after {took} ms.")
     else:
         render.stdout().print(f"Not accepted: {error or f'the receiver answered {status}'}.")
-    raise typer.Exit(0 if accepted else 1)
+    ctx.exit(0 if accepted else 1)
 
 
-def _endpoint(ctx: typer.Context) -> Endpoint:
+def _endpoint(ctx: click.Context) -> Endpoint:
     from containerstacks_billing.errors import ConfigurationError
     from containerstacks_billing.notifications.delivery import endpoint_of
 

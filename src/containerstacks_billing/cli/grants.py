@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from containerstacks_billing.cli.main import app, configured
 
@@ -17,16 +15,10 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def grants(
-    ctx: typer.Context,
-    role: Annotated[
-        str | None,
-        typer.Option("--role", metavar="NAME", help="The role. [default: billing, or billing_reader]"),
-    ] = None,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="For status, runs, verify and doctor; it can change nothing.")
-    ] = False,
-) -> None:
+@click.option("--role", metavar="NAME", help="The role. [default: billing, or billing_reader]")
+@click.option("--read-only", is_flag=True, help="For status, runs, verify and doctor; it can change nothing.")
+@click.pass_context
+def grants(ctx: click.Context, role: str | None, read_only: bool) -> None:
     """Write the GRANT statements for a role of least privilege.
 
     Changes nothing: run the statements as the owner of the tables. The role can neither change the

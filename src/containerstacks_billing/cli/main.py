@@ -1,20 +1,40 @@
-"""The frame of the command: global options, the order of verbs, and how an error ends.
+r"""The frame of the command line: order of the verbs, global options, how every error ends.
 
-A verb does its work and lets errors pass; this is the one place where they end. What is written is redacted
-even here, after everything before it already took care, because a library may say what we never would.
+A new verb is a module of this room, imported by `cli/__init__.py` and named in `_VERBS`:
+
+    _EXAMPLES = '''
+    \b
+    Examples:
+      containerstacks-billing runs --limit 100
+    '''
+
+    @app.command(epilog=_EXAMPLES)
+    @click.option("--limit", type=WholeNumber(1, 10_000), metavar="N", default=20, help="How many.")
+    @json_option
+    @click.pass_context
+    def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
+        '''List the last billing runs, newest first.'''
+        from containerstacks_billing.config.target import target
+
+        conninfo = target(configured(ctx).settings).conninfo
+        ...
+
+Heavy imports stand inside the verb, so that --help appears at once. A verb writes data to standard output, remarks to
+standard error, and handles no errors: `Verbs.invoke` turns each into a sentence, a hint and an exit code. Usage errors
+are those of click (`click.BadParameter`, exit 2), all others those of `errors.py`; `ctx.exit(code)` ends with another
+code. Shared types and options are in `arguments.py`.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
 
+from containerstacks_billing.cli.completion import completion_options
 from containerstacks_billing.errors import EXIT_FAILED, EXIT_INTERRUPTED, BillingError
 from containerstacks_billing.redaction import redact
 from containerstacks_billing.version import __version__
@@ -27,11 +47,9 @@ _VERBS = (
     "up", "run", "verify", "status", "runs", "prices", "quarantine", "release", "runways", "events",
     "daemon", "serve", "migrate", "doctor", "grants", "config", "service", "token", "db", "drill",
 )  # fmt: skip
-# What runs for long and is read in a log.
+# Long-running verbs, whose standard error is a log.
 _SERVICES = ("daemon", "serve")
-_GLOBAL_OPTIONS = ("--env-file", "--database-url", "--log-level")
-# Typer does not export the class of all its usage errors.
-_USAGE_ERRORS: tuple[type[Any], ...] = typer.BadParameter.__bases__
+_FLAGS = "containerstacks_billing.flags"
 
 EXAMPLES = """
 \b
@@ -50,88 +68,88 @@ Exit codes:
   0 done   1 failed or found something   2 usage   75 database, lease or port
   not available, try again   78 configuration wrong   130, 143 interrupted
 """
+NAME = "containerstacks-billing"
 
 
-@dataclass
-class GlobalOptions:
-    """The flags given for every verb, by environment key."""
-
-    flags: dict[str, str | None] = field(default_factory=dict)
-
-
-class Verb(TyperCommand):
-    """A verb whose help writes arguments as man pages do: PLAN, [PLAN], [-- ARGUMENT]..."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Take away the brackets that stand for nothing."""
-        return [re.sub(r"^\{(.+)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
-
-    def get_help(self, ctx: Any) -> str:
-        """Leave out the types of Python behind the names of arguments."""
-        return re.sub(r"(?m)^(  [A-Z|.-]+(?: [A-Z]+)?) <[a-z\[\]]+>", r"\1", super().get_help(ctx))
+def _global_options(*, hidden: bool) -> list[click.Option]:
+    """Return the options that may stand before or behind the verb; their values go into `ctx.meta`."""
+    return [
+        click.Option(
+            [f"--{name}"], metavar=metavar, help=text, hidden=hidden, expose_value=False, callback=_remember
+        )
+        for name, metavar, text in (
+            ("env-file", "FILE", "The host application's .env. [default: ./.env]"),
+            ("database-url", "URL", "The database; visible in the process list."),
+            ("log-level", "LEVEL", "debug, info, warning or error. [default: info]"),
+        )
+    ]
 
 
-class Verbs(TyperGroup):
+_KEYS = {
+    "env_file": "CONTAINERSTACKS_ENV_FILE",
+    "database_url": "DATABASE_URL",
+    "log_level": "LOG_LEVEL",
+}
+
+
+def _remember(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta.setdefault(_FLAGS, {})[_KEYS[option.name]] = value
+
+
+class Verb(click.Command):
+    """A verb, which takes the global options too: most people write them behind it."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.params += _global_options(hidden=True)
+
+
+class Verbs(click.Group):
     """A group of verbs that ends every error in words and an exit code."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """List verbs in the order of a first day, unknown ones last."""
-        return sorted(
-            super().list_commands(ctx), key=lambda verb: _VERBS.index(verb) if verb in _VERBS else 99
-        )
+    command_class = Verb
+    group_class = type
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Accept global options behind the verb too, where most people write them."""
-        if ctx.parent is None:
-            args = _hoisted(args)
-        return super().parse_args(ctx, args)
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.params[:0] = _global_options(hidden=self.name != NAME)
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb; usage errors pass to the frame below, redacted."""
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List verbs in the order of a first day, those of other groups in the order of their definition."""
+        if ctx.parent is not None:
+            return list(self.commands)
+        return sorted(self.commands, key=lambda verb: _VERBS.index(verb) if verb in _VERBS else len(_VERBS))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options of the group."""
+        with _redacted_usage_errors():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; usage errors pass on to click, which writes them and exits with 2."""
         try:
-            return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
-            raise
-        except _USAGE_ERRORS as error:
-            error.message = redact(_in_plain_words(error.message))
+            with _redacted_usage_errors():
+                return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            raise
+            ctx.exit(EXIT_INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - every error has to end in words
-            raise typer.Exit(_explain(error, ctx)) from None
+            ctx.exit(_explain(error, ctx))
 
 
-def _in_plain_words(message: str) -> str:
-    """Say what a value has to be, without the parser's own account of how it failed."""
-    message = re.sub(r"Input should be a valid integer, .*", "it has to be a whole number, like 5", message)
-    message = re.sub(r"Input should be a valid number, .*", "it has to be a number, like 1.5", message)
-    return message.replace("Input should be ", "it has to be ")
+@contextmanager
+def _redacted_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        raise click.UsageError(redact(error.format_message()), error.ctx) from None
 
 
-def _hoisted(args: list[str]) -> list[str]:
-    """Move global options to the front; what follows -- belongs to somebody else."""
-    front: list[str] = []
-    rest: list[str] = []
-    position = 0
-    while position < len(args):
-        argument = args[position]
-        if argument == "--":
-            rest += args[position:]
-            break
-        name, has_value, _ = argument.partition("=")
-        if name in _GLOBAL_OPTIONS:
-            take = 1 if has_value else 2
-            front += args[position : position + take]
-            position += take
-        else:
-            rest.append(argument)
-            position += 1
-    return front + rest
-
-
-def _explain(error: Exception, ctx: typer.Context) -> int:
+def _explain(error: Exception, ctx: click.Context) -> int:
     """Say what went wrong and what to do; return the exit code."""
     import psycopg
 
@@ -158,7 +176,7 @@ def _explain(error: Exception, ctx: typer.Context) -> int:
     return code
 
 
-def _is_logged(ctx: typer.Context) -> bool:
+def _is_logged(ctx: click.Context) -> bool:
     """Tell whether a service's error is an event for a journal or a collector, and see that it can be logged.
 
     A configuration that is refused has set up no logging; its LOG_FORMAT counts all the same.
@@ -179,7 +197,7 @@ def _show_traceback_when_debugging(error: Exception) -> None:
         print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
 
 
-def configured(ctx: typer.Context, flags: Mapping[str, str | None] | None = None) -> Configuration:
+def configured(ctx: click.Context, flags: Mapping[str, str | None] | None = None) -> Configuration:
     """Load the configuration for a verb, set up logging by it, and log its warnings once.
 
     `flags` holds the verb's own flags by environment key, None where one was not given.
@@ -194,59 +212,30 @@ def configured(ctx: typer.Context, flags: Mapping[str, str | None] | None = None
     return loaded
 
 
-def all_flags(ctx: typer.Context, flags: Mapping[str, str | None] | None = None) -> dict[str, str | None]:
+def all_flags(ctx: click.Context, flags: Mapping[str, str | None] | None = None) -> dict[str, str | None]:
     """Return the global flags and the verb's own, by environment key."""
-    given = ctx.find_object(GlobalOptions) or GlobalOptions()
-    return {**given.flags, **{key: text for key, text in (flags or {}).items() if text is not None}}
+    return {
+        **ctx.meta.get(_FLAGS, {}),
+        **{key: text for key, text in (flags or {}).items() if text is not None},
+    }
 
 
-app = typer.Typer(
+@click.group(
+    NAME,
     cls=Verbs,
-    name="containerstacks-billing",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80, "show_default": True},
 )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"containerstacks-billing {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    ctx: typer.Context,
-    env_file: Annotated[
-        str | None,
-        typer.Option("--env-file", metavar="FILE", help="The host application's .env. [default: ./.env]"),
-    ] = None,
-    database_url: Annotated[
-        str | None,
-        typer.Option("--database-url", metavar="URL", help="The database; visible in the process list."),
-    ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error. [default: info]"),
-    ] = None,
-    _version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
-    ] = False,
-) -> None:
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@completion_options
+def app() -> None:
     """Charge every ContainerStacks VPS instance for its hours: exactly once, to the cent."""
     for stream in (sys.stdout, sys.stderr):
         # A label that the terminal cannot show must not end the work.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    ctx.obj = GlobalOptions(
-        {"CONTAINERSTACKS_ENV_FILE": env_file, "DATABASE_URL": database_url, "LOG_LEVEL": log_level}
-    )
 
 
 def main() -> None:
     """Run the command; the entry point of the package."""
-    app(prog_name="containerstacks-billing")
+    app.main(prog_name=NAME)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.errors import EXIT_CONFIGURATION
 
@@ -30,21 +31,18 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def migrate(
-    ctx: typer.Context,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done and locked; change nothing.")
-    ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show every migration and its state.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@click.option("--dry-run", is_flag=True, help="Show what would be done and locked; change nothing.")
+@click.option("--status", is_flag=True, help="Show every migration and its state.")
+@json_option
+@click.pass_context
+def migrate(ctx: click.Context, dry_run: bool, status: bool, as_json: bool) -> None:
     """Create the tables, or adopt the host application's in place.
 
     Needs a role that owns the tables. Reports what was found in the host's data, with the commands to look
     at it; a finding is no failure.
     """
     if dry_run and status:
-        raise typer.BadParameter("--dry-run and --status exclude each other.")
+        raise click.BadParameter("--dry-run and --status exclude each other.")
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
     from containerstacks_billing.schema import migrator as migrations
@@ -52,15 +50,15 @@ def migrate(
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
     if status:
-        _show_status(migrations.status(conninfo), as_json=json)
+        _show_status(migrations.status(conninfo), as_json=as_json)
     elif dry_run:
-        _show_plan(migrations.plan(conninfo), as_json=json)
+        _show_plan(migrations.plan(conninfo), as_json=as_json)
     else:
         remarks = render.stderr()
         report = migrations.migrate(
             conninfo, settings, progress=lambda sentence: remarks.print(render.printable(sentence))
         )
-        _show_report(report, _fallback(conninfo, settings), as_json=json)
+        _show_report(report, _fallback(conninfo, settings), as_json=as_json)
 
 
 def _fallback(conninfo: str, settings: Settings) -> Fallback:
@@ -92,7 +90,7 @@ def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
         headings = ("No.", "Migration", "State", "Applied", "Took")
         render.stdout().print(render.table(headings, rows, right=("Took",)))
     if any(one.state in {MigrationState.CHANGED, MigrationState.UNKNOWN} for one in known):
-        raise typer.Exit(EXIT_CONFIGURATION)
+        raise click.exceptions.Exit(EXIT_CONFIGURATION)
 
 
 def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from containerstacks_billing.cli.arguments import amount
+from containerstacks_billing.cli.arguments import AMOUNT, json_option
 from containerstacks_billing.cli.confirm import require_confirmation
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from containerstacks_billing.database.connection import Connection
     from containerstacks_billing.pricing.model import Plan, Price, PriceVersion
@@ -24,15 +25,11 @@ Examples:
   containerstacks-billing prices set vc2-1c-1gb --base 5.00 --markup 1.00
 """
 
-verbs = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=_EXAMPLES,
-    help="Show, announce, set and correct the prices of plans.",
-)
-app.add_typer(verbs, name="prices")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+@app.group("prices", epilog=_EXAMPLES)
+def verbs() -> None:
+    """Show, announce, set and correct the prices of plans."""
+
 
 _LIST_EXAMPLES = """
 \b
@@ -58,13 +55,10 @@ anew; no balance falls below zero. Given again, it posts what is missing.
 
 
 @verbs.command("list", epilog=_LIST_EXAMPLES)
-def show(
-    ctx: typer.Context,
-    plan: Annotated[
-        str | None, typer.Argument(metavar="PLAN", help="Its id, provider_plan_id or exact name.")
-    ] = None,
-    json: JsonOption = False,
-) -> None:
+@click.argument("plan", required=False, metavar="[PLAN]", help="Its id, provider_plan_id or exact name.")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, plan: str | None, as_json: bool) -> None:
     """List the prices of every plan, or of one, and hourly rates."""
     from containerstacks_billing.cli import prices_report as price_tables
     from containerstacks_billing.cli import render
@@ -78,7 +72,7 @@ def show(
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         plans = [_one_plan(connection, plan)] if plan is not None else prices.find_plans(connection, None)
         versions = prices.price_versions(connection, plans, settings.hours_per_month)
-    if json:
+    if as_json:
         documents = [
             price_tables.plan_document(one)
             | {"versions": [price_tables.version_document(version) for version in versions[one.plan_id]]}
@@ -90,30 +84,33 @@ def show(
 
 
 @verbs.command("set", epilog=_SET_EXAMPLES)
+@click.argument("plan", metavar="PLAN", help="Its id, provider_plan_id or exact name.")
+@click.option("--base", type=AMOUNT, metavar="AMOUNT", required=True, help="The monthly base price.")
+@click.option(
+    "--markup", type=AMOUNT, metavar="AMOUNT", required=True, help="What is put on top; negative: a discount."
+)
+@click.option(
+    "--from", "begin", metavar="INSTANT", help="ISO 8601, UTC unless it says otherwise. [default: now]"
+)
+@click.option("--reason", metavar="TEXT", help="Why; kept with the price.")
+@click.option(
+    "--correct", is_flag=True, help="Let --from lie in the past, and adjust what was charged since."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what a correction would post.")
+@click.option("--yes", is_flag=True, help="Post a correction without asking.")
+@json_option
+@click.pass_context
 def set_price(
-    ctx: typer.Context,
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="Its id, provider_plan_id or exact name.")],
-    base: Annotated[str, typer.Option("--base", metavar="AMOUNT", help="The monthly base price.")],
-    markup: Annotated[
-        str, typer.Option("--markup", metavar="AMOUNT", help="What is put on top; negative: a discount.")
-    ],
-    begin: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="INSTANT", help="ISO 8601, UTC unless it says otherwise. [default: now]"
-        ),
-    ] = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept with the price.")
-    ] = None,
-    correct: Annotated[
-        bool, typer.Option("--correct", help="Let --from lie in the past, and adjust what was charged since.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what a correction would post.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Post a correction without asking.")] = False,
-    json: JsonOption = False,
+    ctx: click.Context,
+    plan: str,
+    base: Decimal,
+    markup: Decimal,
+    begin: str | None,
+    reason: str | None,
+    correct: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Set, announce or correct the price of a plan.
 
@@ -129,7 +126,7 @@ def set_price(
     at = _instant(begin)
     _refuse_contradictions(begin, correct=correct, dry_run=dry_run, yes=yes)
     if reason is not None and (len(reason) > 500 or "\0" in reason):
-        raise typer.BadParameter("a reason has at most 500 characters.", param_hint="--reason")
+        raise click.BadParameter("a reason has at most 500 characters.", param_hint="--reason")
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
@@ -147,34 +144,34 @@ def set_price(
                 reason,
                 dry_run=dry_run,
                 yes=yes,
-                as_json=json,
+                as_json=as_json,
             )
             return
         if at is not None and at <= prices.database_clock(connection):
-            raise typer.BadParameter(
+            raise click.BadParameter(
                 f"{begin} has passed. Hours since then were charged already: --correct --dry-run shows what would be"
                 " adjusted, --correct adjusts it.",
                 param_hint="--from",
             )
         version = prices.set_price(connection, chosen, price, at, by=_who(), reason=reason)
         shown = prices.price_versions(connection, [chosen], settings.hours_per_month)[chosen.plan_id]
-    _show_set(chosen, version, shown, as_json=json)
+    _show_set(chosen, version, shown, as_json=as_json)
 
 
 def _refuse_contradictions(begin: str | None, *, correct: bool, dry_run: bool, yes: bool) -> None:
     if correct and begin is None:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "a correction needs the instant from which it corrects.", param_hint="--from"
         )
     if (dry_run or yes) and not correct:
-        raise typer.BadParameter("it belongs to --correct.", param_hint="--dry-run" if dry_run else "--yes")
+        raise click.BadParameter("it belongs to --correct.", param_hint="--dry-run" if dry_run else "--yes")
     if dry_run and yes:
-        raise typer.BadParameter("--dry-run and --yes exclude each other.")
+        raise click.BadParameter("--dry-run and --yes exclude each other.")
 
 
 def _refuse_future(at: datetime, now: datetime) -> None:
     if at > now:
-        raise typer.BadParameter("it lies in the future: leave --correct out.", param_hint="--from")
+        raise click.BadParameter("it lies in the future: leave --correct out.", param_hint="--from")
 
 
 def _one_plan(connection: Connection, text: str) -> Plan:
@@ -183,24 +180,24 @@ def _one_plan(connection: Connection, text: str) -> Plan:
 
     found = [] if "\0" in text else prices.find_plans(connection, text)
     if not found:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"no plan has the id, provider_plan_id or name {text!r}; `prices list` shows them.",
             param_hint="PLAN",
         )
     if len(found) > 1:
         ids = ", ".join(str(one.plan_id) for one in found[:5])
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{text!r} names {len(found)} plans; give the id of one: {ids}.", param_hint="PLAN"
         )
     return found[0]
 
 
-def _price(base: str, markup: str, columns: Any) -> Price:
+def _price(base: Decimal, markup: Decimal, columns: Any) -> Price:
     from containerstacks_billing.pricing.model import Price, price_problem
 
-    price = Price(amount(base, "--base"), amount(markup, "--markup"))
+    price = Price(base, markup)
     if problem := price_problem(price, columns):
-        raise typer.BadParameter(problem)
+        raise click.BadParameter(problem)
     return price
 
 
@@ -219,7 +216,7 @@ def _instant(text: str | None) -> datetime | None:
             render.stderr().print(f"{at:%Y-%m-%d %H:%M:%S} has no offset and is taken as UTC.")
         return at.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{text!r} is no instant; write it like 2027-01-01T00:00Z.", param_hint="--from"
         ) from None
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import WholeNumber, json_option
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -22,13 +23,10 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def quarantine(
-    ctx: typer.Context,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="Show at most so many.")
-    ] = 200,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@click.option("--limit", type=WholeNumber(1, 100_000), metavar="N", default=200, help="Show at most so many.")
+@json_option
+@click.pass_context
+def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
     """List the instances that are set aside, and what to do.
 
     Every run looks at them again; what was repaired is charged and leaves the list.
@@ -43,7 +41,7 @@ def quarantine(
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = set_aside(connection, limit + 1)
     shown = found[:limit]
-    if json:
+    if as_json:
         render.emit_json({"instances": [_as_document(one) for one in shown], "more": len(found) > limit})
         return
     console = render.stdout()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import typer
+import click
 
-from containerstacks_billing.cli.arguments import instance_id, organization_id, see_that_organization_exists
+from containerstacks_billing.cli.arguments import (
+    INSTANCE_ID,
+    WholeNumber,
+    json_option,
+    organization_option,
+    require_organization,
+)
 from containerstacks_billing.cli.confirm import require_confirmation
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import process_name
@@ -40,35 +46,31 @@ with --json, it takes --yes.
 
 
 @app.command(epilog=_EXAMPLES)
+@click.option("--charge", is_flag=True, help="Approve all hours due.")
+@click.option("--cap", type=WholeNumber(0), metavar="N", help="Approve the N most recent hours.")
+@click.option("--waive", is_flag=True, help="Waive all hours due.")
+@click.option("--instance", type=INSTANCE_ID, metavar="ID", help="This held instance.")
+@organization_option("Its held instances.")
+@click.option("--all", "every", is_flag=True, help="All held instances.")
+@click.option("--reason", metavar="TEXT", help="Why; it is kept.")
+@click.option("--by", metavar="NAME", help="Who. [default: user@host]")
+@click.option("--dry-run", is_flag=True, help="Show what it means; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_context
 def release(
-    ctx: typer.Context,
-    charge: Annotated[bool, typer.Option("--charge", help="Approve all hours due.")] = False,
-    cap: Annotated[
-        int | None, typer.Option("--cap", metavar="N", min=0, help="Approve the N most recent hours.")
-    ] = None,
-    waive: Annotated[bool, typer.Option("--waive", help="Waive all hours due.")] = False,
-    instance: Annotated[
-        UUID | None,
-        typer.Option(
-            "--instance", parser=instance_id, metavar="ID", help="This held instance.", show_default=False
-        ),
-    ] = None,
-    organization: Annotated[
-        UUID | None,
-        typer.Option(
-            "--organization",
-            parser=organization_id,
-            metavar="ID",
-            help="Its held instances.",
-            show_default=False,
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All held instances.")] = False,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")] = "",
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who. [default: user@host]")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it means; change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+    ctx: click.Context,
+    charge: bool,
+    cap: int | None,
+    waive: bool,
+    instance: UUID | None,
+    organization: UUID | None,
+    every: bool,
+    reason: str | None,
+    by: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Let a held run go on, or decide about held instances.
 
@@ -77,18 +79,18 @@ def release(
     decisions = [charge, cap is not None, waive]
     targets = [instance is not None, organization is not None, every]
     if sum(decisions) > 1 or sum(targets) > 1:
-        raise typer.BadParameter("Give one of --charge, --cap, --waive, and one target.")
+        raise click.BadParameter("Give one of --charge, --cap, --waive, and one target.")
     if any(decisions) != any(targets):
         missing = (
             "which: --instance ID, --organization ID or --all"
             if any(decisions)
             else "what: --charge, --cap N or --waive"
         )
-        raise typer.BadParameter(f"Say {missing}.")
+        raise click.BadParameter(f"Say {missing}.")
     settings = configured(ctx).settings
     decided_by, why = (by or _who())[:255], (reason or "no reason was given")[:1000]
     if not any(decisions):
-        _release_brake(settings, decided_by, why, dry_run=dry_run, yes=yes, as_json=json)
+        _release_brake(settings, decided_by, why, dry_run=dry_run, yes=yes, as_json=as_json)
         return
     from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseDecision
 
@@ -101,7 +103,7 @@ def release(
         instance,
         dry_run,
     )
-    _release_instances(settings, order, yes=yes, as_json=json)
+    _release_instances(settings, order, yes=yes, as_json=as_json)
 
 
 def _who() -> str:
@@ -192,4 +194,4 @@ def _see_that_it_is_known(conninfo: str, order: ReleaseDecision) -> None:
 
     if order.organization is not None:
         with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-            see_that_organization_exists(connection, order.organization)
+            require_organization(connection, order.organization)

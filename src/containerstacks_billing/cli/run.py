@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import typer
+import click
 
-from containerstacks_billing.cli.arguments import organization_id, see_that_organization_exists
+from containerstacks_billing.cli.arguments import (
+    Number,
+    json_option,
+    organization_option,
+    require_organization,
+)
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import process_name
 
@@ -31,31 +36,22 @@ Ctrl-C finishes the batches under way, says what was done and exits 130.
 
 
 @app.command(epilog=_EXAMPLES)
+@click.option("--dry-run", is_flag=True, help="Do everything and roll it back; show what a run would do.")
+@click.option(
+    "--all", "every", is_flag=True, help="With --dry-run: list every organization, not the largest ones."
+)
+@organization_option("Only this organization.")
+@click.option(
+    "--wait",
+    type=Number(0),
+    metavar="SECONDS",
+    default=90,
+    help="How long to wait for another biller to finish.",
+)
+@json_option
+@click.pass_context
 def run(
-    ctx: typer.Context,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything and roll it back; show what a run would do.")
-    ] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="With --dry-run: list every organization, not the largest ones.")
-    ] = False,
-    organization: Annotated[
-        UUID | None,
-        typer.Option(
-            "--organization",
-            parser=organization_id,
-            metavar="ID",
-            help="Only this organization.",
-            show_default=False,
-        ),
-    ] = None,
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait", metavar="SECONDS", min=0, help="How long to wait for another biller to finish."
-        ),
-    ] = 90,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
+    ctx: click.Context, dry_run: bool, every: bool, organization: UUID | None, wait: float, as_json: bool
 ) -> None:
     """Charge everything that is due: once, whoever else bills.
 
@@ -63,7 +59,7 @@ def run(
     another biller keeps the right to bill.
     """
     if every and not dry_run:
-        raise typer.BadParameter("--all goes with --dry-run.")
+        raise click.BadParameter("--all goes with --dry-run.")
     from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.config.target import target
 
@@ -83,17 +79,17 @@ def run(
     if dry_run:
         from containerstacks_billing.cli import dry_run_report as rehearsal
 
-        raise typer.Exit(rehearsal.rehearse_and_show(order, every=every, as_json=json))
+        ctx.exit(rehearsal.rehearse_and_show(order, every=every, as_json=as_json))
     finished, code = bill_and_watch(order)
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli import run_report as summary
 
-    if json:
+    if as_json:
         render.emit_json(summary.as_document(finished.result) | {"debited": finished.debited})
     else:
         summary.show(render.stdout(), finished)
     _deliver_events(order.conninfo, settings)
-    raise typer.Exit(code)
+    ctx.exit(code)
 
 
 def _deliver_events(conninfo: str, settings: Settings) -> None:
@@ -133,7 +129,7 @@ def bill_and_watch(order: RunOrder) -> tuple[Finished, int]:
                 if asked.exit_code is None:
                     raise
                 remarks.print("Stopped while waiting for the other biller; nothing was charged.")
-                raise typer.Exit(asked.exit_code) from None
+                raise click.exceptions.Exit(asked.exit_code) from None
         finished = _with_circumstances(order, summary.Finished(result, order.holder, order.terms.currency))
     return finished, summary.exit_code(result.outcome, asked.exit_code)
 
@@ -163,4 +159,4 @@ def _see_that_it_exists(conninfo: str, organization: UUID) -> None:
     from containerstacks_billing.schema.diagnose import diagnosed
 
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        see_that_organization_exists(connection, organization)
+        require_organization(connection, organization)

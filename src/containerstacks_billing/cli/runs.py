@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import WholeNumber, json_option
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -20,13 +21,10 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def runs(
-    ctx: typer.Context,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="How many, newest first.")
-    ] = 20,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@click.option("--limit", type=WholeNumber(1, 10_000), metavar="N", default=20, help="How many, newest first.")
+@json_option
+@click.pass_context
+def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
     """List the last billing runs, newest first."""
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli.run_report import hour_digits
@@ -39,7 +37,7 @@ def runs(
     conninfo = target(settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = newest_runs(connection, limit)
-    if json:
+    if as_json:
         render.emit_json({"runs": [as_document(one) for one in found]})
         return
     if not found:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import Number, WholeNumber, json_option
 from containerstacks_billing.cli.main import app, configured
 
 _EXAMPLES = """
@@ -20,17 +21,11 @@ _TWO_DAYS = 48
 
 
 @app.command(epilog=_EXAMPLES)
-def runways(
-    ctx: typer.Context,
-    below: Annotated[
-        float | None,
-        typer.Option("--below", metavar="HOURS", min=0, help="Only those empty within.", show_default=False),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most so many.")
-    ] = 50,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@click.option("--below", type=Number(0), metavar="HOURS", help="Only those empty within.")
+@click.option("--limit", type=WholeNumber(1, 100_000), metavar="N", default=50, help="At most so many.")
+@json_option
+@click.pass_context
+def runways(ctx: click.Context, below: float | None, limit: int, as_json: bool) -> None:
     """Show when each wallet is empty at its present burn.
 
     As of its last run; those past due come first.
@@ -44,7 +39,7 @@ def runways(
     conninfo = target(configured(ctx).settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         rows = events.list_runways(connection, below_hours=below, limit=limit)
-    if json:
+    if as_json:
         render.emit_json({"runways": [_document(row) for row in rows]})
         return
     console = render.stdout()

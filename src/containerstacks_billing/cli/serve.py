@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
+from containerstacks_billing.cli.arguments import Number
 from containerstacks_billing.cli.main import app, configured
 
 _EXAMPLES = """
@@ -19,16 +18,11 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def serve(
-    ctx: typer.Context,
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on. [default: 127.0.0.1]")
-    ] = None,
-    port: Annotated[
-        str | None, typer.Option(metavar="PORT", help="The port to listen on. [default: 3001]")
-    ] = None,
-    check_seconds: Annotated[float, typer.Option(min=0.05, max=60, hidden=True)] = 60.0,
-) -> None:
+@click.option("--host", metavar="ADDRESS", help="The address to listen on. [default: 127.0.0.1]")
+@click.option("--port", metavar="PORT", help="The port to listen on. [default: 3001]")
+@click.option("--check-seconds", type=Number(0.05, 60), default=60.0, hidden=True)
+@click.pass_context
+def serve(ctx: click.Context, host: str | None, port: str | None, check_seconds: float) -> None:
     """Serve health and pages, and bill when the daemon is silent.
 
     It serves metrics and the API too. Needs DATABASE_URL. Built-in billing takes over FAILOVER_AFTER_MINUTES after

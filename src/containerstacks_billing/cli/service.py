@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -34,16 +35,16 @@ Examples:
   containerstacks-billing service show --app --json | jq .active
 """
 
-verbs = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=_EXAMPLES,
-    help="Install, show or uninstall the systemd service.",
-)
-app.add_typer(verbs, name="service")
 
-AppOption = Annotated[bool, typer.Option("--app", help="The application side (serve), not the daemon.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
+@app.group("service", epilog=_EXAMPLES)
+def verbs() -> None:
+    """Install, show or uninstall the systemd service."""
+
+
+_app_option = click.option(
+    "--app", "serves", is_flag=True, help="The application side (serve), not the daemon."
+)
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 
 _INSTALL_EXAMPLES = """
 \b
@@ -57,21 +58,17 @@ Examples:
 
 
 @verbs.command(epilog=_INSTALL_EXAMPLES)
+@click.option(
+    "--user", metavar="NAME", help="Run as this user. [default: containerstacks-billing; --dev: root]"
+)
+@click.option("--create-user", is_flag=True, help="Create that user if need be.")
+@click.option("--dev", is_flag=True, help="For a checkout in a home: less confined.")
+@_app_option
+@_dry_run_option
+@click.option("--yes", is_flag=True, help="Replace a unit that is not ours; a copy is kept.")
+@click.pass_context
 def install(
-    ctx: typer.Context,
-    user: Annotated[
-        str | None,
-        typer.Option(
-            "--user", metavar="NAME", help="Run as this user. [default: containerstacks-billing; --dev: root]"
-        ),
-    ] = None,
-    create_user: Annotated[bool, typer.Option("--create-user", help="Create that user if need be.")] = False,
-    dev: Annotated[bool, typer.Option("--dev", help="For a checkout in a home: less confined.")] = False,
-    serves: AppOption = False,
-    dry_run: DryRunOption = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Replace a unit that is not ours; a copy is kept.")
-    ] = False,
+    ctx: click.Context, user: str | None, create_user: bool, dev: bool, serves: bool, dry_run: bool, yes: bool
 ) -> None:
     """Write the unit with the actual paths, enable and start it.
 
@@ -106,10 +103,13 @@ def install(
 
 
 @verbs.command(epilog=_UNINSTALL_EXAMPLES)
-def uninstall(ctx: typer.Context, serves: AppOption = False, dry_run: DryRunOption = False) -> None:
+@_app_option
+@_dry_run_option
+@click.pass_context
+def uninstall(ctx: click.Context, serves: bool, dry_run: bool) -> None:
     """Stop and disable the service, and remove the unit.
 
-    Its current cycle ends first.     Tables and charges stay. Built-in billing takes over when the last heartbeat
+    Its current cycle ends first. Tables and charges stay. Built-in billing takes over when the last heartbeat
     is FAILOVER_AFTER_MINUTES old.
     """
     from containerstacks_billing.cli import render
@@ -130,17 +130,16 @@ def uninstall(ctx: typer.Context, serves: AppOption = False, dry_run: DryRunOpti
 
 
 @verbs.command(epilog=_SHOW_EXAMPLES)
-def show(
-    serves: AppOption = False,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@_app_option
+@json_option
+def show(serves: bool, as_json: bool) -> None:
     """Show the unit's state as systemd sees it."""
     from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
 
-    _show_state(APP_UNIT if serves else DAEMON_UNIT, as_json=json)
+    _show_state(APP_UNIT if serves else DAEMON_UNIT, as_json=as_json)
 
 
-def _failover_minutes(ctx: typer.Context) -> int:
+def _failover_minutes(ctx: click.Context) -> int:
     """Read the setting; a configuration that is wrong is no reason not to uninstall."""
     from containerstacks_billing.errors import BillingError
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -29,18 +30,17 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def status(
-    ctx: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
+@json_option
+@click.pass_context
+def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
     """Show who bills, the last run, and what waits for somebody.
 
     Only reads, with any role that may read. A warning does not change the exit code; Ctrl-C ends --watch
     with 0.
     """
-    if watch and json:
-        raise typer.BadParameter("--watch and --json exclude each other.")
+    if watch and as_json:
+        raise click.BadParameter("--watch and --json exclude each other.")
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
@@ -54,7 +54,7 @@ def status(
         return
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = read_status(connection)
-    if json:
+    if as_json:
         render.emit_json(as_document(found, settings))
     else:
         render.stdout().print(_shown(found, settings))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from containerstacks_billing.cli.arguments import Number, json_option
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
@@ -30,29 +31,19 @@ Examples:
   containerstacks-billing token revoke 3    by its number in the list
 """
 
-verbs = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=_EXAMPLES,
-    help="Make, list and revoke admin tokens of the application side.",
-)
-app.add_typer(verbs, name="token")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+@app.group("token", epilog=_EXAMPLES)
+def verbs() -> None:
+    """Make, list and revoke admin tokens of the application side."""
 
 
 @verbs.command(epilog=_EXAMPLES)
-def create(
-    ctx: typer.Context,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="What it is for: 1 to 100 characters.", show_default=False)
-    ],
-    days: Annotated[
-        float, typer.Option(metavar="DAYS", min=0.001, max=3660, help="Days until it expires.")
-    ] = 365,
-    never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not expire.")] = False,
-    json: JsonOption = False,
-) -> None:
+@click.argument("name", metavar="NAME", help="What it is for: 1 to 100 characters.")
+@click.option("--days", type=Number(0.001, 3660), metavar="DAYS", default=365, help="Days until it expires.")
+@click.option("--never-expires", is_flag=True, help="It does not expire.")
+@json_option
+@click.pass_context
+def create(ctx: click.Context, name: str, days: float, never_expires: bool, as_json: bool) -> None:
     """Make a token and show it, once; only its hash is kept."""
     import getpass
     import secrets
@@ -64,7 +55,7 @@ def create(
 
     name = name.strip()
     if not 1 <= len(name) <= 100 or not name.isprintable():
-        raise typer.BadParameter("The name has 1 to 100 printable characters.", param_hint="NAME")
+        raise click.BadParameter("The name has 1 to 100 printable characters.", param_hint="NAME")
     text = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     with _connection(ctx) as connection:
         made = tokens.create(connection, name, hash_of(text), _user(getpass), None if never_expires else days)
@@ -72,7 +63,7 @@ def create(
         raise WorkFailed(
             f"There is a token called {name} already.", hint="Choose another name, or revoke that one first."
         )
-    if json:
+    if as_json:
         render.emit_json({"token": text, **_document(made)})
         return
     print(text)
@@ -83,14 +74,16 @@ def create(
 
 
 @verbs.command("list", epilog=_LIST_EXAMPLES)
-def list_(ctx: typer.Context, json: JsonOption = False) -> None:
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
     """Show every token, and whether it still opens anything."""
     from containerstacks_billing.cli import render
     from containerstacks_billing.tokens import store as tokens
 
     with _connection(ctx) as connection:
         found = tokens.listed(connection)
-    if json:
+    if as_json:
         render.emit_json({"tokens": [_document(one) for one in found]})
     elif not found:
         render.stdout().print("No tokens. Make one with `containerstacks-billing token create NAME`.")
@@ -104,13 +97,10 @@ def list_(ctx: typer.Context, json: JsonOption = False) -> None:
 
 
 @verbs.command(epilog=_REVOKE_EXAMPLES)
-def revoke(
-    ctx: typer.Context,
-    which: Annotated[
-        str, typer.Argument(metavar="NAME|NUMBER", help="The token to end.", show_default=False)
-    ],
-    json: JsonOption = False,
-) -> None:
+@click.argument("which", metavar="NAME|NUMBER", help="The token to end.")
+@json_option
+@click.pass_context
+def revoke(ctx: click.Context, which: str, as_json: bool) -> None:
     """End a token now."""
     from containerstacks_billing.cli import render
     from containerstacks_billing.errors import WorkFailed
@@ -122,14 +112,14 @@ def revoke(
         raise WorkFailed(
             f"There is no usable token called {which}.", hint="See `containerstacks-billing token list`."
         )
-    if json:
+    if as_json:
         render.emit_json({"revoked": [_document(one) for one in ended]})
         return
     for one in ended:
         render.stdout().print(render.printable(f"Revoked {one.name}."))
 
 
-def _connection(ctx: typer.Context) -> Any:
+def _connection(ctx: click.Context) -> Any:
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from containerstacks_billing.cli.main import GlobalOptions, app
+from containerstacks_billing.cli.arguments import WholeNumber
+from containerstacks_billing.cli.main import all_flags, app
 from containerstacks_billing.identity import process_name
 
 if TYPE_CHECKING:
@@ -36,22 +37,21 @@ _TRY_NEXT = (
 
 
 @app.command(epilog=_EXAMPLES)
-def up(
-    ctx: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Stop after showing the result.")] = False,
-    port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="The port of the status page.")
-    ] = 3001,
-) -> None:
+@click.option("--once", is_flag=True, help="Stop after showing the result.")
+@click.option(
+    "--port", type=WholeNumber(1, 65535), metavar="PORT", default=3001, help="The port of the status page."
+)
+@click.pass_context
+def up(ctx: click.Context, once: bool, port: int) -> None:
     """Bill a demo fleet on an embedded PostgreSQL, then serve it.
 
     The first time it creates the database, its tables and a demo fleet with a few hours due. Repeating it
     is harmless: only hours that became due meanwhile are charged. Daemon and status page then run until
     Ctrl-C, which stops everything that was started here.
     """
-    given = ctx.find_object(GlobalOptions) or GlobalOptions()
-    if given.flags.get("DATABASE_URL"):
-        raise typer.BadParameter("up works on its own embedded database; --database-url goes with run.")
+    flags = all_flags(ctx)
+    if flags.get("DATABASE_URL"):
+        raise click.BadParameter("up works on its own embedded database; --database-url goes with run.")
     from containerstacks_billing import logs
     from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.cli import render
@@ -59,7 +59,7 @@ def up(
     from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
     from containerstacks_billing.settings import settings_from
 
-    level = given.flags.get("LOG_LEVEL")
+    level = flags.get("LOG_LEVEL")
     settings = settings_from({"LOG_LEVEL": level} if level else {})
     logs.configure(settings.log_level)
     was_running = EmbeddedServer(default_directory()).status().running
@@ -73,7 +73,7 @@ def up(
         finally:
             if not was_running:
                 EmbeddedServer(default_directory()).stop()
-    raise typer.Exit(code)
+    ctx.exit(code)
 
 
 def _run_services(console: Console, conninfo: str, port: int) -> int:

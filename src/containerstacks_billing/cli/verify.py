@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import typer
+import click
 
-from containerstacks_billing.cli.arguments import organization_id
+from containerstacks_billing.cli.arguments import json_option, organization_option
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.errors import EXIT_FAILED
 
@@ -26,20 +26,10 @@ Examples:
 
 
 @app.command(epilog=_EXAMPLES)
-def verify(
-    ctx: typer.Context,
-    organization: Annotated[
-        UUID | None,
-        typer.Option(
-            "--organization",
-            parser=organization_id,
-            metavar="ID",
-            help="Only this organization.",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON document.")] = False,
-) -> None:
+@organization_option("Only this organization.")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, organization: UUID | None, as_json: bool) -> None:
     """Prove that every hour was charged once, to the cent.
 
     It starts from the rows alone, reads one snapshot and changes nothing; billing may go on meanwhile, and
@@ -55,13 +45,13 @@ def verify(
     if organization is not None and not any(
         check.examined for check in verification.checks if check.name in ("charged-once", "gaps", "carries")
     ):
-        raise typer.BadParameter(f"the books know nothing of an organization {organization}.")
-    if json:
+        raise click.BadParameter(f"the books know nothing of an organization {organization}.")
+    if as_json:
         render.emit_json(_document(verification))
     else:
         _show(render.stdout(), verification)
     if not verification.ok:
-        raise typer.Exit(EXIT_FAILED)
+        ctx.exit(EXIT_FAILED)
 
 
 def _show(console: Console, verification: Verification) -> None:
