@@ -8,7 +8,7 @@ LONGEST_SILENCE_SECONDS = 3600.0
 
 
 def pause_seconds(failures: int, longest_seconds: float, chance: float) -> float:
-    """Return how long to wait after so many failures in a row: doubling, bounded, spread by `chance` in [0, 1).
+    """Return the pause in seconds after consecutive failures: doubling, bounded, with jitter from `chance` in [0, 1).
 
     At least half of the pause is kept, so that attempts neither meet each other nor follow at once.
     """
@@ -17,5 +17,5 @@ def pause_seconds(failures: int, longest_seconds: float, chance: float) -> float
 
 
 def silence_seconds(said: int) -> float:
-    """Return how long a trouble that goes on is not spoken of again after it was said so many times."""
+    """Return the seconds until a persistent error is logged again, after it was logged `said` times."""
     return min(FIRST_SILENCE_SECONDS * 2.0 ** min(max(said, 1) - 1, 30), LONGEST_SILENCE_SECONDS)

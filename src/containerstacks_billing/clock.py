@@ -1,4 +1,4 @@
-"""The clock of this host: for waiting and for nothing else. What is due and what it costs goes by the database's."""
+"""Clock of this host, used for waiting only. What is due and what it costs follows the clock of the database."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """Time as the daemon sees it. A test that lets a day pass in a minute gives it another one."""
+    """Source of time for daemon threads; tests substitute one that runs faster."""
 
     def monotonic(self) -> float:
-        """Return seconds that only ever grow."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def host_time(self) -> datetime:
-        """Return what this host calls now; runs record it, to notice a database clock that jumped."""
+        """Return the time of this host; runs record it to detect a database clock that jumped."""
         return datetime.now(UTC)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""Errors, sorted by what the caller does next.
+"""Error classes by the action they require, and the exit codes of the command.
 
 An error class says what has to happen now: correct the configuration, wait for the database, start again from
 the rows, or stop and look. Findings about data (a quarantined instance, a discrepancy) are values, never
@@ -13,15 +13,13 @@ from __future__ import annotations
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_TRY_AGAIN = 75
 EXIT_CONFIGURATION = 78
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 class BillingError(Exception):
-    """Billing stopped for a reason that can be named.
+    """Base class of every error with a known cause.
 
     `str(error)` is one sentence saying what is wrong; `hint` is one sentence saying what to do about it, or
     several lines where commands or statements are to be copied. Neither ever holds a secret.
@@ -59,7 +57,7 @@ class DatabaseUnavailable(BillingError):
 
 
 class LoginRefused(BillingError):
-    """The database answers and refuses the login; a rotated password may come with the next configuration."""
+    """The server refused the login; retried, because a rotated password may come with the next configuration."""
 
     exit_code = EXIT_TRY_AGAIN
 
@@ -75,7 +73,7 @@ class LeaseLost(BillingError):
 
 
 class OutcomeUnknown(BillingError):
-    """A COMMIT has no certain end, or is not where it has to be; only the rows can tell whether the work is in them."""
+    """The outcome of a COMMIT is unknown; only the rows show whether the work was committed."""
 
 
 class InvariantBroken(BillingError):

@@ -1,4 +1,4 @@
-"""What a check finds: a level, a sentence, and what to do."""
+"""Findings of `doctor` and of installation checks: level, message and hint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from containerstacks_billing.errors import BillingError
 
 
 class Level(StrEnum):
-    """How bad a finding is: billing works, billing works but look here, billing does not work."""
+    """Severity: OK, WARN (billing works, attention needed) or FAIL (billing does not work)."""
 
     OK = "OK"
     WARN = "WARN"
@@ -27,20 +27,20 @@ class Finding:
 
 
 def ok(check: str, message: str) -> Finding:
-    """Report that a check found nothing to do."""
+    """Return a finding of level OK."""
     return Finding(check, Level.OK, message)
 
 
 def warn(check: str, message: str, hint: str | None = None) -> Finding:
-    """Report something to look at that does not keep billing from working."""
+    """Return a finding of level WARN."""
     return Finding(check, Level.WARN, message, hint)
 
 
 def fail(check: str, message: str, hint: str | None = None) -> Finding:
-    """Report something that keeps billing from working."""
+    """Return a finding of level FAIL."""
     return Finding(check, Level.FAIL, message, hint)
 
 
 def failure(check: str, error: BillingError) -> Finding:
-    """Report an error of ours as what keeps billing from working."""
+    """Return a finding of level FAIL from an error, with its hint."""
     return fail(check, str(error), error.hint)

@@ -1,4 +1,4 @@
-"""Money as exact decimals: whole minor units on the wallet, the rest carried.
+"""Exact decimal money: whole cents on the wallet, and the carried remainder.
 
 Amounts of charges have eight digits, wallets have two. Nothing here rounds to the nearest: a debit is always
 floored, and what is floored away is handed back to the caller to be carried on.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from decimal import ROUND_FLOOR, Context, Decimal
 
 CENT = Decimal("0.01")
-CHARGE_DIGIT = Decimal("0.00000001")
 
 # Wide enough for numeric(18,8) summed over billions of rows; the default context of 28 digits would round
 # silently.
@@ -21,13 +20,8 @@ def floor_to_cent(amount: Decimal) -> Decimal:
     return amount.quantize(CENT, context=_EXACT)
 
 
-def carry_of(amount: Decimal) -> Decimal:
-    """Return what `floor_to_cent` leaves over: at least zero, below one cent."""
-    return _EXACT.subtract(amount, floor_to_cent(amount))
-
-
 def plain(amount: Decimal) -> str:
-    """Write an amount exactly as a decimal string without exponent, for JSON and logs.
+    """Return an amount as an exact decimal string without exponent, for JSON and logs.
 
     Keeps two decimals at least and drops only zeros that follow them: `10.99`, `0.0099977`, `5.00`.
     """
@@ -37,7 +31,7 @@ def plain(amount: Decimal) -> str:
 
 
 def display(amount: Decimal, currency: str = "USD") -> str:
-    """Write an amount for people, exactly: `1,234.50 USD`, `0.0099977 USD`."""
+    """Return an amount with thousands separators and currency: `1,234.50 USD`, `0.0099977 USD`."""
     text = plain(amount)
     sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
     whole, _, fraction = digits.partition(".")

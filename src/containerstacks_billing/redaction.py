@@ -1,6 +1,6 @@
-"""What must never be shown, taken out of any text.
+"""Redaction of secrets in any text.
 
-Two nets: the shapes that secrets have (a password inside a URL, `password=...`, a bearer token), and the very
+Two methods: the shapes that secrets have (a password inside a URL, `password=...`, a bearer token), and the very
 values that the configuration holds. The first works before there is a configuration, when the driver echoes a
 malformed connection string; the second catches a secret without a shape.
 """
@@ -16,7 +16,7 @@ MASK = "***"
 _SHORTEST_SECRET = 4
 
 _HOST_PART = re.compile(r"[\w.:,\[\]%-]*(/[\w.%-]*)?(\?\S*)?", re.ASCII)
-# How our hints show what to write; whoever is told so has to see it.
+# The placeholder URL of our own hints, which has to stay readable.
 _EXAMPLE = (
     r"postgresql://user:password@(?:host|localhost):(?:port|5432)/(?:database|containerstacks)(?![^\s.,;)])"
 )

@@ -1,4 +1,4 @@
-"""What can be set: the keys, their ranges, their defaults, and how a text becomes a value.
+"""Settings: keys, ranges, defaults, and parsing of their text form.
 
 The model is the single place where a range is written down; the sentence an operator reads when a value is
 refused is made from the same range that refuses it. No value of a setting ever enters a message:
@@ -20,8 +20,6 @@ from pydantic.fields import FieldInfo
 
 from containerstacks_billing.errors import ConfigurationError
 
-EVERY_STATUS = ("*",)
-
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # The file is the host application's, whose logger has more levels than ours; they are read, not refused.
@@ -37,7 +35,7 @@ _HOST_LOG_LEVELS = {
 
 
 def _whole_number(value: object) -> object:
-    """Refuse what int() would kindly accept: `1_000`, `60.0`, `٣`."""
+    """Reject forms that int() accepts and an operator did not mean: `1_000`, `60.0`, `٣`."""
     if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,9}", value.strip()):
         raise ValueError
     return value
@@ -106,7 +104,7 @@ Whole = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class Settings(BaseModel):
-    """Everything that can be set, valid and immutable.
+    """Validated, immutable settings.
 
     Field names are the environment keys in lower case. `title` is the unit or the accepted form,
     `description` what the setting does; both are shown by the command.
@@ -164,7 +162,7 @@ class Settings(BaseModel):
         Decimal(3),
         ge=1,
         le=1000,
-        description="How many times its forecast a run may charge before it is held",
+        description="How many times the fleet, prices or average of the last run a run may reach before it is held",
     )
     built_in_billing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = Field(
         "auto", description="Whether the application side bills when the daemon is silent"
@@ -211,17 +209,17 @@ def _types(annotation: Any) -> tuple[Any, ...]:
 
 
 def is_secret(key: str) -> bool:
-    """Tell whether the value of a key must never be shown."""
+    """Return whether the value of a key is a secret."""
     return SecretStr in _types(_field(key).annotation)
 
 
 def describe(key: str) -> str:
-    """Return in one phrase what a key is for."""
+    """Return the description of a key."""
     return _field(key).description or ""
 
 
 def accepted(key: str) -> str:
-    """Return in one phrase which values a key accepts, from the model's own bounds."""
+    """Return the accepted values of a key as a phrase, derived from the bounds of the model."""
     field = _field(key)
     kind = _types(field.annotation)[0]
     if get_origin(kind) is Literal:
@@ -283,9 +281,9 @@ _ALIKE = 0.86
 
 
 def near_miss(key: str) -> str | None:
-    """Return the key of ours that an unknown key was probably meant to be; None when it is somebody else's.
+    """Return the setting that an unknown key probably misspells; None for a key of another program.
 
-    `BILLING_INTERVAL_MINUTE`, `billing_interval_minutes` and `BILLING_INTERVAL` are meant for us;
+    `BILLING_INTERVAL_MINUTE`, `billing_interval_minutes` and `BILLING_INTERVAL` are near misses;
     `STRIPE_WEBHOOK_SECRET` and `SMTP_PORT` are not.
     """
     if key in KEYS:

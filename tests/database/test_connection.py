@@ -84,7 +84,7 @@ def test_a_database_that_is_away_is_named_and_can_be_tried_again() -> None:
     with pytest.raises(DatabaseUnavailable) as refused:
         connect(f"postgresql://u:{SECRET}@127.0.0.1:{port}/d", purpose="billing")
     assert str(refused.value) == (
-        f"The database at u@127.0.0.1:{port}/d refuses connections: no PostgreSQL is listening there."
+        f"The database at u@127.0.0.1:{port}/d refuses connections (Connection refused): no PostgreSQL is listening there."
     )
     assert (refused.value.exit_code, SECRET in said(refused.value)) == (75, False)
 
@@ -309,7 +309,7 @@ def test_a_defect_of_ours_is_not_blamed_on_the_configuration(conn: psycopg.Conne
             ask()
         error = translate(defect.value)
         assert (WorkFailed, 1) == (type(error), error.exit_code)
-        assert "a defect of this program" in str(error)
+        assert "an internal error of this program" in str(error)
         assert "DATABASE_URL" not in str(error)
 
 

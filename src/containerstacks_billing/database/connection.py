@@ -1,13 +1,13 @@
-"""Connections: opened one way, bounded per transaction, and their faults put into our words.
+"""Connections to PostgreSQL: opened in one way, with time limits per transaction and translated errors.
 
 Everything here works behind PgBouncer in transaction mode: no session SET, no startup options, no prepared
 statements. So a bound that matters is set inside the transaction that it bounds, and an operator who put a
 pooler in between loses none of them.
 
-COMMIT is outside every bound: one that waits for a synchronous standby waits for as long as that takes. Somebody may
-cancel the wait; the server then calls the transaction committed and only a notice says that it may be on one server
-alone. `transaction` raises OutcomeUnknown for that. And it counts the COMMITs under way, because who waits in one is
-not stuck, and a process that is restarted there leaves its server process behind, waiting.
+COMMIT is outside every limit: one that waits for a synchronous standby waits as long as that takes. When the wait is
+cancelled, the server reports the transaction as committed, and only a notice says that it may be on one server alone.
+`transaction` raises OutcomeUnknown for that. It also counts the COMMITs in progress: a thread that waits in one is not
+stuck, and a process restarted there would leave its server process behind, waiting.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TRANSPORT = {
 
 
 class _InstantLoader(TimestamptzLoader):
-    """Reads instants in UTC, whatever time zone the session is in.
+    """Loads timestamps in UTC, whatever the time zone of the session.
 
     Python subtracts and adds two times of one zone by the clock on the wall. In the night when clocks change, a
     heartbeat would be an hour older or younger than it is, and the next run an hour early or late.
@@ -60,7 +60,7 @@ class _InstantLoader(TimestamptzLoader):
 
 
 class _Reading:
-    """How values of the database become values of Python, on every connection of ours."""
+    """Adapters from database values to Python values, on every connection."""
 
     adapters = AdaptersMap(psycopg.adapters)
     connection = None
@@ -73,12 +73,12 @@ _committing: set[int] = set()
 
 
 def commits_under_way() -> bool:
-    """Whether a connection of this process waits for the answer to a COMMIT."""
+    """Return whether a connection of this process waits for the answer to a COMMIT."""
     return bool(_committing)
 
 
 class ConfirmingConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that does not take a COMMIT for durable whose wait for the standby was cancelled."""
+    """Connection that reports a COMMIT as unknown when its wait for the synchronous standby was cancelled."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -105,7 +105,7 @@ class ConfirmingConnection(psycopg.Connection[tuple[Any, ...]]):
             _committing.discard(id(self))
         if self._wait_cancelled.is_set():
             raise OutcomeUnknown(
-                "A COMMIT is not confirmed by the synchronous standby: somebody cancelled the wait for it.",
+                "A COMMIT is not confirmed by the synchronous standby: the wait for it was cancelled.",
                 "Bring the standby back, or change synchronous_standby_names; billing starts again from the rows.",
             )
 
@@ -129,7 +129,7 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
 
 
 def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
-    """Return what the driver is called with, for a connection opened here or by a pool."""
+    """Return the keyword arguments for the driver, for a connection opened here or by a pool."""
     parameters = read(conninfo).parameters
     defaults: dict[str, Any] = {**_TRANSPORT, "application_name": f"containerstacks-billing {purpose}"}
     several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
@@ -168,8 +168,8 @@ def bounded_transaction(connection: Connection, statement_timeout: str = STATEME
 def read_pipeline(connection: Connection, statement_timeout: str = STATEMENT_TIMEOUT) -> Iterator[None]:
     """Run a block as one bounded transaction that may not write, and whose statements travel together.
 
-    What is executed is sent with the first fetch, or at the end of the block. Who fetches after the block waits for
-    the server once, however much he asked. There is no BEGIN: the server ends the transaction of a pipeline with it.
+    Statements are sent with the first fetch or at the end of the block: fetching after the block costs one round trip
+    for all of them. There is no BEGIN: the server ends the transaction of a pipeline with it.
     """
     with connection.pipeline():
         connection.execute(

@@ -1,4 +1,4 @@
-"""Connection strings: read, checked and described without ever letting a secret through.
+"""Parsing, validation and description of connection strings, without exposing secrets.
 
 The driver quotes a malformed connection string in its message, and a password with an unescaped `/` or `@`
 ends up in the port or the host and is quoted from there. So a string is checked here before the driver
@@ -132,7 +132,7 @@ def _is_local(host: str) -> bool:
 
 
 def transport_warning(conninfo: str) -> str | None:
-    """Say when a password or the books could be read or changed on the way; None when the way is safe."""
+    """Return a warning when the connection could be read or changed in transit; None when it is safe."""
     parameters = read(conninfo).parameters
     far = [host for host, _ in _places(parameters) if not _is_local(host)]
     mode = parameters.get("sslmode") or "prefer"

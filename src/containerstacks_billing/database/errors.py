@@ -1,4 +1,4 @@
-"""Faults of the database, sorted by what the caller does next.
+"""Translation of driver errors into error classes, by SQLSTATE or by the text of a refused connection.
 
 A server that answers a statement names the fault with an SQLSTATE. A refused connection carries none: the
 driver hands over text alone, in English unless the server was told to speak another language. Texts that are
@@ -51,7 +51,7 @@ _REFUSALS: tuple[tuple[str, type[BillingError], str, str], ...] = (
     (
         r"password authentication failed|authentication failed",
         LoginRefused,
-        "refused the password",
+        "refused the password (Authentication failed)",
         _LOGIN_HINT,
     ),
     (
@@ -117,7 +117,7 @@ _REFUSALS: tuple[tuple[str, type[BillingError], str, str], ...] = (
     (
         r"Connection refused|No such file or directory",
         DatabaseUnavailable,
-        "refuses connections: no PostgreSQL is listening there",
+        "refuses connections (Connection refused): no PostgreSQL is listening there",
         _AWAY_HINT,
     ),
     (r"timeout expired|timed out", DatabaseUnavailable, "did not answer in time", _AWAY_HINT),
@@ -181,7 +181,7 @@ _TRANSIENT = ("08", "40", "53", "57", "25P03", "25P04", "25006", "55P03", "58")
 
 
 def is_transient(error: psycopg.Error) -> bool:
-    """Tell whether the same work may succeed when it is started again from the rows."""
+    """Return whether the same work may succeed when it is started again from the rows."""
     state = error.sqlstate
     if state is None:
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
@@ -189,7 +189,7 @@ def is_transient(error: psycopg.Error) -> bool:
 
 
 def translate(error: psycopg.Error, conninfo: str | None = None) -> BillingError:
-    """Return the error of ours that says what happened; nothing secret is left in it.
+    """Return the `BillingError` for a driver error; it holds no secret.
 
     Work that the caller may simply repeat is told apart by `is_transient`, before translating.
     """
@@ -216,13 +216,15 @@ def _refused(error: psycopg.Error, conninfo: str | None) -> BillingError:
     """Classify by text: the server gave no SQLSTATE, or there was no server."""
     text = str(error)
     if isinstance(error, psycopg.ProgrammingError):
-        # The driver's own objection. Only one to the connection string is about the configuration; any other is a
-        # defect of this program, and whoever looks for it in the configuration looks in vain.
+        # Raised by the driver itself. Only one about the connection string concerns the configuration; any other is an
+        # internal error, and pointing at the configuration would mislead.
         if re.search(_CONNECTION_STRING, text):
             return ConfigurationError(
                 "DATABASE_URL is malformed.", hint="Write postgresql://user:password@host:5432/database."
             )
-        return WorkFailed(f"{_where(conninfo)} was asked wrongly, a defect of this program: {_quote(text)}.")
+        return WorkFailed(
+            f"{_where(conninfo)} got an invalid query, which is an internal error of this program: {_quote(text)}."
+        )
     for pattern, kind, what, hint in _REFUSALS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(

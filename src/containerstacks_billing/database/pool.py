@@ -1,7 +1,7 @@
-"""A few connections for those who look: bounded in number, in waiting and in the time of a statement.
+"""Read-only connection pool of the web application: bounded connections, waiting time and statement time.
 
-Pages and programs look all the time, and most of them at once when something is wrong. Whatever they do, they take no
-more than these connections from billing and no more than seconds from the server.
+Pages and probes read all the time, most of all when something is wrong. However many there are, they take no more than
+these connections and no more than seconds of the server from billing.
 """
 
 from __future__ import annotations
@@ -31,14 +31,11 @@ READ_TIMEOUT = "3s"
 
 
 class PoolExhausted(DatabaseUnavailable):
-    """Every connection for reading is lent; the database may be well."""
+    """All connections of the pool are in use; the database itself may be healthy."""
 
 
 class ReadingPool:
-    """Connections for reading, opened when they are first needed.
-
-    They go where writing is possible: a standby lags, and what is shown has to be so.
-    """
+    """Pool of lazily opened connections to the primary; a standby lags, and figures shown must be current."""
 
     def __init__(self, conninfo: str, *, connections: int = CONNECTIONS) -> None:
         self._conninfo = conninfo
@@ -61,7 +58,7 @@ class ReadingPool:
         )
 
     def open(self) -> None:
-        """Start; the database need not be there."""
+        """Open the pool; the database need not be reachable."""
         self._pool.open()
 
     def close(self) -> None:
@@ -70,16 +67,16 @@ class ReadingPool:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend a connection inside a bounded transaction that may not write; raises BillingError.
+        """Yield a connection inside a bounded read-only transaction in pipeline mode; raises BillingError.
 
-        Statements travel together: see `read_pipeline`.
+        See `read_pipeline`.
         """
         with self._connection() as connection, read_pipeline(connection, READ_TIMEOUT):
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Lend a connection inside one bounded read-only snapshot, for statements that depend on each other.
+        """Yield a connection inside one bounded read-only snapshot, for statements that depend on each other.
 
         Raises BillingError.
         """
@@ -95,7 +92,7 @@ class ReadingPool:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Lend a connection inside a bounded transaction; raises BillingError."""
+        """Yield a connection inside a bounded transaction; raises BillingError."""
         with self._connection() as connection, bounded_transaction(connection, READ_TIMEOUT):
             yield connection
 
@@ -121,7 +118,7 @@ class ReadingPool:
                 self._lent -= 1
 
     def _why(self) -> BillingError:
-        """Find out why the pool had no connection to give: it does not say."""
+        """Return why no connection was available, which the pool does not report."""
         if self._lent >= self._connections:
             return PoolExhausted("Every connection for reading is in use.", "Try again in a few seconds.")
         try:

@@ -1,7 +1,7 @@
-"""The connections of a run, kept open between its steps.
+"""Connection pool of one run, kept open between its steps.
 
-Opening a connection takes both sides milliseconds, and a new one knows nothing of the catalogs yet: with one for every
-step these were a fifth of a run over ten thousand instances.
+Opening a connection takes both sides milliseconds, and a new one has an empty catalog cache: with one connection for
+every step these were a fifth of a run over ten thousand instances.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from containerstacks_billing.database.connection import Connection, bounded_tran
 
 
 class RunPool:
-    """Lends connections to the steps and threads of a run, and closes what was given back when the run ends.
+    """Connections for the steps and threads of a run, closed when the run ends.
 
-    One that broke while it lay here, since the server was restarted, is noticed when it is taken, and replaced.
+    A connection that broke while idle is replaced when it is acquired. psycopg_pool is not used here:
+    `acquire` has to raise what `connect` raises, in the calling thread.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -35,14 +36,14 @@ class RunPool:
             connection.close()
 
     def acquire(self) -> Connection:
-        """Return a connection that answers, opened now if there is none; raises what `connect` raises."""
+        """Return a working connection, opened now if none is idle; raises what `connect` raises."""
         while (connection := self._next()) is not None:
             if _answers(connection):
                 return connection
         return connect(self.conninfo, purpose="billing")
 
     def release(self, connection: Connection) -> None:
-        """Keep a connection for the next step, unless it is broken or in the middle of something."""
+        """Return a connection to the pool; one that is broken or inside a transaction is closed."""
         if connection.info.transaction_status == pq.TransactionStatus.IDLE:
             self._idle.put(connection)
         else:
@@ -50,7 +51,7 @@ class RunPool:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection for the length of a block."""
+        """Yield a connection for the length of a block."""
         connection = self.acquire()
         try:
             yield connection
@@ -65,7 +66,7 @@ class RunPool:
 
 
 def _answers(connection: Connection) -> bool:
-    """Begin and end a transaction; one that does not answer, or is interrupted, is closed."""
+    """Return whether a connection executes an empty transaction; otherwise close it."""
     answered = False
     try:
         with bounded_transaction(connection):

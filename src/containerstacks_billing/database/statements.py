@@ -15,8 +15,8 @@ A file holds named queries, and parts that several of them share:
     insert into ... with
     -- include: payers, tariffs
 
-An include is replaced by the parts that it lists, separated by commas; a part is found in this file or in any other.
-Values are bound by the driver, as %(name)s; nothing is ever pasted into a statement.
+An include is replaced by the parts that it lists, separated by commas, from this file or any other.
+Values are bound by the driver, as %(name)s; no value is ever formatted into a statement.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def _sections() -> dict[str, dict[str, str]]:
 
 @cache
 def query(name: str) -> LiteralString:
-    """Return the statement called `name`, its parts put in; `KeyError` when there is none.
+    """Return the text of the statement called `name` with its parts included; `KeyError` when there is none.
 
-    The comments go: psycopg would take a percent sign in one for a placeholder, and the server has no use for them.
+    Comments are removed: psycopg would read a percent sign in one as a placeholder.
     """
     sections = _sections()
 
@@ -84,5 +84,5 @@ def ask(
     rows: BaseRowFactory[Any] = tuple_row,
     values: Mapping[str, object] = MappingProxyType({}),
 ) -> Cursor[Any]:
-    """Execute the statement called `name`; the answer is fetched from what is returned, each row made by `rows`."""
+    """Execute the statement called `name` and return the cursor; each row is made by the row factory `rows`."""
     return connection.cursor(row_factory=rows).execute(query(name), values)
