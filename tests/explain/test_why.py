@@ -143,7 +143,7 @@ def test_why_an_hour_is_not_billed(fleet: Fleet) -> None:
         fleet, web, "2026-02-28 23:59"
     )
     assert ("billed", "Charged.") == here(fleet, web, "2026-03-01 02:29")
-    idle = ("not billable", "Not billable since 2026-03-01 02:30: its status is stopped.")
+    idle = ("not billable", "Its status is stopped since 2026-03-01 02:30.")
     assert [idle, idle, idle] == [
         here(fleet, web, "2026-03-01 02:30"), here(fleet, web, "2026-03-01 04:00"), here(fleet, web)
     ]  # fmt: skip
@@ -162,7 +162,7 @@ def test_why_an_hour_is_not_billed(fleet: Fleet) -> None:
     )
     fleet.bill()
     assert ("billed", "Charged.") == here(fleet, web, "2026-03-01 06:10")
-    assert ("deleted", "Deleted at 2026-03-01 06:20.") == here(fleet, web)
+    assert ("deleted", "It was deleted at 2026-03-01 06:20.") == here(fleet, web)
     assert idle == here(fleet, web, "2026-03-01 04:59")
 
 

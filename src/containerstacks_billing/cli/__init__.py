@@ -23,6 +23,7 @@ from containerstacks_billing.cli import (
     token,
     up,
     verify,
+    why,
 )
 from containerstacks_billing.cli.main import app, main
 
@@ -49,4 +50,5 @@ __all__ = [
     "token",
     "up",
     "verify",
+    "why",
 ]

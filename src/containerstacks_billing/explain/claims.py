@@ -139,7 +139,7 @@ def _verdict(segment: Any, records: Records, since: datetime | None) -> tuple[St
 
 def _not_billable(status: str | None, since: datetime | None) -> str:
     begun = f" since {since:%Y-%m-%d %H:%M}" if since is not None else ""
-    return f"Not billable{begun}: its status is {status or 'missing'}."
+    return f"Its status is {status or 'missing'}{begun}."
 
 
 def _quarantine(records: Records, segment_id: int | None) -> Any | None:
@@ -239,6 +239,6 @@ def _before_and_after(records: Records) -> list[Stretch]:
     deleted = [segment for segment in records.segments if segment.reason == "deleted"]
     if deleted and records.instance is None:
         end = deleted[-1].ends_at
-        detail = f"Deleted at {deleted[-1].closed_at:%Y-%m-%d %H:%M}."
+        detail = f"It was deleted at {deleted[-1].closed_at:%Y-%m-%d %H:%M}."
         found.append(Stretch(starts_at=end, ends_at=FOREVER, state=State.DELETED, detail=detail))
     return found
