@@ -218,7 +218,7 @@ def _foreign_server(config: pytest.Config) -> str | None:
 
 def _hash_of_migrations() -> str:
     content = hashlib.sha256()
-    for file in sorted([*SCHEMA.rglob("*.sql"), SCHEMA / "migrator.py"]):
+    for file in sorted([*SCHEMA.rglob("*.sql"), *SCHEMA.glob("*.py"), SCHEMA / "catalog.txt"]):
         content.update(file.read_bytes())
     return content.hexdigest()[:8]
 

@@ -162,11 +162,9 @@ def independent_reference(root: Path) -> Iterator[str]:
 def places_in_the_model(root: Path) -> Iterator[str]:
     """A comment of the model like `fence in charging.sql` names a statement or a function that is there."""
     files = [path for path in (root / PACKAGE).rglob("*") if path.suffix in (".py", ".sql")]
-    # The preview of a migration has its name and none of its functions.
     sources: dict[str, str] = {}
     for path in files:
-        if path.parent.name != "previews":
-            sources[path.name] = sources.get(path.name, "") + path.read_text()
+        sources[path.name] = sources.get(path.name, "") + path.read_text()
     for path in sorted((root / "tests" / "model").glob("*.pml")):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             for names, file in re.findall(r"((?:\w+(?:, | and ))*\w+) in (\w+\.(?:sql|py))", line):

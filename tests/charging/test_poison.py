@@ -18,7 +18,7 @@ import pytest
 from tests.fleet import Fleet, instant
 
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.schema.files import delivered_migrations
+from containerstacks_billing.schema.files import delivered_schema
 from containerstacks_billing.verification.verify import verify
 
 _WIDER = """
@@ -379,17 +379,17 @@ _FIRST_DATES = ["infinity", "-infinity", "294276-12-31", "2999-01-01", "2026-03-
 
 
 def adopted(poisoned: Poisoned, date: str) -> None:
-    """A row that migration 013 found, or 027 let in, and took as it came; then what 030 makes of it."""
+    """A row of the host's from before it was adopted."""
     conn = poisoned.fleet.conn
     conn.execute("alter table vps_instances disable trigger user")
     conn.execute(
-        "update vps_instances set created_at = %(date)s::timestamptz, rated_from = %(date)s, rated_until = %(date)s"
+        "update vps_instances set created_at = %(date)s::timestamptz, rated_from = null, rated_until = null"
         " where id = %(victim)s",
         {"date": date, "victim": poisoned.victim},
     )
     conn.execute("alter table vps_instances enable trigger user")
-    (migration,) = [one for one in delivered_migrations() if one.name == "believable_dates"]
-    conn.execute(migration.sql)  # type: ignore[call-overload]
+    (step,) = [one for one in delivered_schema().tables[0].steps if one.title == "watermarks at adoption"]
+    conn.execute(step.sql)  # type: ignore[call-overload]
 
 
 def inserted(poisoned: Poisoned, date: str) -> None:

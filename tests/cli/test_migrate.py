@@ -27,7 +27,7 @@ def test_the_plan_then_the_work_then_nothing_to_do(command: Any) -> None:
     assert "Nothing was changed." in planned.stdout
     done: Result = command()
     assert (done.exit_code, done.stdout.startswith("Applied ")) == (0, True)
-    assert "013_adopt_containerstacks.sql, step 1 of" in done.stderr
+    assert "001_baseline.sql, step 1 of" in done.stderr
     again = command().stdout
     assert again.startswith("Nothing to do: every migration has been applied.\n")
     assert "ours takes over when the daemon is silent (BUILT_IN_BILLING=auto)." in again

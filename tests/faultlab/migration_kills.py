@@ -30,15 +30,19 @@ from psycopg.conninfo import make_conninfo
 from tests.campaign import throw_away_database
 from tests.faultlab.killed_process import copied, dies
 from tests.faultlab.steps import Moment, watched
-from tests.schema.test_migrator import SCHEMA
 
 from containerstacks_billing.schema import migrator as module
-from containerstacks_billing.schema.files import delivered_migrations
+from containerstacks_billing.schema.catalog import read_catalog
+from containerstacks_billing.schema.files import delivered_schema
 from containerstacks_billing.schema.migrator import migrate
 
-LEGACY = (Path(__file__).parents[1] / "postgres" / "legacy.sql").read_text()
+LEGACY = (Path(__file__).parents[1] / "schema" / "legacy.sql").read_text()
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d(:\d\d)?")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+# The files in the order in which they are applied.
+ORDER = [file.file_name for file in delivered_schema().files]
 
 
 class Exchange(NamedTuple):
@@ -55,7 +59,7 @@ class Contents:
     def __init__(self, conninfo: str, known: frozenset[str] = frozenset()) -> None:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             connection.execute("set time zone 'UTC'")
-            self.schema = connection.execute(SCHEMA).fetchall()
+            self.schema = read_catalog(connection)
             tables = connection.execute(
                 "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1"
             ).fetchall()
@@ -101,7 +105,7 @@ class Watch:
         self.seen: Counter[tuple[str, str]] = Counter()
         self.order: list[Exchange] = []
         self.file = ""
-        self._files = {migration.file_name for migration in delivered_migrations()}
+        self._files = set(ORDER)
 
     def progress(self, sentence: str) -> None:
         """Note with which migration the process goes on."""
@@ -179,8 +183,12 @@ def round_of_kills(template: str, turn: int, tally: Counter[str]) -> list[str]:
                     tally[f"kills {moment}"] += dead
                 finish(disturbed, file or "before the first migration")
             if file:
-                doomed(stage, lambda _, __, now, done=file: now > done)  # type: ignore[misc]
+                doomed(stage, lambda _, __, now, done=file: _follows(now, done))  # type: ignore[misc]
     return findings
+
+
+def _follows(file: str, done: str) -> bool:
+    return bool(file) and ORDER.index(file) > ORDER.index(done)
 
 
 def main() -> int:

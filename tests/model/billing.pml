@@ -461,7 +461,7 @@ end:
     :: atomic { clock < HOURS && !quiet -> clock++; printf("clock: hour %d is over\n", clock - 1) }
     :: atomic {  /* a customer tops wallet 0 up: the balance by a delta, with an entry, behind the lock */
         !topped_up && holder_of[0] == NOBODY -> topped_up = 1; balance[0]++; printf("customer: tops wallet 0 up\n") }
-    :: atomic {  /* the host changes instance 0: billing_move_watermark in 016_metering.sql closes the stretch so far */
+    :: atomic {  /* the host changes instance 0: billing_move_watermark in functions.sql closes the stretch so far */
         !quiet && segment_until == 0 && watermark[0] < clock &&
             (moved[0] == 0 || target[0] == 1) && (moved[1] == 0 || target[1] == 1) &&
             (moved[2] == 0 || target[2] == 1) && (moved[3] == 0 || target[3] == 1) ->

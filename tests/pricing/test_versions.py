@@ -342,12 +342,11 @@ def test_backups_are_rated_where_the_columns_came_later(upgraded: Fleet) -> None
 
 def test_backups_are_rated_where_the_columns_were_there_first(empty_database: str) -> None:
     """The host was the successor already when we adopted it."""
-    from containerstacks_billing.schema.files import delivered_migrations
+    from containerstacks_billing.schema.files import delivered_schema
     from containerstacks_billing.schema.migrator import migrate
 
     with psycopg.connect(empty_database, autocommit=True) as conn:
-        first = next(one for one in delivered_migrations() if one.version == 1)
-        conn.execute(first.sql)
+        conn.execute(delivered_schema().tables[0].steps[0].sql)
         successor(conn)
         migrate(empty_database)
         fleet = Fleet(conn)

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from containerstacks_billing.schema.drift import expected_schema_problem
-from containerstacks_billing.schema.files import delivered_migrations
 from containerstacks_billing.schema.migrator import findings, migrate, plan
 
 LEGACY = (Path(__file__).parent / "legacy.sql").read_text()
@@ -319,7 +318,7 @@ def test_a_view_on_amounts_is_reported_with_its_cure(host: Connection) -> None:
     host.execute(
         "create view spent as select organization_id, sum(total_amount) as spent from vps_billing_cycles group by 1"
     )
-    (adoption,) = [one for one in plan(_conninfo(host)) if one.version == 13]
+    (adoption,) = [one for one in plan(_conninfo(host)) if one.version == 1]
     assert any("spent" in effect for effect in adoption.effects)
     report = migrate(_conninfo(host))
     assert "total_amount of vps_billing_cycles holds a fixed number of decimals" in str(
@@ -395,30 +394,3 @@ def test_the_host_may_change_the_types_of_its_columns(host: Connection) -> None:
     ):
         host.execute(f"alter table {table} alter column {column} type text")
     host.execute("update vps_instances set status = 'stopped'")
-
-
-def test_an_hour_that_the_host_billed_amid_adoption_is_not_charged_again(host: Connection) -> None:
-    """013 wrote an older watermark over the host's newer one: what the host billed until now counts once more, and once only."""
-    adopt(host)
-    until = one(host, "select date_trunc('hour', now()) - interval '1 hour'")
-    host.execute(
-        "insert into vps_billing_cycles (vps_instance_id, organization_id, billing_period_start, billing_period_end,"
-        " hourly_rate, total_amount, status) select id, organization_id, %s - interval '1 hour', %s, 0.01, 0.01, 'billed'"
-        " from vps_instances where label = 'never-billed'",
-        (until, until),
-    )
-    (migration,) = [one for one in delivered_migrations() if one.name == "hold_organizations"]
-    host.execute(migration.sql)  # type: ignore[call-overload]
-    marks = "select last_billed_at, rated_from, rated_until from vps_instances where label = 'never-billed'"
-
-    assert (until, until, until) == host.execute(marks).fetchone()
-    host.execute(
-        "update vps_instances set last_billed_at = null, rated_until = created_at where label = 'never-billed'"
-    )
-    host.execute(
-        "insert into billing_runs (trigger, holder, fencing_token, as_of, host_clock, hours_per_month, batches)"
-        " values ('manual', 'test', 1, now(), now(), 730, 1)"
-    )
-    before = host.execute(marks).fetchone()
-    host.execute(migration.sql)  # type: ignore[call-overload]
-    assert before == host.execute(marks).fetchone()

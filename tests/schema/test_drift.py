@@ -12,15 +12,13 @@ from tests.fleet import Fleet
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.errors import SchemaMismatch
+from containerstacks_billing.schema.catalog import expected_catalog
 from containerstacks_billing.schema.drift import expected_schema_problem
-from containerstacks_billing.schema.files import delivered_migrations
 from containerstacks_billing.schema.migrator import migrate, plan
-from containerstacks_billing.schema.schema_objects import objects_of
 from containerstacks_billing.verification.verify import verify
 
 Connection = psycopg.Connection[Any]
-OBJECTS = objects_of(delivered_migrations())
-TRIGGERS = [(one.name, one.table) for one in OBJECTS if one.kind == "trigger"]
+TRIGGERS = list(expected_catalog().triggers)
 FOR_MONEY = [(name, table) for name, table in TRIGGERS if table != "billing_events"]
 # What a function or a trigger is, by whom it may be called and what is said about it.
 DEFINITIONS = """
@@ -48,20 +46,6 @@ def follow(conn: Connection, hint: str | None) -> None:
     for line in (hint or "").splitlines():
         if not line.startswith("--"):
             conn.execute(line.encode())
-
-
-def test_the_list_is_what_is_there(conn: Connection) -> None:
-    """Tables, functions and triggers as the files are read are those of a fresh database, not one more or less."""
-    for kind, question in {
-        "table": "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
-        " and relname <> 'schema_migrations'",
-        "function": "select proname from pg_proc where pronamespace = 'public'::regnamespace",
-        "trigger": "select tgname from pg_trigger where not tgisinternal",
-    }.items():
-        found = conn.execute(question.encode()).fetchall()
-        assert sorted(name for (name,) in found) == sorted(one.name for one in OBJECTS if one.kind == kind)
-    placed = conn.execute("select tgname, tgrelid::regclass::text from pg_trigger where not tgisinternal")
-    assert sorted(TRIGGERS) == sorted(placed.fetchall())
 
 
 @pytest.mark.parametrize(("name", "table"), FOR_MONEY)
@@ -101,7 +85,7 @@ def test_migrate_enables_and_says_so(conn: Connection, database: str) -> None:
     assert len(planned.effects) == len(disabled)
     assert "on vps_instances, disabled, is to be enabled again." in planned.effects[0]
     (first, *_) = found = migrate(database).findings
-    assert len([one for one in found if one.kind == "made_whole"]) == len(disabled)
+    assert len([one for one in found if one.kind == "repaired"]) == len(disabled)
     assert "disabled, was enabled again." in first.sentence
     assert "went unnoticed" in first.sentence
     assert problem(conn) == ""
@@ -138,8 +122,40 @@ def test_migrate_makes_dropped_functions_again(conn: Connection, database: str) 
         assert (name, conn.execute(DEFINITIONS).fetchall()) == (name, before)
 
 
+def test_migrate_makes_an_altered_function_again(conn: Connection, database: str) -> None:
+    """A body that is not the delivered one: refused by a run, named by the plan, replaced by migrate."""
+    before = conn.execute(DEFINITIONS).fetchall()
+    conn.execute(
+        "create or replace function billing_amount(hourly_rate numeric, started_at timestamptz, ended_at timestamptz)"
+        " returns numeric language sql immutable parallel safe as 'select 0.01'"
+    )
+    assert "Functions are not those that migrations made: billing_amount" in problem(conn)
+    (planned,) = plan(database)
+    assert planned.effects == ("The function billing_amount, altered, is to be made again.",)
+    (finding,) = [one for one in migrate(database).findings if one.kind == "repaired"]
+    assert finding.sentence.startswith("The function billing_amount, altered, was made again.")
+    assert conn.execute(DEFINITIONS).fetchall() == before
+    assert problem(conn) == ""
+
+
+def test_a_function_of_that_name_with_another_result_is_refused_with_the_way_out(
+    conn: Connection, database: str
+) -> None:
+    """It cannot be replaced; the hint is the statement that makes room."""
+    conn.execute("drop function billing_money_text(numeric)")
+    conn.execute(
+        "create function billing_money_text(amount numeric) returns integer language sql as 'select 1'"
+    )
+    with pytest.raises(SchemaMismatch, match="cannot change return type") as refused:
+        migrate(database)
+    assert "DROP FUNCTION billing_money_text(numeric)" in str(refused.value.hint)
+    conn.execute("drop function billing_money_text(numeric)")
+    migrate(database)
+    assert problem(conn) == ""
+
+
 @pytest.mark.parametrize(
-    "table", [one.name for one in OBJECTS if one.kind == "table" and one.name.startswith(("vps", "bill"))]
+    "table", [name for name in expected_catalog().tables if name.startswith(("vps", "bill"))]
 )
 def test_a_missing_table_ends_somewhere(conn: Connection, database: str, table: str) -> None:
     """Either migrate makes it again, or it says that only a backup knows what was in there; so says a run."""
@@ -198,8 +214,8 @@ def test_a_missing_index_comes_with_its_statement(conn: Connection, database: st
 
 def test_the_hint_of_a_changed_migration_is_its_own(conn: Connection, database: str) -> None:
     """`migrate` would refuse it too, so nobody is sent there."""
-    conn.execute("update schema_migrations set checksum = 'other' where version = 15")
-    with pytest.raises(SchemaMismatch, match=r"015_prices\.sql was changed") as refused:
+    conn.execute("update schema_migrations set checksum = 'other' where version = 12")
+    with pytest.raises(SchemaMismatch, match=r"012_billing_daemon_status\.sql was changed") as refused:
         verify(database)
     assert "Restore the file" in str(refused.value.hint)
     assert problem(conn) == f"{refused.value} {refused.value.hint}"

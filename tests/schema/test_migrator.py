@@ -19,38 +19,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from containerstacks_billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.sandbox.programs import find_programs
 from containerstacks_billing.schema import migrator as module
+from containerstacks_billing.schema.catalog import read_catalog
 from containerstacks_billing.schema.drift import expected_schema_problem
-from containerstacks_billing.schema.files import MigrationFile, delivered_migrations
+from containerstacks_billing.schema.files import CODE, DeliveredSchema, delivered_schema
 from containerstacks_billing.schema.migrator import migrate, plan, status
 from containerstacks_billing.schema.model import MigrationState
 
 LEGACY = (Path(__file__).parent / "legacy.sql").read_text()
-MIGRATIONS = Path(module.__file__).parent / "tables"
+ROOM = Path(module.__file__).parent
 Connection = psycopg.Connection[Any]
-
-# What of a schema two ways of making it must agree on.
-SCHEMA = """
-select 'column', format('%s.%s %s null=%s default=%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-       not a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
-  from pg_attribute a join pg_class c on c.oid = a.attrelid left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
- where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v') and a.attnum > 0 and not a.attisdropped
-   and c.relname <> 'schema_migrations'
-union all
-select 'constraint', format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) from pg_constraint
- where connamespace = 'public'::regnamespace and conrelid <> 0 and contype <> 'n'
-   and conrelid is distinct from to_regclass('schema_migrations')
-union all
-select 'index', pg_get_indexdef(indexrelid) || ' valid=' || indisvalid from pg_index join pg_class c on c.oid = indrelid
- where c.relnamespace = 'public'::regnamespace and c.relname <> 'schema_migrations'
-union all
-select 'trigger', pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
-union all
-select 'function', pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
-union all
-select 'options', relname || ' ' || reloptions::text from pg_class
- where relnamespace = 'public'::regnamespace and reloptions is not null
-order by 1, 2
-"""
 
 # A process of its own that migrates, and kills itself without warning before its statement of the given number.
 MIGRATE_AND_DIE = """
@@ -72,10 +49,10 @@ print(statements)
 """
 
 
-def schema_of(conninfo: str) -> list[tuple[str, str]]:
-    """Columns, constraints, indexes, triggers and functions of a database."""
+def schema_of(conninfo: str) -> list[str]:
+    """Tables, columns, constraints, indexes, triggers, functions and rights of a database."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        return connection.execute(SCHEMA).fetchall()
+        return read_catalog(connection)
 
 
 @contextmanager
@@ -95,20 +72,28 @@ def legacy_database(empty_database: str) -> str:
 
 @pytest.fixture
 def copies(tmp_path: Path) -> Path:
-    """A copy of the delivered migrations that a test may change."""
-    return Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+    """A copy of the delivered schema files that a test may change."""
+    for name in ("tables", "code"):
+        shutil.copytree(ROOM / name, tmp_path / "schema" / name)
+    return tmp_path / "schema"
 
 
-def number_of(migrations: tuple[MigrationFile, ...]) -> list[int]:
-    """The numbers of migrations."""
-    return [migration.version for migration in migrations]
+def names_of(delivered: DeliveredSchema) -> list[str]:
+    """The names of the schema files, in their order."""
+    return [file.name for file in delivered.files]
 
 
-def test_a_fresh_database_gets_every_migration_once(empty_database: str) -> None:
+def recorded(connection: Connection) -> list[tuple[int | None, str]]:
+    """Numbers and names of what the record holds of ours."""
+    rows = connection.execute("select version, name from schema_migrations order by version, applied_at")
+    return rows.fetchall()
+
+
+def test_a_fresh_database_gets_every_file_once(empty_database: str) -> None:
     """All are applied, recorded and nothing is left to find; the second time nothing happens."""
-    delivered = delivered_migrations()
+    delivered = delivered_schema()
     first = migrate(empty_database)
-    assert [one.version for one in first.applied] == number_of(delivered)
+    assert [one.name for one in first.applied] == names_of(delivered)
     assert first.findings == ()
     schema = schema_of(empty_database)
     second = migrate(empty_database)
@@ -118,48 +103,49 @@ def test_a_fresh_database_gets_every_migration_once(empty_database: str) -> None
     assert plan(empty_database) == ()
     with opened(empty_database) as connection:
         assert expected_schema_problem(connection) is None
+        assert [name for _, name in recorded(connection)] == names_of(delivered)
 
 
 def test_the_plan_changes_nothing_and_names_tables_and_seconds(legacy_database: str) -> None:
     """--dry-run says what would be locked, in a read-only transaction."""
     before = schema_of(legacy_database)
     planned = plan(legacy_database)
-    assert [one.version for one in planned] == number_of(delivered_migrations())
-    (adoption,) = [one for one in planned if one.version == 13]
-    text = " ".join(adoption.effects)
+    assert [one.name for one in planned] == names_of(delivered_schema())
+    text = " ".join(planned[0].effects)
     assert "vps_billing_cycles loses the foreign keys vps_billing_cycles_organization_id_fkey" in text
-    assert "wallets is locked for about 1 s" in text
+    assert re.search(r"wallets \(about \d+ rows, .*?\) is locked against everybody for about 1 s", text)
     assert "idx_vps_instances_last_billed_at" in text
     assert schema_of(legacy_database) == before
 
 
-# What takes a lock on a table, or reads it for an index: the table that a statement of a migration names.
+# What takes a lock on a table, or reads it for an index: the table that a statement of a file names.
 LOCKING = re.compile(
-    r"^(?:create (?:or replace )?trigger .*? on|alter table|create (?:unique )?index (?:concurrently )?if not exists \w+ on"
-    r"|lock table) (\w+)",
+    r"^(?:create (?:or replace )?trigger [^;]*? on|alter table|create (?:unique )?index (?:concurrently )?if not exists \w+\s+on"
+    r"|lock table|update) (\w+)",
     re.MULTILINE | re.DOTALL,
 )
 
 
-def test_the_plan_is_silent_about_no_migration(legacy_database: str) -> None:
-    """Each says something, and names the tables that were there before it and that it locks, with a time or a size."""
+def test_the_plan_names_every_table_of_the_host_that_is_locked(legacy_database: str) -> None:
+    """Each file says something; each table that was there before and that a statement locks stands there with a time."""
     tables = {name for (name,) in schema_tables(legacy_database)}
-    seen = 0
-    for planned, migration in zip(plan(legacy_database), delivered_migrations(), strict=True):
+    locked: set[str] = set()
+    for planned, file in zip(plan(legacy_database), delivered_schema().files, strict=True):
         text = " ".join(planned.effects)
-        if migration.version == 1:  # everything it would create is there
-            continue
-        assert text, migration.file_name
-        for table in tables & set(LOCKING.findall(migration.sql)):
-            seen += 1
-            assert re.search(rf"\b{table}\b", text), (migration.file_name, table)
-            assert re.search(r"milliseconds|about \d+ s", text), migration.file_name
-    assert seen >= 9
+        assert text, file.file_name
+        # idx_vps_instances_org_id and its like are there on a host.
+        sql = re.sub(r"^create index if not exists idx_.*$", "", file.sql, flags=re.MULTILINE)
+        for table in tables & set(LOCKING.findall(sql)):
+            locked.add(table)
+            assert re.search(rf"\b{table}\b", text), (file.file_name, table)
+            assert re.search(r"milliseconds|about \d+ s", text), file.file_name
+    assert locked == {"vps_billing_cycles", "vps_instances", "wallets", "vps_plans", "payment_transactions"}
 
 
 def test_the_plan_of_an_empty_database_locks_nothing_of_the_hosts(empty_database: str) -> None:
     """What does not exist yet is created, and nobody waits for it."""
     text = " ".join(effect for one in plan(empty_database) for effect in one.effects)
+    assert "Creates users, organizations, wallets" in text
     assert "locked against" not in text
     assert "concurrently" not in text
 
@@ -168,9 +154,9 @@ def test_the_plan_grows_with_what_has_to_be_read(legacy_database: str) -> None:
     """A ledger of two hundred million rows takes minutes to index, and that is said before."""
     with opened(legacy_database) as connection:
         connection.execute("update pg_class set reltuples = 200000000 where relname = 'payment_transactions'")
-    (tokens,) = [one for one in plan(legacy_database) if one.version == 23]
-    assert "about 200000000 rows" in tokens.effects[-1]
-    assert "is built concurrently in about 401 s" in tokens.effects[-1]
+    (effect,) = [one for one in plan(legacy_database)[0].effects if "debits that are not ours" in one]
+    assert "about 200000000 rows" in effect
+    assert "is built concurrently in about 401 s" in effect
 
 
 def schema_tables(conninfo: str) -> list[Any]:
@@ -182,7 +168,7 @@ def schema_tables(conninfo: str) -> list[Any]:
 def test_an_unmigrated_database_is_not_billed(empty_database: str) -> None:
     """The check in front of every run says what is missing."""
     with opened(empty_database) as connection:
-        assert "the first is 001_containerstacks.sql" in str(expected_schema_problem(connection))
+        assert "the first is 001_baseline.sql" in str(expected_schema_problem(connection))
 
 
 @pytest.mark.parametrize("kind", ["empty_database", "legacy_database"])
@@ -190,6 +176,7 @@ def test_psql_alone_makes_the_same_schema(
     request: pytest.FixtureRequest, make_database: Callable[[str], str], kind: str
 ) -> None:
     """Each file by psql -f, twice over, leads to what migrate makes; and migrate then adds its record only."""
+    files = [*sorted((ROOM / "tables").glob("*.sql")), *(ROOM / "code" / f"{name}.sql" for name in CODE)]
     by_psql, by_migrate = request.getfixturevalue(kind), make_database("template0")
     if kind == "legacy_database":
         with opened(by_migrate) as connection:
@@ -201,18 +188,18 @@ def test_psql_alone_makes_the_same_schema(
         **{k: v for k, v in conninfo_to_dict(by_psql).items() if k != "password"}
     )
     for _ in range(2):
-        for file in sorted(MIGRATIONS.glob("*.sql")):
+        for file in files:
             command = [psql, "-d", without_password, "-q", "-X", "-v", "ON_ERROR_STOP=1", "-f", str(file)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             assert (file.name, done.returncode, done.stderr.count("ERROR")) == (file.name, 0, 0), done.stderr
     migrate(by_migrate)
     assert schema_of(by_psql) == schema_of(by_migrate)
-    assert len(migrate(by_psql).applied) == len(delivered_migrations())
+    assert len(migrate(by_psql).applied) == len(delivered_schema().files)
     assert schema_of(by_psql) == schema_of(by_migrate)
 
 
-def test_two_migrators_at_once_apply_each_migration_once(legacy_database: str) -> None:
-    """Both processes stand at the lock together; when it opens, both end well and the record holds each number once.
+def test_two_migrators_at_once_apply_each_file_once(legacy_database: str) -> None:
+    """Both processes stand at the lock together; when it opens, both end well and the record holds each file once.
 
     The one that waits must not hold a snapshot, or the concurrent index builds of the other would wait for it.
     """
@@ -228,13 +215,12 @@ def test_two_migrators_at_once_apply_each_migration_once(legacy_database: str) -
             ]
             for process in both:
                 assert process.stdout is not None
-                assert process.stdout.readline() == "001_containerstacks.sql\n"
+                assert process.stdout.readline() == "001_baseline.sql\n"
                 assert "waiting" in process.stdout.readline()
         for process in both:
             process.communicate(timeout=180)
         assert [process.returncode for process in both] == [0, 0]
-        recorded = connection.execute("select version from schema_migrations order by version").fetchall()
-    assert [version for (version,) in recorded] == number_of(delivered_migrations())
+        assert [name for _, name in recorded(connection)] == names_of(delivered_schema())
 
 
 @pytest.mark.parametrize("step", [29, pytest.param(7, marks=pytest.mark.slow)])
@@ -301,20 +287,18 @@ def test_an_index_left_invalid_by_a_killed_build_is_built_again(legacy_database:
 def test_a_changed_file_is_refused(empty_database: str, copies: Path) -> None:
     """One space more in a file that was applied: refused by migrate, by the plan and before a run."""
     migrate(empty_database)
-    changed = copies / "012_billing_daemon_status.sql"
+    changed = copies / "tables" / "012_billing_daemon_status.sql"
     changed.write_text(changed.read_text() + " ")
     with pytest.raises(
         SchemaMismatch, match=r"012_billing_daemon_status\.sql was changed after it was applied"
     ):
-        migrate(empty_database, migrations=delivered_migrations(copies))
+        migrate(empty_database, delivered=delivered_schema(copies))
     with pytest.raises(SchemaMismatch):
-        plan(empty_database, migrations=delivered_migrations(copies))
+        plan(empty_database, delivered=delivered_schema(copies))
     with opened(empty_database) as connection:
-        problem = expected_schema_problem(connection, migrations=delivered_migrations(copies))
+        problem = expected_schema_problem(connection, delivered=delivered_schema(copies))
     assert "012_billing_daemon_status.sql was changed" in str(problem)
-    states = {
-        one.version: one.state for one in status(empty_database, migrations=delivered_migrations(copies))
-    }
+    states = {one.version: one.state for one in status(empty_database, delivered=delivered_schema(copies))}
     assert states[12] is MigrationState.CHANGED
     assert states[1] is MigrationState.APPLIED
 
@@ -322,15 +306,15 @@ def test_a_changed_file_is_refused(empty_database: str, copies: Path) -> None:
 def test_other_line_ends_are_no_change(empty_database: str, copies: Path) -> None:
     """A checkout with carriage returns is the same migration."""
     migrate(empty_database)
-    for file in copies.glob("*.sql"):
+    for file in copies.rglob("*.sql"):
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    assert migrate(empty_database, migrations=delivered_migrations(copies)).applied == ()
+    assert migrate(empty_database, delivered=delivered_schema(copies)).applied == ()
 
 
 def test_a_newer_database_is_refused(empty_database: str, copies: Path) -> None:
     """What a newer version has migrated, this one does not touch."""
-    (copies / "900_from_the_future.sql").write_text("create table from_the_future ();")
-    migrate(empty_database, migrations=delivered_migrations(copies))
+    (copies / "tables" / "900_from_the_future.sql").write_text("create table from_the_future ();")
+    migrate(empty_database, delivered=delivered_schema(copies))
     with pytest.raises(SchemaMismatch, match="900_from_the_future, which this version does not know"):
         migrate(empty_database)
     assert [one.version for one in status(empty_database) if one.state is MigrationState.UNKNOWN] == [900]
@@ -338,9 +322,10 @@ def test_a_newer_database_is_refused(empty_database: str, copies: Path) -> None:
 
 def test_a_failing_migration_leaves_nothing_behind(empty_database: str, copies: Path) -> None:
     """What the file did before it failed is rolled back together with the record."""
-    (copies / "900_broken.sql").write_text("create table half (); select 1 / 0;")
+    migrate(empty_database)
+    (copies / "tables" / "900_broken.sql").write_text("create table half (); select 1 / 0;")
     with pytest.raises(Exception, match="division by zero"):
-        migrate(empty_database, migrations=delivered_migrations(copies))
+        migrate(empty_database, delivered=delivered_schema(copies))
     with opened(empty_database) as connection:
         assert connection.execute("select to_regclass('half') is null").fetchone() == (True,)
         assert expected_schema_problem(connection) is None
@@ -363,7 +348,7 @@ def test_a_long_query_of_the_host_is_not_queued_behind(
             "columns and exact amounts of vps_billing_cycles: a table is in use, trying again (2 attempts left)",
             "columns and exact amounts of vps_billing_cycles: a table is in use, trying again (1 attempts left)",
         ]
-    assert next(one.version for one in migrate(legacy_database).applied) == 13
+    assert migrate(legacy_database).applied[0].name == "baseline"
 
 
 def test_the_record_is_shared_with_the_hosts_own_migrations(legacy_database: str) -> None:
@@ -378,7 +363,7 @@ def test_the_record_is_shared_with_the_hosts_own_migrations(legacy_database: str
         )
         migrate(legacy_database)
         kept = host.execute(
-            "select filename, checksum, version from schema_migrations where version is null"
+            "select filename, checksum, version from schema_migrations where filename not like 'containerstacks-billing/%'"
         ).fetchall()
         assert kept == [("012_billing_daemon_status.sql", "abc", None)]
         assert expected_schema_problem(host) is None

@@ -79,7 +79,7 @@ def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
     else:
         rows = [
             (
-                f"{one.version:03}",
+                f"{one.version:03}" if one.version else "",
                 one.name,
                 one.state.value,
                 f"{one.applied_at:%Y-%m-%d %H:%M}" if one.applied_at else "",
@@ -107,7 +107,7 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         return
     console = render.stdout()
     for one in pending:
-        console.print(f"{one.version:03}_{one.name}")
+        console.print(one.label)
         for effect in one.effects:
             console.print(f"  - {render.printable(effect)}")
     if pending:
@@ -129,7 +129,7 @@ def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) 
     console = render.stdout()
     if report.applied:
         console.print(f"Applied {number_of(len(report.applied), 'migration')}.")
-    elif not any(finding.kind == "made_whole" for finding in report.findings):
+    elif not any(finding.kind == "repaired" for finding in report.findings):
         console.print("Nothing to do: every migration has been applied.")
     for finding in report.findings:
         console.print(f"\n{render.printable(finding.sentence)}")

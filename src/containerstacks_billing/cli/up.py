@@ -111,7 +111,7 @@ def _prepare(remarks: Console) -> str:
     conninfo = made_embedded(lambda sentence: step("Database", sentence)).conninfo
     pending = migrations.plan(conninfo)
     if pending:
-        names = [f"{one.version:03}_{one.name}" for one in pending]
+        names = [one.label for one in pending]
         span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         step("Migrations", f"{len(names)} to apply, {span}")
         migrations.migrate(conninfo)

@@ -1,34 +1,34 @@
-"""Whether the schema is still what the migrations left behind, and making whole what can be made whole.
+"""Schema drift: what became of the schema since it was migrated, and how it is repaired.
 
-A version number says what was applied, not what became of it. A disabled trigger is the worst case: nothing fails,
-hours in which an instance stood still are charged, and the books agree with themselves. So a run asks for every object
-that money depends on, in one look at the catalogs, and refuses with the way back.
+A record says what was applied, not what became of it. A disabled trigger is the worst case: nothing fails, hours in
+which an instance stood still are charged, and the books agree with themselves. So a run looks for every object that
+money depends on, in one query of the catalogs, and refuses with the way back.
 
-`migrate` makes again what carries nothing of its own: functions, triggers, and tables that say only what the next run
-finds out anyway. What stood in any other table is known to a backup alone.
+`migrate` repairs what carries no data of its own: it applies the repeatable files again and enables triggers. The rows
+of a lost table are in a backup alone, unless the next run writes them anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.errors import MIGRATE_HINT
 from containerstacks_billing.errors import SchemaMismatch
-from containerstacks_billing.schema.files import MigrationFile, delivered_migrations
+from containerstacks_billing.schema.catalog import expected_catalog
+from containerstacks_billing.schema.files import DeliveredSchema, delivered_schema
 from containerstacks_billing.schema.history import Recorded, find_table, read_record, statement
-from containerstacks_billing.schema.schema_objects import SchemaObject, objects_of
+from containerstacks_billing.schema.squash import with_baseline
 
 # Without these a run charges the same: what is missing is a status, a warning, a login or a convenience.
 _NOT_FOR_MONEY = {
     "users", "billing_daemon_status", "billing_tokens", "billing_runways",
     "billing_notify_events", "billing_rights", "billing_admit",
 }  # fmt: skip
+STATUS_TABLE = "billing_daemon_status"
 # What they hold, the next heartbeat or run writes again. A warning about a runway may be given a second time.
-_WRITTEN_AGAIN = {
-    "billing_daemon_status", "billing_quarantine", "billing_set_aside_counts", "billing_runways",
-}  # fmt: skip
+_WRITTEN_AGAIN = {STATUS_TABLE, "billing_quarantine", "billing_set_aside_counts", "billing_runways"}
 
 _RESTORE_HINT = (
     "Restore what was in there from a backup, see “Backup and restore” in docs/billing-daemon.md: "
@@ -39,7 +39,7 @@ _UNNOTICED = (
     "What the host changed meanwhile went unnoticed: "
     "look at `containerstacks-billing run --dry-run` before you bill."
 )
-# Statements to copy; a ruin of that name may stand in the way.
+# Statements to copy; an unusable index of that name may stand in the way.
 _INDEX_HINTS = {
     "vps_billing_cycles_one_charge_per_hour": "CREATE UNIQUE INDEX CONCURRENTLY vps_billing_cycles_one_charge_per_hour"
     " ON vps_billing_cycles (organization_id, billing_period_start, vps_instance_id,"
@@ -50,63 +50,96 @@ _INDEX_HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Defect:
-    """One row of fitness.sql."""
+class Defect:
+    """One row of drift.sql; `name` of a function is its signature, `table` is what a trigger stands on."""
 
     kind: str
-    name: str
+    subject: str
     table: str
+
+    @property
+    def name(self) -> str:
+        """The name without arguments."""
+        return self.subject.partition("(")[0]
+
+    @property
+    def place(self) -> str:
+        """The name, and for a trigger its table."""
+        return f"{self.name} on {self.table}" if self.table else self.name
+
+    @property
+    def enabling(self) -> str:
+        """The statement that enables a disabled trigger."""
+        return f"ALTER TABLE {self.table} ENABLE TRIGGER {self.name};"
+
+    def repair(self, tense: str) -> str:
+        """The repair as a sentence, in a tense: "was" or "is to be"."""
+        kind = self.kind.rpartition(" ")[2]
+        state = {"disabled trigger": "disabled", "altered function": "altered"}.get(self.kind, "missing")
+        return (
+            f"The {kind} {self.place}, {state}, {tense} {'enabled' if state == 'disabled' else 'made'} again."
+        )
 
 
 def expected_schema_problem(
-    connection: Connection, *, migrations: Sequence[MigrationFile] | None = None
+    connection: Connection, *, delivered: DeliveredSchema | None = None
 ) -> SchemaMismatch | None:
     """Return why billing must not run on this schema, with what to do about it, or None.
 
-    Versions and checksums, and whether what the migrations made is still there.
+    Compares the record with the files of this version, and the catalog with what they made.
     """
-    delivered = delivered_migrations() if migrations is None else migrations
+    delivered = delivered_schema() if delivered is None else delivered
     try:
-        record = read_record(connection, find_table(connection))
+        record, code = read_record(connection, find_table(connection))
+        record = with_baseline(record, delivered)
         refuse_mismatch(delivered, record)
     except SchemaMismatch as mismatch:
         return mismatch
-    pending = [migration.file_name for migration in delivered if migration.version not in record]
-    if pending:
+    if pending := pending_files(delivered, record, code):
         return SchemaMismatch(
-            f"The database lacks {len(pending)} of {len(delivered)} migrations, the first is {pending[0]}.",
+            f"The database lacks {len(pending)} of {len(delivered.files)} migrations, the first is {pending[0]}.",
             MIGRATE_HINT,
         )
-    return unfitness(connection, delivered)
+    return drift(connection)
 
 
-def refuse_mismatch(delivered: Sequence[MigrationFile], record: Mapping[int, Recorded]) -> None:
+def pending_files(
+    delivered: DeliveredSchema, record: Mapping[int, Recorded], code: Mapping[str, Recorded]
+) -> list[str]:
+    """Return the names of the files that migrate would apply, in order."""
+    tables = [file.file_name for file in delivered.tables if file.version not in record]
+    return tables + [
+        file.file_name
+        for file in delivered.code
+        if file.name not in code or code[file.name].checksum != file.checksum
+    ]
+
+
+def refuse_mismatch(delivered: DeliveredSchema, record: Mapping[int, Recorded]) -> None:
     """Raise SchemaMismatch when the record holds a migration that this version does not have in the same words."""
-    known = {migration.version: migration for migration in delivered}
+    known = {file.version: file for file in delivered.tables}
     for one in record.values():
-        migration = known.get(one.version)
-        if migration is None:
+        file = known.get(one.version)
+        if file is None:
             raise SchemaMismatch(
                 f"The database has the migration {one.version:03}_{one.name}, which this version does not know.",
                 "Install the version of containerstacks-billing that migrated it, or a newer one.",
             )
-        if migration.checksum != one.checksum:
+        if file.checksum != one.checksum:
             raise SchemaMismatch(
-                f"The migration {migration.file_name} was changed after it was applied on {one.applied_at:%Y-%m-%d}.",
+                f"The migration {file.file_name} was changed after it was applied on {one.applied_at:%Y-%m-%d}.",
                 "Restore the file as it was delivered; a correction is a migration of its own.",
             )
 
 
-def unfitness(
-    connection: Connection, migrations: Sequence[MigrationFile], *, ignoring: Collection[str] = ()
-) -> SchemaMismatch | None:
-    """Return why billing must not run on what became of these migrations, with the way back, or None.
+def drift(connection: Connection, *, ignoring: Collection[str] = ()) -> SchemaMismatch | None:
+    """Return why billing must not run on what became of the schema, with the way back, or None.
 
-    `ignoring` names kinds of defects that somebody else reports.
+    `ignoring` names kinds of defects that are reported elsewhere.
     """
     found = [
         defect
-        for defect in _defects(connection, objects_of(migrations))
+        for defect in _defects(connection)
         if defect.name not in _NOT_FOR_MONEY and defect.kind not in ignoring
     ]
     for kind, say in _SENTENCES.items():
@@ -115,112 +148,77 @@ def unfitness(
     return None
 
 
-def make_whole(connection: Connection, migrations: Sequence[MigrationFile]) -> list[str]:
-    """Make again what is missing of these migrations and enable what is disabled; return what was done, in sentences.
-
-    Belongs into a transaction under the migrators' lock. Raises SchemaMismatch where a table is gone for good.
-    """
-    repairs = _repairs(connection, migrations)
-    if repairs:
-        # A function may call one that is made after it.
-        connection.execute("select set_config('check_function_bodies', 'off', true)")
-    for one, defect in repairs:
-        statements = (_enabling(defect),) if defect.kind == "disabled trigger" else one.statements
-        for text in statements:
-            connection.execute(text.encode())
-    return [f"{_repair(one, defect, 'was')} {_consequence(one)}" for one, defect in repairs]
-
-
-def to_make_whole(connection: Connection, migrations: Sequence[MigrationFile]) -> list[str]:
-    """Say in sentences what `make_whole` would do, and raise what it would; nothing is changed."""
-    return [_repair(one, defect, "is to be") for one, defect in _repairs(connection, migrations)]
-
-
-def _repairs(
-    connection: Connection, migrations: Sequence[MigrationFile]
-) -> list[tuple[SchemaObject, _Defect]]:
-    objects = objects_of(migrations)
-    defects = {(one.name, one.table): one for one in _defects(connection, objects)}
-    lost = [one for one in defects.values() if one.kind == "table" and one.name not in _WRITTEN_AGAIN]
-    if lost:
+def repairable(connection: Connection) -> list[Defect]:
+    """Return what `migrate` repairs. Raises SchemaMismatch where the rows of a table are lost."""
+    found = _defects(connection)
+    if lost := [one for one in found if one.kind == "table" and one.name not in _WRITTEN_AGAIN]:
         raise _tables(lost)
-    return [(one, defects[one.name, one.table]) for one in objects if (one.name, one.table) in defects]
+    return [one for one in found if one.kind.rpartition(" ")[2] in ("table", "function", "trigger")]
 
 
-def _defects(connection: Connection, objects: Iterable[SchemaObject]) -> list[_Defect]:
-    triggers = [one for one in objects if one.kind == "trigger"]
+def repaired(defect: Defect) -> str:
+    """Return what was repaired and what follows from it, in sentences."""
+    consequence = "Roles of least privilege need `grants` again." if defect.kind == "table" else _UNNOTICED
+    return f"{defect.repair('was')} {consequence}"
+
+
+def _defects(connection: Connection) -> list[Defect]:
+    expected = expected_catalog()
     rows = connection.execute(
-        statement("fitness"),
+        statement("drift"),
         {
-            "tables": [one.name for one in objects if one.kind == "table"],
-            "functions": [one.name for one in objects if one.kind == "function"],
-            "triggers": [one.name for one in triggers],
-            "trigger_tables": [one.table for one in triggers],
+            "tables": list(expected.tables),
+            "signatures": [signature for signature, _ in expected.functions],
+            "bodies": [body for _, body in expected.functions],
+            "triggers": [name for name, _ in expected.triggers],
+            "trigger_tables": [table for _, table in expected.triggers],
         },
     ).fetchall()
-    return [_Defect(*row) for row in rows]
+    return [Defect(*row) for row in rows]
 
 
-def _repair(one: SchemaObject, defect: _Defect, tense: str) -> str:
-    place = f" on {one.table}" if one.table else ""
-    if defect.kind == "disabled trigger":
-        return f"The trigger {one.name}{place}, disabled, {tense} enabled again."
-    return f"The {one.kind} {one.name}{place}, missing, {tense} made again."
+def _places(defects: Iterable[Defect]) -> str:
+    return ", ".join(defect.place for defect in defects)
 
 
-def _consequence(one: SchemaObject) -> str:
-    return "Roles of least privilege need `grants` again." if one.kind == "table" else _UNNOTICED
-
-
-def _enabling(defect: _Defect) -> str:
-    return f"ALTER TABLE {defect.table} ENABLE TRIGGER {defect.name};"
-
-
-def _names(defects: Iterable[_Defect]) -> str:
-    return ", ".join(defect.name for defect in defects)
-
-
-def _on_tables(defects: Iterable[_Defect]) -> str:
-    return ", ".join(f"{defect.name} on {defect.table}" for defect in defects)
-
-
-def _tables(defects: list[_Defect]) -> SchemaMismatch:
+def _tables(defects: list[Defect]) -> SchemaMismatch:
     lost = [defect for defect in defects if defect.name not in _WRITTEN_AGAIN]
     return SchemaMismatch(
-        f"Tables are missing that were there when the database was migrated: {_names(lost or defects)}.",
+        f"Tables are missing that were there when the database was migrated: {_places(lost or defects)}.",
         _RESTORE_HINT if lost else _MIGRATE_HINT,
     )
 
 
-def _functions(defects: list[_Defect]) -> SchemaMismatch:
-    return SchemaMismatch(
-        f"Functions are missing that migrations made: {_names(defects)}.",
-        _MIGRATE_HINT,
-    )
+def _functions(defects: list[Defect]) -> SchemaMismatch:
+    return SchemaMismatch(f"Functions are missing that migrations made: {_places(defects)}.", _MIGRATE_HINT)
 
 
-def _missing_triggers(defects: list[_Defect]) -> SchemaMismatch:
+def _altered_functions(defects: list[Defect]) -> SchemaMismatch:
+    return SchemaMismatch(f"Functions are not those that migrations made: {_places(defects)}.", _MIGRATE_HINT)
+
+
+def _missing_triggers(defects: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
-        f"Triggers are missing, so billing does not learn what the host changes: {_on_tables(defects)}.",
+        f"Triggers are missing, so billing does not learn what the host changes: {_places(defects)}.",
         f"{_MIGRATE_HINT}\n{_UNNOTICED}",
     )
 
 
-def _disabled_triggers(defects: list[_Defect]) -> SchemaMismatch:
+def _disabled_triggers(defects: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
-        f"Triggers are disabled, so billing does not learn what the host changes: {_on_tables(defects)}.",
-        "\n".join([*map(_enabling, defects), f"-- {_UNNOTICED}"]),
+        f"Triggers are disabled, so billing does not learn what the host changes: {_places(defects)}.",
+        "\n".join([*(defect.enabling for defect in defects), f"-- {_UNNOTICED}"]),
     )
 
 
-def _indexes(defects: list[_Defect]) -> SchemaMismatch:
+def _indexes(defects: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
         "; ".join(f"The index {one.name} is missing or invalid" for one in defects) + ".",
         "\n".join(f"DROP INDEX IF EXISTS {one.name};\n{_INDEX_HINTS[one.name]}" for one in defects),
     )
 
 
-def _amounts(defects: list[_Defect]) -> SchemaMismatch:
+def _amounts(defects: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
         "The ledger cannot hold exact charges: "
         + "; ".join(f"{one.name} of vps_billing_cycles holds a fixed number of decimals" for one in defects)
@@ -229,17 +227,18 @@ def _amounts(defects: list[_Defect]) -> SchemaMismatch:
     )
 
 
-def _backups(_: list[_Defect]) -> SchemaMismatch:
+def _backups(_: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
         "vps_instances has the column backup_frequency by now, and backups are not rated yet.",
         "Run `containerstacks-billing migrate`, which adapts to it; backups are charged from then on.",
     )
 
 
-# The one to mend first stands first: without its table no trigger can be made.
-_SENTENCES: dict[str, Callable[[list[_Defect]], SchemaMismatch]] = {
+# The one to repair first stands first: without its table no trigger can be made.
+_SENTENCES: dict[str, Callable[[list[Defect]], SchemaMismatch]] = {
     "table": _tables,
     "function": _functions,
+    "altered function": _altered_functions,
     "trigger": _missing_triggers,
     "disabled trigger": _disabled_triggers,
     "index": _indexes,

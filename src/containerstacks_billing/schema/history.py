@@ -1,7 +1,7 @@
-"""The record of migrations in the database, in a table that may be shared with the host application.
+"""The record of applied schema files in the database, in a table that may be shared with the host application.
 
 Later versions of the host record their own migrations in `schema_migrations (filename, checksum, applied_at,
-execution_time_ms)`. Ours has the same columns and two more, so the two programs can share the table whichever is
+execution_time_ms)`. Ours has the same columns and two more, so the two programs share the table whichever is
 installed first, and neither reads the other's rows. A table of that name which belongs to yet another tool is left
 alone; the record is then kept in `containerstacks_billing_migrations`.
 """
@@ -18,7 +18,7 @@ from psycopg import sql
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.grants import quoted
 from containerstacks_billing.errors import RightsMissing, SchemaMismatch
-from containerstacks_billing.schema.files import MigrationFile
+from containerstacks_billing.schema.files import SchemaFile
 
 SHARED_TABLE = "schema_migrations"
 OWN_TABLE = "containerstacks_billing_migrations"
@@ -37,7 +37,7 @@ class RecordTable:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One applied migration as the database remembers it."""
+    """One applied file as the database remembers it; `version` is 0 for a repeatable one."""
 
     version: int
     name: str
@@ -83,12 +83,16 @@ def find_table(connection: Connection) -> RecordTable:
     return RecordTable(OWN_TABLE, is_ready=False)
 
 
-def read_record(connection: Connection, table: RecordTable) -> dict[int, Recorded]:
-    """Read which migrations are in; a table that is not there yet means none."""
+def read_record(
+    connection: Connection, table: RecordTable
+) -> tuple[dict[int, Recorded], dict[str, Recorded]]:
+    """Return the applied migrations by number and the repeatable files by name; without a table, none."""
     if not table.is_ready:
-        return {}
-    rows = connection.execute(statement("list", table.name)).fetchall()
-    return {row[0]: Recorded(*row) for row in rows}
+        return {}, {}
+    rows = [Recorded(*row) for row in connection.execute(statement("list", table.name))]
+    return {one.version: one for one in rows if one.version}, {
+        one.name: one for one in rows if not one.version
+    }
 
 
 def prepare_table(connection: Connection) -> RecordTable:
@@ -99,19 +103,19 @@ def prepare_table(connection: Connection) -> RecordTable:
     return RecordTable(table.name, is_ready=True)
 
 
-def write_record(
-    connection: Connection, table: RecordTable, migration: MigrationFile, duration_ms: int
-) -> Recorded:
-    """Record a migration inside the transaction that applied it."""
-    row = connection.execute(
-        statement("insert", table.name),
-        {
-            "file_name": migration.file_name,
-            "checksum": migration.checksum,
-            "duration_ms": duration_ms,
-            "version": migration.version,
-            "name": migration.name,
-        },
-    ).fetchone()
+def write_record(connection: Connection, table: RecordTable, file: SchemaFile, duration_ms: int) -> Recorded:
+    """Record a file inside the transaction that applied it."""
+    values = {
+        "file_name": file.file_name,
+        "checksum": file.checksum,
+        "duration_ms": duration_ms,
+        "version": file.version,
+        "name": file.name,
+    }
+    row = None
+    if not file.version:
+        row = connection.execute(statement("update", table.name), values).fetchone()
+    if row is None:
+        row = connection.execute(statement("insert", table.name), values).fetchone()
     assert row is not None  # noqa: S101 - INSERT … RETURNING of one row
-    return Recorded(migration.version, migration.name, migration.checksum, row[0], duration_ms)
+    return Recorded(file.version, file.name, file.checksum, row[0], duration_ms)

@@ -1,40 +1,50 @@
-"""Migrations: bring a database to the schema of this version, once, whoever tries and however often.
+"""Migrations: bring a database to the schema of this version, once, however many processes try and however often.
 
 The problem. Migrations run when a host is upgraded, by hand, perhaps by two people, perhaps through a pooler, on a
 database that goes on serving customers, and they may be killed anywhere.
 
+What is applied. First the numbered files of `tables/` that the record does not have, oldest first. Then the repeatable
+files of `code/` whose checksum differs from the recorded one, or all of them where the catalog lacks what they make
+(drift.py). A record of the migrations of the time before the first release counts as one of the baseline (squash.py).
+
 What is trusted. The record in the database, read under a lock, is the only truth about what was applied. The lock is an
-advisory lock of the transaction: a session lock would be lost or leaked behind a pooler. A migration in one transaction
+advisory lock of the transaction: a session lock would be lost or leaked behind a pooler. A file in one transaction
 commits together with its record, so it is in or it is not. One that cannot be a single transaction runs on a second
 connection, step by step, while the first holds the lock and writes the record at the end; its steps are repeatable,
 so half of it is no damage. Neither that first connection nor another migrator at the lock holds a snapshot meanwhile:
 `create index concurrently` waits for every one that is older, and would wait for ever.
 
-How it waits. A lock on a table is asked for with a short timeout, because everybody who comes later queues behind the
-one who waits: better to let them pass and try again, a bounded number of times.
+How it waits. A lock on a table is asked for with a short timeout, because every later session queues behind one that
+waits: better to let them pass and try again, a bounded number of times.
 
-What it refuses. A file that was changed after it was applied, and a database that a newer version has migrated: in
-both cases nobody knows what the tables are, and billing on them would be a guess. And a table that was dropped since:
-what stood in it is not in a file. A function or a trigger that was dropped or disabled it makes whole (fitness.py).
+What it refuses. A migration that was changed after it was applied, and a database that a newer version has migrated: in
+both cases the tables are unknown, and billing on them would be a guess. And a table that was dropped since, because its
+rows are in no file.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-import psycopg
 from psycopg import IsolationLevel, errors
 
 from containerstacks_billing.database.connection import Connection, connect
 from containerstacks_billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.schema.adoption import adoption_findings
 from containerstacks_billing.schema.diagnose import diagnosed
-from containerstacks_billing.schema.drift import make_whole, refuse_mismatch, to_make_whole, unfitness
-from containerstacks_billing.schema.files import MigrationFile, Step, delivered_migrations
+from containerstacks_billing.schema.drift import (
+    STATUS_TABLE,
+    Defect,
+    drift,
+    refuse_mismatch,
+    repairable,
+    repaired,
+)
+from containerstacks_billing.schema.files import DeliveredSchema, SchemaFile, Step, delivered_schema
 from containerstacks_billing.schema.history import (
     Recorded,
     find_table,
@@ -50,6 +60,8 @@ from containerstacks_billing.schema.model import (
     MigrationStatus,
     PlannedMigration,
 )
+from containerstacks_billing.schema.preview import effects, read_sizes
+from containerstacks_billing.schema.squash import with_baseline
 from containerstacks_billing.settings import Settings
 
 # Longer than deadlock_timeout (1 s), after which an autovacuum in the way is cancelled for us.
@@ -60,78 +72,91 @@ PAUSE_SECONDS = 1.0
 
 Result = TypeVar("Result")
 Progress = Callable[[str], None]
-Migrations = Sequence[MigrationFile]
+Record = tuple[dict[int, Recorded], dict[str, Recorded]]
 
 
 def migrate(
     conninfo: str,
     settings: Settings | None = None,
     *,
-    migrations: Migrations | None = None,
+    delivered: DeliveredSchema | None = None,
     progress: Progress = lambda _sentence: None,
 ) -> MigrationReport:
-    """Apply what is pending, oldest first, and report it together with what was found in the host's data.
+    """Apply what is pending, repair what drifted, and report both together with what was found in the host's data.
 
-    Repeating it is harmless. Raises SchemaMismatch on a changed or unknown migration, a host table that lacks what
-    billing needs, or what was dropped since and cannot be made again; RightsMissing; and DatabaseUnavailable when a
-    lock stays taken.
+    Repeating it is harmless. Raises SchemaMismatch on a changed or unknown migration, a part of the migrations that the
+    baseline replaces, a host table that lacks what billing needs, or what was dropped since and cannot be made again;
+    RightsMissing; and DatabaseUnavailable when a lock stays taken.
     """
-    delivered = delivered_migrations() if migrations is None else migrations
-    with diagnosed(conninfo), _work_of_the_owner(), closing(_open(conninfo)) as guard:
-        record = read_record(guard, find_table(guard))
-        refuse_mismatch(delivered, record)
-        mended: tuple[Finding, ...] = ()
-        if record:
-            mended = _under_lock(guard, partial(_mend, guard, delivered), "what was dropped", progress)
-        applied = []
-        for migration in delivered:
-            if migration.version not in record:
-                progress(migration.file_name)
-                done = _apply(conninfo, guard, delivered, migration, progress)
-                if done is not None:
-                    applied.append(_status(migration, done))
-        _under_lock(guard, lambda: guard.execute(statement("adapt")), "the host's changes", progress)
+    delivered = delivered_schema() if delivered is None else delivered
+    with diagnosed(conninfo), _owner_required(), closing(_open(conninfo)) as guard:
+        apply = partial(_apply, conninfo, guard, delivered, progress)
+        applied = _apply_pending(guard, delivered, apply)
+        repairs = repairable(guard)
+        for file in _repairing(delivered, repairs):
+            apply(file, again=True)
+        for defect in repairs:
+            if defect.kind == "disabled trigger":
+                _under_lock(guard, partial(guard.execute, defect.enabling.encode()), defect.place, progress)
+        _adapt(guard, progress)
         # Inexact amounts are a finding of the report, which has the statements that change them.
-        if problem := unfitness(guard, delivered, ignoring=("amount",)):
+        if problem := drift(guard, ignoring=("amount",)):
             raise problem
-        return MigrationReport(tuple(applied), (*mended, *adoption_findings(guard, settings)))
+        found = tuple(Finding("repaired", 1, repaired(defect), "") for defect in repairs)
+        return MigrationReport(tuple(applied), (*found, *adoption_findings(guard, settings)))
 
 
-def status(conninfo: str, *, migrations: Migrations | None = None) -> tuple[MigrationStatus, ...]:
-    """Say of every migration, delivered or recorded, where it stands; nothing is changed."""
-    delivered = delivered_migrations() if migrations is None else migrations
+def apply_pending(conninfo: str, delivered: DeliveredSchema | None = None) -> None:
+    """Apply what is pending and compare nothing: for the tool that writes the expected catalog."""
+    delivered = delivered_schema() if delivered is None else delivered
+    progress: Progress = lambda _sentence: None  # noqa: E731 - the default of migrate
+    with diagnosed(conninfo), _owner_required(), closing(_open(conninfo)) as guard:
+        _apply_pending(guard, delivered, partial(_apply, conninfo, guard, delivered, progress))
+        _adapt(guard, progress)
+
+
+def status(conninfo: str, *, delivered: DeliveredSchema | None = None) -> tuple[MigrationStatus, ...]:
+    """Return where every file stands, delivered or recorded; nothing is changed."""
+    delivered = delivered_schema() if delivered is None else delivered
     with diagnosed(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
-        record = read_record(connection, find_table(connection))
-    known = [_status(migration, record.get(migration.version)) for migration in delivered]
+        record, code = read_record(connection, find_table(connection))
+    # A part of the migrations that the baseline replaces is shown as it is: unknown to this version.
+    with suppress(SchemaMismatch):
+        record = with_baseline(record, delivered)
+    known = [_status(file, record.get(file.version)) for file in delivered.tables]
+    numbers = {file.version for file in delivered.tables}
     unknown = [
         MigrationStatus(one.version, one.name, MigrationState.UNKNOWN, one.applied_at, one.duration_ms)
         for one in record.values()
-        if one.version not in {migration.version for migration in delivered}
+        if one.version not in numbers
     ]
-    return tuple(sorted(known + unknown, key=lambda one: one.version))
+    repeatable = [
+        _status(file, None if _is_outdated(file, code) else code[file.name]) for file in delivered.code
+    ]
+    return (*sorted(known + unknown, key=lambda one: one.version), *repeatable)
 
 
-def plan(conninfo: str, *, migrations: Migrations | None = None) -> tuple[PlannedMigration, ...]:
-    """Say what migrate would do to this database, and what it would lock for how long; nothing is changed.
+def plan(conninfo: str, *, delivered: DeliveredSchema | None = None) -> tuple[PlannedMigration, ...]:
+    """Return what migrate would do to this database, and what it would lock for how long; nothing is changed.
 
-    What it would make whole before the first migration stands under the number 0.
+    What it would repair stands in front, under the number 0.
     """
-    delivered = delivered_migrations() if migrations is None else migrations
+    delivered = delivered_schema() if delivered is None else delivered
     with diagnosed(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
-        record = read_record(connection, find_table(connection))
-        refuse_mismatch(delivered, record)
-        mended = to_make_whole(connection, [one for one in delivered if one.version in record])
-        first = (PlannedMigration(0, "made_whole", (), tuple(mended)),) if mended else ()
-        return first + tuple(
-            PlannedMigration(
-                migration.version,
-                migration.name,
-                tuple(step.title for step in migration.steps),
-                _effects(connection, migration),
-            )
-            for migration in delivered
-            if migration.version not in record
-        )
+        record, code = _read(connection, delivered)
+        pending = [file for file in delivered.tables if file.version not in record]
+        outdated = [file for file in delivered.code if _is_outdated(file, code)]
+        # What a pending file makes cannot be told from what was dropped.
+        repairs = [] if pending else repairable(connection)
+        if outdated:
+            repairs = [defect for defect in repairs if defect.kind == "disabled trigger"]
+        sentences = tuple(defect.repair("is to be") for defect in repairs)
+        sizes = read_sizes(connection)
+        planned = [PlannedMigration(0, "repairs", (), sentences)] if repairs else []
+        for file in pending + outdated:
+            steps = tuple(step.title for step in file.steps)
+            planned.append(PlannedMigration(file.version, file.name, steps, effects(connection, file, sizes)))
+        return tuple(planned)
 
 
 def findings(conninfo: str, settings: Settings | None = None) -> tuple[Finding, ...]:
@@ -141,8 +166,8 @@ def findings(conninfo: str, settings: Settings | None = None) -> tuple[Finding, 
 
 
 @contextmanager
-def _work_of_the_owner() -> Iterator[None]:
-    """A role that may not touch a table needs no right on it, but to be another."""
+def _owner_required() -> Iterator[None]:
+    """Raise RightsMissing with its own hint: no grant lets a role alter a table of another."""
     try:
         yield
     except errors.InsufficientPrivilege as refusal:
@@ -157,44 +182,83 @@ def _work_of_the_owner() -> Iterator[None]:
 
 def _open(conninfo: str) -> Connection:
     connection = connect(conninfo, purpose="maintenance")
-    # Repeatable read, set as somebody's default, would hold a snapshot while we wait beside a concurrent index build.
+    # Repeatable read, set as the role's default, would hold a snapshot while we wait beside a concurrent index build.
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     return connection
 
 
-def _status(migration: MigrationFile, done: Recorded | None) -> MigrationStatus:
+def _read(connection: Connection, delivered: DeliveredSchema) -> Record:
+    record, code = read_record(connection, find_table(connection))
+    record = with_baseline(record, delivered)
+    refuse_mismatch(delivered, record)
+    return record, code
+
+
+def _apply_pending(
+    guard: Connection, delivered: DeliveredSchema, apply: Callable[[SchemaFile], Recorded | None]
+) -> list[MigrationStatus]:
+    """Apply the pending files in their order; return those that no other process applied meanwhile."""
+    record, code = _read(guard, delivered)
+    pending = [file for file in delivered.tables if file.version not in record]
+    pending += [file for file in delivered.code if _is_outdated(file, code)]
+    return [_status(file, done) for file in pending if (done := apply(file)) is not None]
+
+
+def _adapt(guard: Connection, progress: Progress) -> None:
+    _under_lock(guard, lambda: guard.execute(statement("adapt")), "the host's changes", progress)
+
+
+def _is_outdated(file: SchemaFile, code: Mapping[str, Recorded]) -> bool:
+    return file.name not in code or code[file.name].checksum != file.checksum
+
+
+def _repairing(delivered: DeliveredSchema, repairs: Sequence[Defect]) -> list[SchemaFile]:
+    """Return the files that make again what is missing or altered."""
+    lacking = [defect for defect in repairs if defect.kind != "disabled trigger"]
+    status_table = [file for file in delivered.tables if file.name == STATUS_TABLE]
+    return [
+        *(status_table if any(defect.name == STATUS_TABLE for defect in lacking) else ()),
+        *(delivered.code if any(defect.name != STATUS_TABLE for defect in lacking) else ()),
+    ]
+
+
+def _status(file: SchemaFile, done: Recorded | None) -> MigrationStatus:
     if done is None:
-        return MigrationStatus(migration.version, migration.name, MigrationState.PENDING, None, None)
-    state = MigrationState.APPLIED if done.checksum == migration.checksum else MigrationState.CHANGED
-    return MigrationStatus(migration.version, migration.name, state, done.applied_at, done.duration_ms)
+        return MigrationStatus(file.version, file.name, MigrationState.PENDING, None, None)
+    state = MigrationState.APPLIED if done.checksum == file.checksum else MigrationState.CHANGED
+    return MigrationStatus(file.version, file.name, state, done.applied_at, done.duration_ms)
 
 
 def _apply(
-    conninfo: str, guard: Connection, delivered: Migrations, migration: MigrationFile, progress: Progress
+    conninfo: str,
+    guard: Connection,
+    delivered: DeliveredSchema,
+    progress: Progress,
+    file: SchemaFile,
+    *,
+    again: bool = False,
 ) -> Recorded | None:
-    """Apply one migration under the lock; None when somebody else did so while we waited for it."""
+    """Apply one file under the lock; None when another process did so while we waited for it.
+
+    `again` applies one that is recorded, to repair what it made; a migration keeps its record then.
+    """
 
     def work() -> Recorded | None:
         table = prepare_table(guard)
-        record = read_record(guard, table)
-        refuse_mismatch(delivered, record)
-        if migration.version in record:
+        record, code = _read(guard, delivered)
+        if not again and (file.version in record if file.version else not _is_outdated(file, code)):
             return None
         started = time.monotonic()
-        if migration.is_one_transaction:
-            _execute(guard, migration.sql, migration.file_name)
+        if file.is_one_transaction:
+            _execute(guard, file.sql, file.file_name)
         else:
-            _run_steps(conninfo, migration, progress)
-        return write_record(guard, table, migration, round((time.monotonic() - started) * 1000))
+            _run_steps(conninfo, file, progress)
+        if again and file.version:
+            return None
+        return write_record(guard, table, file, round((time.monotonic() - started) * 1000))
 
-    return _under_lock(guard, work, migration.file_name, progress)
-
-
-def _mend(guard: Connection, delivered: Migrations) -> tuple[Finding, ...]:
-    """Make whole what the migrations that are in left behind; another migrator may have added to them meanwhile."""
-    record = read_record(guard, find_table(guard))
-    done = make_whole(guard, [migration for migration in delivered if migration.version in record])
-    return tuple(Finding("made_whole", 1, sentence, "") for sentence in done)
+    progress(file.file_name)
+    return _under_lock(guard, work, file.file_name, progress)
 
 
 def _under_lock(guard: Connection, work: Callable[[], Result], what: str, progress: Progress) -> Result:
@@ -217,16 +281,16 @@ def _alone(guard: Connection, work: Callable[[], Result], progress: Progress) ->
     )
 
 
-def _run_steps(conninfo: str, migration: MigrationFile, progress: Progress) -> None:
+def _run_steps(conninfo: str, file: SchemaFile, progress: Progress) -> None:
     with closing(_open(conninfo)) as worker:
-        for number, step in enumerate(migration.steps, 1):
-            progress(f"{migration.file_name}, step {number} of {len(migration.steps)}: {step.title}")
-            _retrying(partial(_run_step, worker, step, migration.file_name), step.title, progress)
+        for number, step in enumerate(file.steps, 1):
+            progress(f"{file.file_name}, step {number} of {len(file.steps)}: {step.title}")
+            _retrying(partial(_run_step, worker, step, file.file_name), step.title, progress)
 
 
 def _run_step(worker: Connection, step: Step, file_name: str) -> None:
     if not step.in_transaction:
-        # It takes no lock that anybody waits for, and may wait itself for long transactions of others.
+        # It takes no lock that others wait for, and may wait itself for long transactions of others.
         _execute(worker, step.sql, file_name)
         return
     with worker.transaction():
@@ -248,12 +312,17 @@ def _execute(connection: Connection, sql: str, file_name: str) -> None:
     ) as lack:
         raise SchemaMismatch(
             f"{file_name}: {lack.diag.message_primary}.",
-            "Somebody changed what an earlier migration made: restore it from a backup, then migrate again.",
+            "What an earlier migration made was changed since: restore it from a backup, then migrate again.",
+        ) from None
+    except errors.InvalidFunctionDefinition as refusal:
+        # A function of that name with another signature or result; the server's hint names the DROP FUNCTION.
+        raise SchemaMismatch(
+            f"{file_name}: {refusal.diag.message_primary}.", refusal.diag.message_hint
         ) from None
 
 
 def _retrying(work: Callable[[], Result], what: str, progress: Progress) -> Result:
-    """Do a piece of work again while somebody else holds a lock it needs, a bounded number of times."""
+    """Do a piece of work again while another session holds a lock it needs, a bounded number of times."""
     for left in range(ATTEMPTS - 1, -1, -1):
         try:
             return work()
@@ -266,13 +335,3 @@ def _retrying(work: Callable[[], Result], what: str, progress: Progress) -> Resu
         f"A table that {what} changes stayed locked by another session; nothing is half done.",
         "Look for the longest transaction (SELECT pid, query FROM pg_stat_activity ORDER BY xact_start), then repeat.",
     )
-
-
-def _effects(connection: Connection, migration: MigrationFile) -> tuple[str, ...]:
-    if migration.preview is None:
-        return ()
-    try:
-        with connection.transaction():
-            return tuple(row[0] for row in connection.execute(migration.preview))
-    except psycopg.errors.UndefinedTable:
-        return ("Depends on the tables that the migrations before it create.",)

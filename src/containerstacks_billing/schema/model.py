@@ -35,7 +35,7 @@ class MigrationState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MigrationStatus:
-    """One migration and its record; the last two are None while it is pending."""
+    """One schema file and its record; the last two are None while it is pending. A repeatable file has the number 0."""
 
     version: int
     name: str
@@ -46,12 +46,17 @@ class MigrationStatus:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMigration:
-    """A pending migration: its steps, and what they would change and lock in this very database, as sentences."""
+    """A pending schema file: its steps, and what they would change and lock in this very database, as sentences."""
 
     version: int
     name: str
     steps: tuple[str, ...]
     effects: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The name with its number: 001_baseline, or code/triggers."""
+        return f"{self.version:03}_{self.name}" if self.version else self.name
 
 
 @dataclass(frozen=True, slots=True)

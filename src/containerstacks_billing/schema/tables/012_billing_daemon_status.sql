@@ -3,6 +3,8 @@
 -- The table is the whole conversation between daemon and application side, and operators query it by hand, so its
 -- columns are a contract. A host that has the table keeps it, with its rows; an older one gets the columns it lacks.
 -- Money depends on nothing in here: the table may be truncated at any time.
+--
+-- creates: billing_daemon_status
 
 create table if not exists billing_daemon_status (
     id                 serial primary key,

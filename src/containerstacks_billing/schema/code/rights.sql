@@ -1,5 +1,5 @@
--- A role of least privilege, offered and not made: roles belong to the whole server, so a migration that made one unasked would
--- reach beyond its database. Whoever owns the tables says
+-- Roles of least privilege, offered and not made: roles belong to the whole server, so a migration that made one unasked would
+-- reach beyond its database. The owner of the tables says
 --
 --     select billing_admit('billing');                        the daemon, built-in billing and `run`
 --     select billing_admit('monitoring', reading => true);    status, runs, verify and doctor
@@ -7,8 +7,10 @@
 -- and again after an upgrade. It gives what billing needs and takes nothing away, because an application that bills by itself
 -- is a role with rights of its own.
 
--- What billing needs, object by object; a row lock needs UPDATE. The list is that of rights.py, which a test compares: a
--- migration that makes a table replaces this function. Rights are those of whole tables, so new columns are included.
+-- locks: Creates billing_admit(), which gives a role the rights to bill: no table is locked and no role is made.
+
+-- What billing needs, object by object; a row lock needs UPDATE. The list is that of database/grants.py, which a test compares.
+-- Rights are those of whole tables, so new columns are included.
 create or replace function billing_rights(reading boolean default false) returns table (object name, rights text[])
     language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -42,10 +44,10 @@ as $$
 $$;
 comment on function billing_rights(boolean) is 'The rights that a role needs to bill or, reading, to look; billing_admit() gives them';
 
--- Gives a role these rights and returns the statements that it ran. A role that does not exist is made, if the caller may, and
--- cannot log in until somebody lets it. It runs with the rights of the caller, and nobody may call it but its owner: to
--- anybody else it is worth nothing. A server grants less than it was asked for with a mere warning, so what
--- the role has is looked at in the end; either it has everything, or nothing was done.
+-- Give a role these rights and return the statements that were run. A role that does not exist is made, if the caller may, and
+-- cannot log in until the caller allows it. It runs with the rights of the caller, and only its owner may call it. A server grants
+-- less than it was asked for with a mere warning, so the rights of the role are checked in the end: either it has all of
+-- them, or nothing was done.
 create or replace function billing_admit(admitted name, reading boolean default false) returns setof text
     language plpgsql set search_path = public, pg_temp
 as $$

@@ -1,12 +1,16 @@
--- What must be true of the schema beyond the version numbers, because somebody can undo it: a restore that disabled triggers, the
--- host's installer run later, a hand at the wrong prompt. Of each defect its kind and what it is about.
+-- What must be true of the schema beyond the record, because it can be undone: a restore that disabled triggers, the host's installer
+-- run later, a statement at the wrong prompt. Of each defect its kind and what it is about.
 select 'table' as kind, name as subject, '' as on_table
   from unnest(%(tables)s::text[]) as name
  where to_regclass(quote_ident(name)) is null
 union all
-select 'function', name, ''
-  from unnest(%(functions)s::text[]) as name
- where not exists (select from pg_proc where proname = name and pronamespace = 'public'::regnamespace)
+select case when p.body is null then 'function' else 'altered function' end, wanted.signature, ''
+  from unnest(%(signatures)s::text[], %(bodies)s::text[]) as wanted (signature, body)
+  left join (
+    select format('%%s(%%s)', proname, pg_get_function_identity_arguments(oid)) as signature, md5(prosrc) as body
+      from pg_proc where pronamespace = 'public'::regnamespace and proname like 'billing\_%%'
+  ) p using (signature)
+ where p.body is null or p.body <> wanted.body and wanted.body <> ''
 union all
 -- Those that fire always or for ordinary sessions; 'R' fires only while rows are replicated into here.
 select case when t.tgenabled is null then 'trigger' else 'disabled trigger' end, wanted.name, wanted.on_table

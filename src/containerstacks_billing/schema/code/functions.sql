@@ -1,0 +1,588 @@
+-- The functions of billing in the database. Repeatable: `migrate` runs this file again when its text has changed, and when the
+-- catalog lacks one of these functions or holds another body. So a function is edited here, in place, and nowhere else.
+--
+-- Not here: billing_clock() (tables/001_baseline.sql; column defaults depend on it, and tests replace it in their databases),
+-- billing_open_wallet() (wallet_opening.sql, which adoption includes), and the rights of roles (rights.sql).
+--
+-- Order: PostgreSQL checks the body of an SQL function when it is created, so a function stands below those that it calls.
+--
+-- The host's statement never fails because of billing. A function behind a trigger of the host's tables either cannot raise, or
+-- catches what it raises and records it.
+
+-- Retired functions: one line for each function that an earlier version made and this one does not.
+drop function if exists billing_close_segments();
+
+-- locks: Replaces functions: no table is locked.
+
+-- == Amounts and identifiers ==
+
+-- What [started_at, ended_at) costs at an hourly rate of at most eight decimals, rounded half up to eight decimals.
+-- Exact: the division is one of whole numbers (hundred-millionths times microseconds), so nothing is rounded twice.
+create or replace function billing_amount(hourly_rate numeric, started_at timestamptz, ended_at timestamptz) returns numeric
+    language sql immutable parallel safe
+as $$
+    select div(hourly_rate * 100000000 * 2 * (extract(epoch from ended_at - started_at) * 1000000) + 3600000000, 7200000000)
+        * 0.00000001
+$$;
+
+-- A charge identifier that belongs to one batch: sixteen hexadecimal digits of run and batch in front, a hash behind. The rows of a
+-- batch stand side by side in the primary key, they are read back by a range of it, and the key grows at one end. A UUID of
+-- version 8, which leaves the content to the maker.
+create or replace function billing_batch_uuid(batch_key text, hash bigint) returns uuid
+    language sql immutable parallel safe
+as $$
+    -- The highest bit set and the three below it cleared make the digit 8, and keep the leading zeros.
+    select (batch_key || to_hex(hash & 1152921504606846975 | -9223372036854775808))::uuid
+$$;
+
+-- An amount as it is written in JSON: at least two decimals, no trailing zeros beyond them.
+create or replace function billing_money_text(amount numeric) returns text
+    language sql immutable parallel safe
+as $$ select case when scale(trim_scale(amount)) < 2 then round(amount, 2) else trim_scale(amount) end::text $$;
+
+-- An instant as it is written in JSON: UTC, whole seconds.
+create or replace function billing_instant_text(at timestamptz) returns text
+    language sql immutable parallel safe
+as $$ select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') $$;
+
+-- The lowest threshold (3, 24 or 72 hours) that a runway has come down to; null above 72 hours and for a wallet without an end.
+create or replace function billing_runway_level(hours_left double precision) returns smallint
+    language sql immutable parallel safe
+as $$ select (case when hours_left <= 3 then 3 when hours_left <= 24 then 24 when hours_left <= 72 then 72 end)::smallint $$;
+
+-- == Metering: usage segments of vps_instances ==
+--
+-- The watermark (last_billed_at, and our copy of it, rated_until) says how far an instance is rated. When its status, plan,
+-- organization or backups change, or the row is deleted, the segment from the watermark to that moment is closed and the watermark
+-- moves up to it. So a run never asks what an instance used to be: an open segment has the values of the row, a closed one its own.
+--
+-- Pending, then flushed. The row trigger, which moves the watermark in a row that is being written anyway, appends the closed
+-- segment to vps_instances.closed_stretches. A batch of a run first moves the pending segments of its range into
+-- billing_usage_segments; from there they are charged, held, waived and verified. (A statement trigger that wrote the segments at
+-- once made the host's UPDATE three times as expensive.) Why a pending segment is neither lost nor flushed twice:
+--
+--   one statement    locks the rows, inserts their segments as they are when locked, and empties the column of the same rows. What
+--                    the host closes after the lock waits for our COMMIT and finds an empty column.
+--   one transaction  with the charges. A batch that is rolled back leaves the pending segments in the row.
+--   one writer       The column changes by the trigger, which starts from OLD, or by a batch, which says so by the setting
+--                    containerstacks_billing.advancing. What the host writes there is replaced by what stood there, so a row that is
+--                    written back from an older copy neither loses a segment nor brings a flushed one back.
+--   one key          Were a segment flushed twice all the same, as after the restore of the host's table alone, the unique key
+--                    over the charges refuses the second copy.
+--
+-- A pending segment belongs to the organization of its row. An instance that moves to another organization has its segments flushed
+-- at once, under the old one, within the host's statement; so has one with more than eight of them, which bounds the column. An
+-- instance that is deleted has all of them flushed with its last.
+--
+-- A segment is judged by the policy in force at its start: under 'full' a started hour is counted to its end, and the watermark
+-- moves there, so running again inside that hour is free; under 'free' the last started hour is not charged; 'prorate' charges to
+-- the microsecond. A segment that is not to be charged is recorded too, settled from the start: it explains the gap to `verify`.
+--
+-- The row trigger runs with the host's rights and reads no table of ours. It compares and adds finite instants, casts to text, which
+-- every type can be, and appends to an array. Rows whose watermark is infinite or missing it leaves alone: the run quarantines them.
+
+-- Whether a status is billable under a policy; {*} stands for every status.
+create or replace function billing_metered_status(status text, policy billing_policies) returns boolean
+    language sql immutable parallel safe
+as $$ select coalesce(status = any (policy.billable_statuses), false) or policy.billable_statuses = '{*}' $$;
+
+-- Until when a closed segment is charged, and what settles it at once; outcome null means that it is to be charged. One row,
+-- written so that the planner can inline it: called for each row of a bulk update it took ten times as long as the update.
+create or replace function billing_judge_segment(status text, started_at timestamptz, ended_at timestamptz)
+    returns table (charge_until timestamptz, outcome text)
+    language sql stable parallel safe rows 1
+as $$
+    select until, case when billable is not true then 'not billable' when until = started_at then 'free' end
+    from (
+        select billing_metered_status(status, p) as billable,
+            case when p.partial_hour = 'free' and billing_metered_status(status, p)
+                 then started_at + floor(extract(epoch from ended_at - started_at) / 3600)::integer * interval '1 hour'
+                 else ended_at end as until
+        from (values (true)) stretch
+        left join billing_policies p on p.valid_from <= started_at and started_at < p.valid_to
+    ) judged
+$$;
+
+-- Record what could not be stored where `doctor` and `verify` find it. If not even that can be done, a warning is left: the host's
+-- statement comes first.
+create or replace function billing_metering_failed(error text, segment text) returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    insert into billing_metering_failures (error, segment) values (error, coalesce(segment, ''));
+exception when others then
+    raise warning 'billing could not meter a change of vps_instances: % (%)', error, sqlerrm;
+end $$;
+
+-- Where a segment that began at started_at ends if it is closed at this moment: never before its start, whatever the data and the
+-- clock. Reads the policy in force at its start; no policy counts as 'prorate'.
+create or replace function billing_stretch_end(status text, started_at timestamptz, at timestamptz) returns timestamptz
+    language sql stable security definer set search_path = public, pg_temp
+as $$
+    select case
+        when at <= started_at then started_at
+        when exists (select from billing_policies p
+                     where p.valid_from <= started_at and started_at < p.valid_to and p.partial_hour = 'full'
+                       and billing_metered_status(status, p))
+            then started_at + ceil(extract(epoch from at - started_at) / 3600)::integer * interval '1 hour'
+        else at
+    end
+$$;
+
+-- Pending segments of an instance as rows of billing_usage_segments. Written so that the planner inlines it.
+create or replace function billing_segments_of(instance vps_instances, stretches billing_stretch[])
+    returns table (organization_id uuid, instance_id uuid, label text, plan_id text, status text, backups boolean,
+        started_at timestamptz, ended_at timestamptz, charge_until timestamptz, closed_at timestamptz, reason text,
+        rated_from timestamptz, outcome text)
+    language sql stable parallel safe rows 1
+as $$
+    select instance.organization_id, instance.id, instance.label::text, stretch.plan_id, stretch.status, stretch.backups,
+        stretch.started_at, stretch.ended_at, judged.charge_until, stretch.closed_at, stretch.reason, instance.rated_from,
+        judged.outcome
+    from unnest(stretches) stretch, billing_judge_segment(stretch.status, stretch.started_at, stretch.ended_at) judged
+$$;
+
+-- How many of the pending segments closed until an instant are probably to be charged; null if none was closed by then. A function,
+-- because the subquery that it is would keep the plan of a run from reading instances in parallel.
+create or replace function billing_due_stretches(stretches billing_stretch[], until timestamptz, every_status boolean,
+    billable_statuses text[]) returns bigint
+    language sql immutable parallel safe
+as $$
+    select count(*) filter (where every_status or status = any (billable_statuses))
+    from unnest(stretches) where closed_at <= until having count(*) > 0
+$$;
+
+-- Every closed segment: the flushed ones, and the pending ones, which have no number. A function and not a view, which would forbid
+-- the host to change the type of a column.
+create or replace function billing_closed_stretches()
+    returns table (id bigint, organization_id uuid, instance_id uuid, label text, plan_id text, status text, backups boolean,
+        started_at timestamptz, ended_at timestamptz, charge_until timestamptz, closed_at timestamptz, reason text,
+        rated_from timestamptz, outcome text, run_id bigint)
+    language sql stable parallel safe rows 1000
+as $$
+    select id, organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at, charge_until, closed_at,
+        reason, rated_from, outcome, run_id
+    from billing_usage_segments
+    union all
+    select null, segment.organization_id, segment.instance_id, segment.label, segment.plan_id, segment.status, segment.backups,
+        segment.started_at, segment.ended_at, segment.charge_until, segment.closed_at, segment.reason, segment.rated_from,
+        segment.outcome, null
+    from vps_instances instance, billing_segments_of(instance, instance.closed_stretches) segment
+    where instance.closed_stretches is not null
+$$;
+
+-- Flush the pending segments of a row that cannot keep them: it moves to another organization, or has too many. Returns what the row
+-- is to keep, which is nothing: what could not be flushed is recorded in billing_metering_failures.
+create or replace function billing_spill_stretches(instance vps_instances, stretches billing_stretch[]) returns billing_stretch[]
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
+        charge_until, closed_at, reason, rated_from, outcome)
+    select * from billing_segments_of(instance, stretches);
+    return null;
+exception when others then
+    instance.closed_stretches := stretches;
+    perform billing_metering_failed(sqlerrm, to_jsonb(instance)::text);
+    return null;
+end $$;
+
+-- Trigger, once per UPDATE of vps_instances: whether any policy ever said 'full'. Nearly every installation bills to the microsecond,
+-- where a segment simply ends now; the row trigger would otherwise ask for every row. The answer is local to the transaction.
+create or replace function billing_read_policies() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    perform set_config('containerstacks_billing.full_hours',
+        case when exists (select from billing_policies where partial_hour = 'full') then 'on' else 'off' end, true);
+    return null;
+exception when others then
+    perform set_config('containerstacks_billing.full_hours', 'off', true);
+    return null;
+end $$;
+
+-- Trigger, per updated row whose segment ends: close the segment and move the watermark. Runs with the host's rights and search
+-- path, because switching both for every row costs as much as the rest of it.
+--
+-- A session plans these expressions once, for the types that the columns had then, and fails where one has changed since. The
+-- constant that names the table tells PostgreSQL that they depend on it, so they are planned anew after any change to it.
+--
+-- A watermark that lies ahead of its time, and that is not ours, is left alone as an infinite one is: closing the segment there
+-- would make it ours.
+create or replace function billing_move_watermark() returns trigger
+    language plpgsql
+as $$
+declare
+    started_at timestamptz := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until);
+    closed_at  timestamptz;
+begin
+    closed_at := public.billing_clock();
+    if isfinite(started_at) and (started_at <= closed_at + interval '1 hour' or started_at <= old.rated_until) then
+        if current_setting('containerstacks_billing.full_hours', true) = 'off' then
+            new.rated_until := greatest(started_at, closed_at);
+        else
+            new.rated_until := public.billing_stretch_end(
+                case when tg_relid = 'public.vps_instances'::regclass then old.status::text end, started_at, closed_at);
+        end if;
+        -- A host that writes the watermark in the same statement may move it on, never back.
+        new.last_billed_at := greatest(new.rated_until, nullif(new.last_billed_at, old.last_billed_at));
+        if new.rated_until > started_at then
+            -- Of one element, which costs half of what appending to nothing does.
+            new.closed_stretches := array[row(old.plan_id::text, old.status::text,
+                public.billing_has_backups(old), started_at, new.rated_until, closed_at,
+                case when tg_relid <> 'public.vps_instances'::regclass then null
+                     when old.organization_id is distinct from new.organization_id then 'organization'
+                     when old.plan_id is distinct from new.plan_id then 'plan'
+                     when old.status is distinct from new.status then 'status'
+                     else 'backups' end)::public.billing_stretch];
+            if old.closed_stretches is not null then
+                new.closed_stretches := array_cat(old.closed_stretches, new.closed_stretches);
+            end if;
+        end if;
+    end if;
+    if old.organization_id is distinct from new.organization_id or cardinality(new.closed_stretches) > 8 then
+        new.closed_stretches := public.billing_spill_stretches(old, new.closed_stretches);
+    end if;
+    return new;
+end $$;
+
+-- Trigger, per updated row: pending segments change by billing alone.
+create or replace function billing_keep_stretches() returns trigger
+    language plpgsql
+as $$
+begin
+    if current_setting('containerstacks_billing.advancing', true) is distinct from 'on' then
+        new.closed_stretches := old.closed_stretches;
+    end if;
+    return new;
+end $$;
+
+-- Trigger, per updated row: rated_until may be corrected and not be taken away, unless by billing. It is what distinguishes a
+-- watermark that was moved back from one that is right; a row that is written back from an older copy by a program that does not
+-- know the column keeps it.
+create or replace function billing_keep_rated_until() returns trigger
+    language plpgsql
+as $$
+begin
+    if current_setting('containerstacks_billing.advancing', true) is distinct from 'on' then
+        new.rated_until := old.rated_until;
+    end if;
+    return new;
+end $$;
+
+-- Trigger, per inserted row: where metering begins. A first date that is infinite, missing or more than an hour ahead is not
+-- believed: the row has no rated_from and no rated_until, it is quarantined, and nothing of it is rated until its date is corrected.
+-- The hour allows for clocks that differ, and for hours paid ahead under 'full'.
+create or replace function billing_begin_metering() returns trigger
+    language plpgsql
+as $$
+begin
+    new.rated_from := coalesce(new.last_billed_at, new.created_at);
+    if not coalesce(isfinite(new.rated_from) and new.rated_from <= public.billing_clock() + interval '1 hour', false) then
+        new.rated_from := null;
+    end if;
+    new.rated_until := new.rated_from;
+    new.closed_stretches := null;
+    return new;
+end $$;
+
+-- Trigger, per updated row without a believable first date: metering begins with the first update that finds one, the host's
+-- correction or the first charge after a date that was only early.
+create or replace function billing_begin_metering_late() returns trigger
+    language plpgsql
+as $$
+declare
+    -- A biller moves the watermark on from where it stood; a host that writes a date means that one.
+    begins timestamptz := case when current_setting('containerstacks_billing.advancing', true) = 'on'
+        then coalesce(old.last_billed_at, old.created_at) else coalesce(new.last_billed_at, new.created_at) end;
+begin
+    if isfinite(begins) and begins <= public.billing_clock() + interval '1 hour' then
+        new.rated_from := begins;
+        new.rated_until := greatest(begins, new.rated_until);
+    end if;
+    return new;
+end $$;
+
+-- Trigger, per DELETE: an instance that is deleted pays its last minutes and its pending segments. The segment of its last minutes is
+-- written even when it is empty: it carries the instant from which the instance was metered, which `verify` needs. Nothing here
+-- refers to the organization's row, which may be going in the same statement.
+create or replace function billing_close_deleted() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
+        charge_until, closed_at, reason, rated_from, outcome)
+    select segment.*
+    from old_rows o,
+        lateral (select greatest(coalesce(o.last_billed_at, o.created_at), o.rated_until) as started_at) begun,
+        lateral (
+            select case when isfinite(started_at) then array_append(o.closed_stretches,
+                row(o.plan_id::text, o.status::text, billing_has_backups(o), started_at,
+                    billing_stretch_end(o.status, started_at, billing_clock()), billing_clock(), 'deleted')::billing_stretch)
+                else o.closed_stretches end as stretches
+        ) closed,
+        billing_segments_of(o, closed.stretches) segment;
+
+    insert into billing_metering_failures (error, segment)
+    select 'deleted with a watermark that is not a date', to_jsonb(o)::text
+    from old_rows o
+    where not coalesce(isfinite(greatest(coalesce(o.last_billed_at, o.created_at), o.rated_until)), false);
+    return null;
+exception when others then
+    perform billing_metering_failed(sqlerrm, (select jsonb_agg(to_jsonb(o)) from old_rows o)::text);
+    return null;
+end $$;
+
+-- == Prices: the versions of vps_plans ==
+--
+-- The host keeps one price per plan and overwrites it; an hour is rated at the price that was in force at its start, so every
+-- change becomes a version with valid_from and valid_to. The versions of a plan are contiguous: the first is in force from
+-- -infinity, the last to infinity. The row of the plan is locked by whoever changes its versions.
+--
+-- A price at which nobody could be charged (negative, missing, no number) never was in force: the one that repairs it takes its
+-- place from where it began. Otherwise the history would keep the plan unusable for ever, whatever the host shows.
+
+-- Whether hours can be charged at a price at all; charging leaves out every plan with a version that cannot.
+create or replace function billing_usable_price(price plan_price_versions) returns boolean
+    language sql immutable parallel safe
+as $$
+    select coalesce(price.base_price between -100000000 and 100000000, false)
+        and coalesce(price.markup_price, 0) between -100000000 and 100000000
+        and coalesce(price.backup_price_hourly, 0) between 0 and 100000000
+        and coalesce(price.backup_upcharge_hourly, 0) between 0 and 100000000
+        and price.base_price + coalesce(price.markup_price, 0) >= 0
+$$;
+
+-- The latest instant up to which hours were charged, or are being charged by the run under way. No price begins before it: after a
+-- clock that was set back that instant lies ahead, and the run and the price may be committed in either order. Only the holder
+-- of the lease charges, so a run that its process left open counts until the lease has another holder.
+create or replace function billing_latest_as_of() returns timestamptz
+    language sql stable security definer set search_path = public, pg_temp
+as $$
+    select max(as_of) from billing_runs
+    where batches > 0
+       or outcome is null and fencing_token = (select fencing_token from billing_leases where name = 'billing')
+$$;
+
+-- The instant from which a price that is set at some instant can hold. The time of prices never goes back. What was recorded for
+-- later than that, and not announced, is of a time that was taken back; the host's word of now is newer, so it is removed, or
+-- it would come into force a second time against that word.
+create or replace function billing_begin_of_price(plan uuid, at timestamptz) returns timestamptz
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    begins timestamptz := greatest(at, billing_latest_as_of());
+begin
+    delete from plan_price_versions v where v.plan_id = plan and v.valid_from > begins and not v.announced;
+    if found then
+        update plan_price_versions v set valid_to = follows.valid_from
+        from (select id, coalesce(lead(valid_from) over (order by valid_from), 'infinity') as valid_from
+              from plan_price_versions where plan_id = plan) follows
+        where follows.id = v.id and v.valid_to <> follows.valid_from;
+    end if;
+    return begins;
+end $$;
+
+-- Record the price of one plan as of an instant, unless it is the one already in force then.
+create or replace function billing_record_price(plan vps_plans, at timestamptz) returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    -- The backup columns exist in the successor's schema only; as JSON they are null where they are missing.
+    host    jsonb := to_jsonb(plan);
+    current plan_price_versions;
+begin
+    at := billing_begin_of_price(plan.id, at);
+    select * into current from plan_price_versions v
+    where v.plan_id = plan.id and v.valid_from <= at and at < v.valid_to
+    for update;
+    if current.id is not null and (current.base_price, current.markup_price, current.backup_price_hourly, current.backup_upcharge_hourly)
+        is not distinct from (plan.base_price::numeric, plan.markup_price::numeric,
+            (host ->> 'backup_price_hourly')::numeric, (host ->> 'backup_upcharge_hourly')::numeric)
+    then
+        return;
+    end if;
+    -- What was announced says base and markup only; the prices of backups are the host's at any time.
+    update plan_price_versions v
+    set backup_price_hourly = (host ->> 'backup_price_hourly')::numeric,
+        backup_upcharge_hourly = (host ->> 'backup_upcharge_hourly')::numeric
+    where v.plan_id = plan.id and v.announced and v.valid_from > at;
+    if current.id is not null and not billing_usable_price(current) then
+        update plan_price_versions
+        set base_price = plan.base_price, markup_price = plan.markup_price,
+            backup_price_hourly = (host ->> 'backup_price_hourly')::numeric,
+            backup_upcharge_hourly = (host ->> 'backup_upcharge_hourly')::numeric, announced = false
+        where id = current.id;
+        return;
+    end if;
+    if current.id is not null and current.valid_from = at then
+        delete from plan_price_versions where id = current.id;
+    elsif current.id is not null then
+        update plan_price_versions set valid_to = at where id = current.id;
+    end if;
+    insert into plan_price_versions (plan_id, valid_from, valid_to, base_price, markup_price, backup_price_hourly,
+        backup_upcharge_hourly)
+    values (plan.id,
+        case when exists (select from plan_price_versions where plan_id = plan.id) then at else '-infinity' end,
+        coalesce(current.valid_to, 'infinity'), plan.base_price, plan.markup_price,
+        (host ->> 'backup_price_hourly')::numeric, (host ->> 'backup_upcharge_hourly')::numeric);
+end $$;
+
+-- Trigger, per inserted or updated plan: record its price. The host's own statement succeeds whatever happens in here: a price
+-- that could not be recorded is recorded by billing_sync_prices(), which every run calls before it rates anything.
+--
+-- Between the instant at which an announced price begins and the run that brings vps_plans up to it, the row still shows the
+-- price of before. So an edit that leaves the prices alone must not be taken for one of a price; and one that changes a
+-- single price, say that of backups, changes this one alone: the row is brought up to the others first. The comparison
+-- stands in here and not in the trigger's definition, which would forbid the host to change the columns' type.
+create or replace function billing_price_changed() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    before jsonb := to_jsonb(old);
+    after  jsonb := to_jsonb(new);
+    begun  plan_price_versions;
+    shown  vps_plans;
+begin
+    if (before -> 'base_price', before -> 'markup_price', before -> 'backup_price_hourly', before -> 'backup_upcharge_hourly')
+        is distinct from
+       (after -> 'base_price', after -> 'markup_price', after -> 'backup_price_hourly', after -> 'backup_upcharge_hourly')
+    then
+        select * into begun from plan_price_versions v
+        where v.plan_id = new.id and v.announced and v.valid_from <= billing_clock() and billing_clock() < v.valid_to;
+        if tg_op = 'UPDATE' and begun.id is not null
+            and coalesce(current_setting('containerstacks_billing.showing_price', true), '') <> 'on'
+        then
+            perform set_config('containerstacks_billing.showing_price', 'on', true);
+            update vps_plans p
+            set base_price = case when new.base_price = old.base_price then begun.base_price else new.base_price end,
+                markup_price = case when new.markup_price = old.markup_price then begun.markup_price else new.markup_price end
+            where p.id = new.id returning p.* into shown;
+            perform set_config('containerstacks_billing.showing_price', 'off', true);
+            perform billing_record_price(shown, billing_clock());
+        else
+            perform billing_record_price(new, billing_clock());
+        end if;
+    end if;
+    return null;
+exception when others then
+    raise warning 'billing could not record the price of a plan: %', sqlerrm;
+    return null;
+end $$;
+
+-- Trigger, before COMMIT, per price version that begins at its commit. A price that the host sets begins when its transaction
+-- commits, and not when its statement ran: until then nobody can be charged at it, and a transaction that stays open for hours
+-- would begin its price before hours that runs have charged at the one of before. The trigger is on our table: one that waits on
+-- vps_plans would forbid the host to alter that table in the same transaction.
+create or replace function billing_date_price() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    begins timestamptz := greatest(billing_clock(), billing_latest_as_of());
+    dated  plan_price_versions;
+begin
+    -- The transaction may have taken it back, or dated it otherwise, since.
+    select * into dated from plan_price_versions where id = new.id and valid_from = new.valid_from;
+    if dated.valid_to <= begins then
+        -- What follows has begun meanwhile, so this one never was in force.
+        delete from plan_price_versions where id = dated.id;
+        update plan_price_versions set valid_to = dated.valid_to where plan_id = dated.plan_id and valid_to = dated.valid_from;
+    elsif dated.valid_from < begins then
+        update plan_price_versions set valid_to = begins where plan_id = dated.plan_id and valid_to = dated.valid_from;
+        update plan_price_versions set valid_from = begins where id = dated.id;
+    end if;
+    return null;
+exception when others then
+    raise warning 'billing could not date the price of a plan: %', sqlerrm;
+    return null;
+end $$;
+
+-- Whether the price that a plan shows is recorded as the one in force at an instant.
+create or replace function billing_is_price_recorded(plan vps_plans, at timestamptz) returns boolean
+    language sql stable set search_path = public, pg_temp
+as $$
+    select exists (
+        select from plan_price_versions v
+        where v.plan_id = plan.id and v.valid_from <= at and at < v.valid_to
+          and (v.base_price, v.markup_price, v.backup_price_hourly, v.backup_upcharge_hourly) is not distinct from
+              (plan.base_price::numeric, plan.markup_price::numeric, (to_jsonb(plan) ->> 'backup_price_hourly')::numeric,
+               (to_jsonb(plan) ->> 'backup_upcharge_hourly')::numeric))
+$$;
+
+-- Bring vps_plans up to announced prices that have begun, and record what the trigger missed. Every run begins with it.
+--
+-- The search only says where to look. What is done with a plan is decided once its row is locked, by statements that see what
+-- the previous holder committed. A plan that another session has locked is passed over, so nobody waits and the host is never the
+-- victim of a deadlock: hours are rated by the versions, whatever vps_plans shows, and the next run shows it.
+create or replace function billing_sync_prices(at timestamptz) returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    held uuid;
+begin
+    -- vps_plans shows the price of this moment, which may be later than the instant that a run bills. A price that began in
+    -- between has a version of its own already, and must not be taken for one that was missed.
+    at := greatest(at, billing_clock());
+    for held in
+        select p.id from vps_plans p
+        where not billing_is_price_recorded(p, at)
+           or exists (select from plan_price_versions v where v.plan_id = p.id and v.announced and v.valid_from <= at)
+        for no key update of p skip locked
+    loop
+        -- Who held it before may have recorded a price that began after the search, and it must not begin earlier now.
+        at := greatest(at, billing_clock());
+        update vps_plans p set base_price = v.base_price, markup_price = v.markup_price
+        from plan_price_versions v
+        where p.id = held and v.plan_id = held and v.announced and v.valid_from <= at and at < v.valid_to
+          and (p.base_price::numeric, p.markup_price::numeric) is distinct from (v.base_price, v.markup_price);
+        update plan_price_versions set announced = false where plan_id = held and announced and valid_from <= at;
+        perform billing_record_price(p, at) from vps_plans p where p.id = held and not billing_is_price_recorded(p, at);
+    end loop;
+    -- A plan that is deleted shows nothing, and nobody changes its prices any more.
+    update plan_price_versions set announced = false
+    where announced and valid_from <= at and plan_id not in (select id from vps_plans);
+end $$;
+
+-- Bring what is derived from the host's tables up to what they are now: the backup columns of the successor's schema, and prices
+-- that the trigger could not record. `migrate` calls it each time; it changes nothing when nothing changed.
+create or replace function billing_adapt_to_host() returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    body text := case when exists (select from pg_attribute where attrelid = 'vps_instances'::regclass
+                                   and attname = 'backup_frequency' and not attisdropped)
+        then 'select coalesce(instance.backup_frequency::text, ''none'') <> ''none'''
+        else 'select false' end;
+begin
+    if body is distinct from (select prosrc from pg_proc where oid = 'billing_has_backups(vps_instances)'::regprocedure) then
+        execute format('create or replace function billing_has_backups(instance vps_instances) returns boolean'
+            ' language sql stable parallel safe as %L', body);
+    end if;
+    perform billing_sync_prices(billing_clock());
+end $$;
+
+-- == Charging and events ==
+
+-- Lock a range of organizations, before any wallet. A ledger entry refers to its organization, so writing one takes a lock on the row
+-- of the organization; taken after those of the wallets it deadlocked with a host that locks an organization before its wallet. It
+-- is the weakest lock there is and lets the host change everything but the key. The role that bills may not write
+-- organizations, and so may not lock them by itself.
+create or replace function billing_hold_organizations(first uuid, last uuid) returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    perform from organizations where id between first and last order by id for key share;
+end $$;
+
+-- Trigger, per INSERT into billing_events: notify listeners. Equal notifications of one transaction are folded into one by
+-- PostgreSQL, so the payload stays empty. A transaction that notifies takes its turn with others that do while it commits; hence
+-- none without an event.
+create or replace function billing_notify_events() returns trigger
+    language plpgsql
+as $$
+begin
+    if exists (select from new_events) then
+        notify billing_events;
+    end if;
+    return null;
+end $$;

@@ -1,0 +1,62 @@
+-- no-transaction
+-- The triggers of billing, apart from that of wallets (wallet_opening.sql). Repeatable, as functions.sql is.
+--
+-- One step per table: a transaction that held the locks of two of the host's tables could deadlock with the host. Within a table
+-- and an event, PostgreSQL fires triggers in the order of their names.
+
+-- step: triggers of vps_plans
+-- locks: {vps_plans} gets the trigger billing_price_changed; locked against writers for about {read vps_plans} s, while the first price of each plan is recorded.
+begin;
+create or replace trigger billing_price_changed after insert or update on vps_plans
+    for each row execute function billing_price_changed();
+
+-- The first version of every price, under the lock that the trigger takes, so that no change falls between the two.
+select billing_record_price(p, '-infinity') from vps_plans p
+where not exists (select from plan_price_versions v where v.plan_id = p.id);
+commit;
+
+-- step: triggers of vps_instances
+-- locks: {vps_instances} gets the triggers of metering; locked against writers for milliseconds.
+begin;
+create or replace trigger billing_begin_metering before insert on vps_instances
+    for each row execute function billing_begin_metering();
+
+create or replace trigger billing_read_policies before update on vps_instances
+    for each statement execute function billing_read_policies();
+
+-- Before all others, which go by rated_until.
+create or replace trigger billing_begin_metering_late before update on vps_instances
+    for each row when (old.rated_from is null and old.rated_until is null and new.rated_from is null)
+    execute function billing_begin_metering_late();
+
+create or replace trigger billing_keep_rated_until before update on vps_instances
+    for each row when (new.rated_until is null and old.rated_until is not null)
+    execute function billing_keep_rated_until();
+
+-- Before billing_move_watermark, which appends to what stands there.
+create or replace trigger billing_keep_stretches before update on vps_instances
+    for each row when (new.closed_stretches is distinct from old.closed_stretches)
+    execute function billing_keep_stretches();
+
+create or replace trigger billing_move_watermark before update on vps_instances
+    for each row when (billing_ends_stretch(old, new))
+    execute function billing_move_watermark();
+
+create or replace trigger billing_close_deleted after delete on vps_instances
+    referencing old table as old_rows
+    for each statement execute function billing_close_deleted();
+commit;
+
+-- step: triggers of tables of billing
+begin;
+create or replace trigger billing_notify_events after insert on billing_events
+    referencing new table as new_events
+    for each statement execute function billing_notify_events();
+
+-- A constraint trigger cannot be replaced.
+drop trigger if exists billing_date_price on plan_price_versions;
+create constraint trigger billing_date_price after insert on plan_price_versions
+    deferrable initially deferred
+    for each row when (new.begins_at_commit and not new.announced and isfinite(new.valid_from))
+    execute function billing_date_price();
+commit;

@@ -1,2 +1,0 @@
--- Functions alone.
-select 'Replaces functions that record prices: no table is locked.';

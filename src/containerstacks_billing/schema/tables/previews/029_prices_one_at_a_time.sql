@@ -1,2 +1,0 @@
--- Functions alone.
-select 'Replaces the function that shows announced prices: no table is locked.';
