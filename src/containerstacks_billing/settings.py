@@ -93,12 +93,27 @@ def _web_url(value: object) -> object:
     return text
 
 
+def _webhook_secret(value: object) -> object:
+    """Reject a secret that is too short to sign with; two are accepted while rotating."""
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text:
+        parts = re.split(r"[,\s]+", text)
+        if len(parts) > 2 or not all(re.fullmatch(_SIGNING_KEY_FORM, part) for part in parts):
+            raise ValueError
+    return text
+
+
 def _host_name(value: object) -> object:
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and not re.fullmatch(r"[0-9A-Za-z.:_%-]{1,255}", text):
         raise ValueError
     return text
 
+
+# `whsec_` and base64 of 24 to 64 bytes, or a plain text.
+_SIGNING_KEY_FORM = (
+    r"whsec_(?:[A-Za-z0-9+/]{4}){8,21}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?|(?!whsec_).{24,}"
+)
 
 Whole = Annotated[int, BeforeValidator(_whole_number)]
 
@@ -184,8 +199,10 @@ class Settings(BaseModel):
     webhook_url: Annotated[SecretStr | None, BeforeValidator(_web_url)] = Field(
         None, title="an http:// or https:// address", description="Where alerts are sent"
     )
-    webhook_secret: SecretStr | None = Field(
-        None, title="a text that both sides know", description="Signs the alerts"
+    webhook_secret: Annotated[SecretStr | None, BeforeValidator(_webhook_secret)] = Field(
+        None,
+        title="whsec_ and the base64 of 24 to 64 bytes, or at least 24 characters; two with a comma between to rotate",
+        description="Signs the events, as Standard Webhooks has it",
     )
     retention_days: Whole = Field(
         90, ge=1, le=3650, title="days", description="Age at which status, runs and events are removed"
@@ -284,7 +301,7 @@ def near_miss(key: str) -> str | None:
     """Return the setting that an unknown key probably misspells; None for a key of another program.
 
     `BILLING_INTERVAL_MINUTE`, `billing_interval_minutes` and `BILLING_INTERVAL` are near misses;
-    `STRIPE_WEBHOOK_SECRET` and `SMTP_PORT` are not.
+    `STRIPE_SIGNING_KEY_FORM` and `SMTP_PORT` are not.
     """
     if key in KEYS:
         return None

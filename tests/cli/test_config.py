@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-SECRET = "canary-5d1c6a"
+SECRET = "canary-5d1c6a-of-thirty-characters"
 ENVIRONMENT = {
     "DATABASE_URL": f"postgresql://u:{SECRET}@localhost/d",
     "ADMIN_TOKEN": f"{SECRET}-0123456789-0123456789",

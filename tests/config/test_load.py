@@ -10,7 +10,7 @@ from containerstacks_billing.settings import KEYS
 from containerstacks_billing.systemd import installed as service_files
 from containerstacks_billing.systemd.unit import Unit, written
 
-SECRET = "canary-5d1c6a"
+SECRET = "canary-5d1c6a-of-thirty-characters"
 
 
 @pytest.fixture(autouse=True)

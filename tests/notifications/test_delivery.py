@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -27,7 +28,8 @@ from containerstacks_billing.notifications import outbox as events
 from containerstacks_billing.notifications.delivery import Deliverer, Delivery, deliver_due
 from containerstacks_billing.settings import Settings
 
-SECRET = "canary-secret-7f3a"
+KEY = b"canary-secret-7f3a-of-32-bytes-.."
+SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 _SELF_SIGNED = [
     "req",
     "-x509",
@@ -92,10 +94,11 @@ def test_an_event_arrives_once_and_signed(fleet: Fleet, database: str, receiver:
         document["data"],
     )
     assert "/hooks/billing?site=1" == request.path
-    assert document["id"] == request.headers["Idempotency-Key"] == request.headers["X-Billing-Event"]
-    stamp, signed = (part.split("=")[1] for part in request.headers["X-Billing-Signature"].split(","))
-    expected = hmac.new(SECRET.encode(), stamp.encode() + b"." + request.body, hashlib.sha256).hexdigest()
-    assert expected == signed
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    assert document["id"] == headers["idempotency-key"] == headers["webhook-id"]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + request.body
+    expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
+    assert f"v1,{expected}" == headers["webhook-signature"]
     assert ("delivered", 1, None) == state(fleet, number)
 
 
@@ -267,11 +270,11 @@ def test_two_deliverers_share_the_work(fleet: Fleet, database: str, receiver: Re
         target=lambda: results.append(deliver_due(database, settings(receiver.url), limit=20))
     )
     first.start()
-    for _ in range(webhooks.SENT_SIDE_BY_SIDE):
+    for _ in range(webhooks.CONCURRENT_SENDS):
         receiver.queue.get(timeout=180)
     second = threading.Thread(target=lambda: results.append(deliver_due(database, settings(receiver.url))))
     second.start()
-    for _ in range(webhooks.SENT_SIDE_BY_SIDE):
+    for _ in range(webhooks.CONCURRENT_SENDS):
         receiver.queue.get(timeout=180)
     receiver.open.set()
     first.join()
@@ -357,7 +360,7 @@ def test_a_deliverer_is_woken_by_what_a_run_announces(
     fleet: Fleet, database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks at its start, sleeps, and is there when an event is committed; it ends when it is asked to."""
-    monkeypatch.setattr(webhooks, "LOOK_EVERY_SECONDS", 3600)
+    monkeypatch.setattr(webhooks, "POLL_SECONDS", 3600)
     looked, stopping = threading.Semaphore(0), threading.Event()
     deliverer = Deliverer(database, settings(receiver.url), delivered=lambda _: looked.release())
     thread = threading.Thread(target=deliverer.run, args=(stopping,))
@@ -378,7 +381,7 @@ def test_a_deliverer_finds_events_without_notifications(
     fleet: Fleet, database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a pooler in transaction mode notifications do not come through; then it looks."""
-    monkeypatch.setattr(webhooks, "LOOK_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(webhooks, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(webhooks, "_NOTICE_SECONDS", 0.05)
     fleet.conn.execute("alter table billing_events disable trigger billing_notify_events")
     stopping = threading.Event()

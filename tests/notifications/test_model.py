@@ -8,15 +8,18 @@ from uuid import UUID
 
 import pytest
 
+from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.notifications.model import (
     ATTEMPTS,
-    Answer,
+    DeliveryOutcome,
     Event,
-    answer,
     body,
+    delivery_outcome,
     pause_seconds,
     signature,
+    signing_keys,
 )
+from containerstacks_billing.settings import settings_from
 
 EVENT = Event(
     7,
@@ -49,34 +52,68 @@ def test_a_body_is_plain_utf_8() -> None:
     )
 
 
-def test_the_signature_is_of_time_and_body() -> None:
-    """Computed once by another program: printf '1700000000.{}' | openssl dgst -sha256 -hmac secret."""
-    expected = "t=1700000000,v1=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163"
-    made = signature("secret", b"{}", 1_700_000_000)
-    assert expected == made
-    assert made != signature("secret", b"{}", 1_700_000_001)
-    assert made != signature("Secret", b"{}", 1_700_000_000)
-    assert made != signature("secret", b"{ }", 1_700_000_000)
+# The vector that the Standard Webhooks specification and its libraries are tested with.
+VECTOR_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+VECTOR = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
+
+
+def test_the_signature_is_that_of_standard_webhooks() -> None:
+    """A receiver verifies with a library of its own language, so the published vector has to come out."""
+    expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    keys = signing_keys(VECTOR_SECRET)
+    message_id, stamp, content = VECTOR
+    assert expected == signature(keys, *VECTOR)
+    assert expected != signature(keys, "another", stamp, content)
+    assert expected != signature(keys, message_id, stamp + 1, content)
+    assert expected != signature(keys, message_id, stamp, content + b" ")
+    assert expected != signature(signing_keys("x" * 24), *VECTOR)
+
+
+def test_two_secrets_sign_while_rotating() -> None:
+    """Old and new receiver accept the same request: one signature for each secret, in their order."""
+    old, new = VECTOR_SECRET, "whsec_" + "A" * 32
+    both = signature(signing_keys(f"{new},{old}"), *VECTOR)
+    assert both == f"{signature(signing_keys(new), *VECTOR)} {signature(signing_keys(old), *VECTOR)}"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "x",
+        "x" * 23,
+        "whsec_",
+        "whsec_AAAA",
+        "whsec_" + "A" * 100,
+        "whsec_" + "%" * 32,
+        " ".join(["x" * 24] * 3),
+    ],
+)
+def test_a_secret_that_signs_nothing_safely_is_refused(secret: str) -> None:
+    """Too short, too long, not base64, or one too many: refused by the setting and by the signer."""
+    with pytest.raises(ValueError, match=r"."):
+        signing_keys(secret)
+    with pytest.raises(ConfigurationError, match="WEBHOOK_SECRET must be whsec_"):
+        settings_from({"WEBHOOK_SECRET": secret})
 
 
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        (200, Answer.DELIVERED),
-        (199, Answer.TRY_AGAIN),
-        (204, Answer.DELIVERED),
-        (299, Answer.DELIVERED),
-        (300, Answer.TRY_AGAIN),
-        (301, Answer.TRY_AGAIN),
-        (400, Answer.TRY_AGAIN),
-        (410, Answer.GONE),
-        (429, Answer.TRY_AGAIN),
-        (500, Answer.TRY_AGAIN),
+        (200, DeliveryOutcome.DELIVERED),
+        (199, DeliveryOutcome.TRY_AGAIN),
+        (204, DeliveryOutcome.DELIVERED),
+        (299, DeliveryOutcome.DELIVERED),
+        (300, DeliveryOutcome.TRY_AGAIN),
+        (301, DeliveryOutcome.TRY_AGAIN),
+        (400, DeliveryOutcome.TRY_AGAIN),
+        (410, DeliveryOutcome.GONE),
+        (429, DeliveryOutcome.TRY_AGAIN),
+        (500, DeliveryOutcome.TRY_AGAIN),
     ],
 )
-def test_a_status_decides_what_comes_next(status: int, meaning: Answer) -> None:
+def test_a_status_decides_what_comes_next(status: int, meaning: DeliveryOutcome) -> None:
     """Only 2xx is success, only 410 is final."""
-    assert meaning is answer(status)
+    assert meaning is delivery_outcome(status)
 
 
 def test_twelve_attempts_last_about_a_day() -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from containerstacks_billing.notifications.model import signature
+from containerstacks_billing.notifications.model import signature, signing_keys
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
-SECRET = "a-long-random-text"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER = "whsec_" + "A" * 32
+ID = "3f0c8f9e-5c0e-4a55-a1e4-1d0c2f7c3a10"
 BODY = '{"kind":"past_due","data":{"label":"größer"}}'.encode()
 
 
@@ -25,20 +27,29 @@ def example(language: str) -> str:
     return found[1]
 
 
-def cases() -> list[tuple[bool, str, str, bytes]]:
-    """Whether it is genuine, the secret, the header, the body."""
+def cases() -> list[tuple[bool, str, dict[str, str], bytes]]:
+    """Whether it is genuine, the secret, the headers, the body."""
     now = int(time.time())
-    genuine = signature(SECRET, BODY, now)
+
+    def headers(secrets: str, stamp: int, **changes: str) -> dict[str, str]:
+        signed = signature(signing_keys(secrets), ID, stamp, BODY)
+        made = {"webhook-id": ID, "webhook-timestamp": str(stamp), "webhook-signature": signed}
+        return made | {name.replace("_", "-"): value for name, value in changes.items()}
+
+    genuine = headers(SECRET, now)
     return [
         (True, SECRET, genuine, BODY),
-        (False, "another-secret", genuine, BODY),
+        (True, SECRET, headers(f"{OTHER},{SECRET}", now), BODY),
+        (False, OTHER, genuine, BODY),
         (False, SECRET, genuine, BODY + b" "),
-        (False, SECRET, signature(SECRET, BODY, now - 301), BODY),
-        (False, SECRET, genuine.replace(f"t={now}", f"t={now + 1}"), BODY),
-        (False, SECRET, "", BODY),
-        (False, SECRET, "t=,v1=", BODY),
-        (False, SECRET, f"t={now},v1=zz", BODY),
-        (False, SECRET, "nonsense", BODY),
+        (False, SECRET, headers(SECRET, now - 301), BODY),
+        (False, SECRET, headers(SECRET, now, webhook_timestamp=str(now + 1)), BODY),
+        (False, SECRET, headers(SECRET, now, webhook_id="another"), BODY),
+        (False, SECRET, headers(SECRET, now, webhook_signature=""), BODY),
+        (False, SECRET, headers(SECRET, now, webhook_signature="v1,"), BODY),
+        (False, SECRET, headers(SECRET, now, webhook_signature="v2,zz nonsense"), BODY),
+        (False, SECRET, headers(SECRET, now, webhook_timestamp="soon"), BODY),
+        (False, SECRET, {}, BODY),
     ]
 
 
@@ -54,7 +65,7 @@ def test_the_node_example_tells_genuine_from_forged() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("Node.js is not installed")
-    given = [[secret, header, body.hex()] for _, secret, header, body in cases()]
+    given = [[secret, headers, body.hex()] for _, secret, headers, body in cases()]
     program = (
         example("node")
         + f"const given = {json.dumps(given)};"

@@ -174,7 +174,7 @@ def send_test(ctx: click.Context, as_json: bool) -> None:
     from containerstacks_billing.cli import render
     from containerstacks_billing.notifications.delivery import send
     from containerstacks_billing.notifications.http_post import PostFailed
-    from containerstacks_billing.notifications.model import Answer, Event, Kind, answer
+    from containerstacks_billing.notifications.model import DeliveryOutcome, Event, Kind, delivery_outcome
 
     endpoint = _endpoint(ctx)
     # Nothing is read from a database: this has to work before there is one.
@@ -186,7 +186,7 @@ def send_test(ctx: click.Context, as_json: bool) -> None:
     except PostFailed as failure:
         error = str(failure)
     took = round((time.monotonic() - began) * 1000)
-    accepted = status is not None and answer(status) is Answer.DELIVERED
+    accepted = status is not None and delivery_outcome(status) is DeliveryOutcome.DELIVERED
     if as_json:
         document = {"accepted": accepted, "status": status, "error": error, "milliseconds": took}
         render.emit_json({"id": event.event_id, **document})

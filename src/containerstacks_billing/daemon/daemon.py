@@ -38,7 +38,7 @@ from containerstacks_billing.daemon.schedule import Agenda
 from containerstacks_billing.daemon.shutdown import AWAY_GIVEN_UP_SECONDS, Shutdown
 from containerstacks_billing.daemon.systemd_notify import notify, reloading
 from containerstacks_billing.errors import BillingError
-from containerstacks_billing.notifications.sender import Delivery
+from containerstacks_billing.notifications.delivery import DeliveryThread
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.version import __version__
 
@@ -84,7 +84,7 @@ class Daemon:
             self._clock, self._pulse, self.instance_id, self._stop.after_batch, self._progressed
         )
         self._housekeeping = Housekeeping(self._clock, self.instance_id, lambda: self._stop.asked)
-        self._delivery = Delivery()
+        self._delivery = DeliveryThread()
 
     def run(self) -> int:
         """Live: start, bill until told to stop, stop."""
@@ -109,7 +109,7 @@ class Daemon:
             }
         )
         self._heartbeat.start()
-        self._delivery.go_by(conninfo, self._settings)
+        self._delivery.configure(conninfo, self._settings)
         watchdog.feed({"billing": self._pulse.stalled_seconds, "heartbeat": self._heartbeat.stalled_seconds})
         notify("READY=1")
         minutes = self._settings.billing_interval_minutes
@@ -194,7 +194,7 @@ class Daemon:
             logs.logger().info("The configuration was re-read", changed=",".join(changed) or "nothing")
             for warning in found.warnings:
                 logs.logger().warning(warning)
-            self._delivery.go_by(self._conninfo(), found.settings)
+            self._delivery.configure(self._conninfo(), found.settings)
             self._retry()
             self._heartbeat.soon()
         finally:
@@ -203,7 +203,7 @@ class Daemon:
     # Stopping.
 
     def _end(self) -> None:
-        self._delivery.end()
+        self._delivery.stop()
         written = self._heartbeat.end(AWAY_GIVEN_UP_SECONDS)
         if not written:
             logs.logger().error("The status 'stopped' could not be written")

@@ -1,10 +1,10 @@
-"""Deliver events to WEBHOOK_URL, at least once, without billing ever waiting for it.
+"""Delivery of events to WEBHOOK_URL: at least once, in a thread of its own.
 
-A round claims a few events in one short transaction, sends them side by side, and records what came of each. Nothing
-is locked while a receiver takes its time. A process that dies between sending and recording leaves its events claimed
+A round claims a few events in one short transaction, sends them concurrently, and records the outcome of each. Nothing
+is locked while a receiver responds. A process that dies between sending and recording leaves its events claimed
 until the lease ends; they are then sent again under the same event_id, by which a receiver recognises a repetition.
 
-The address and the secret are secrets; what is kept of a failure names neither, nor anything that the receiver said.
+URL and signing keys are secrets; the reason kept of a failure holds neither, nor anything of the response body.
 """
 
 from __future__ import annotations
@@ -24,24 +24,32 @@ from containerstacks_billing.errors import BillingError, ConfigurationError
 from containerstacks_billing.logs import logger
 from containerstacks_billing.notifications import outbox as events
 from containerstacks_billing.notifications.http_post import Endpoint, PostFailed, post
-from containerstacks_billing.notifications.model import Answer, Event, answer, body, pause_seconds, signature
+from containerstacks_billing.notifications.model import (
+    DeliveryOutcome,
+    Event,
+    body,
+    delivery_outcome,
+    pause_seconds,
+    signature,
+    signing_keys,
+)
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.settings import Settings
 
 # A claim outlasts the slowest way to send all of it: five turns of ten seconds.
 CLAIMED_AT_ONCE = 20
-SENT_SIDE_BY_SIDE = 4
+CONCURRENT_SENDS = 4
 LEASE_SECONDS = 120.0
 SEND_SECONDS = 10.0
-# Where notifications do not come through, behind a pooler in transaction mode, events are found by looking.
-LOOK_EVERY_SECONDS = 15.0
+# Behind a pooler in transaction mode no notification arrives, and events are found by polling.
+POLL_SECONDS = 15.0
 _NOTICE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of a delivery: events sent, put off, given up, still waiting; `problem` is why nothing was tried."""
+    """Events sent, to be retried, given up and still waiting after a round; `problem` is why none was tried."""
 
     delivered: int = 0
     failed: int = 0
@@ -51,18 +59,21 @@ class Delivery:
 
 
 def endpoint_of(settings: Settings) -> Endpoint | None:
-    """Return where events go; None without WEBHOOK_URL.
+    """Return the receiver and its signing keys; None without WEBHOOK_URL.
 
-    Raises ConfigurationError when there is no WEBHOOK_SECRET: a receiver that takes unsigned events takes anybody's.
+    Raises ConfigurationError without WEBHOOK_SECRET: a receiver that accepts unsigned events accepts forged ones.
     """
     if settings.webhook_url is None:
         return None
     if settings.webhook_secret is None or not settings.webhook_secret.get_secret_value():
         raise ConfigurationError(
             "WEBHOOK_URL is set and WEBHOOK_SECRET is not; events are not sent unsigned.",
-            hint="Set WEBHOOK_SECRET to a long random text, and the same in the receiver.",
+            hint="Set WEBHOOK_SECRET here and in the receiver, for example to the output of:\n"
+            "echo whsec_$(openssl rand -base64 32)",
         )
-    return Endpoint(settings.webhook_url.get_secret_value(), settings.webhook_secret.get_secret_value())
+    return Endpoint(
+        settings.webhook_url.get_secret_value(), signing_keys(settings.webhook_secret.get_secret_value())
+    )
 
 
 def deliver_due(
@@ -86,9 +97,9 @@ def deliver_due(
     if endpoint is None:
         return Delivery()
     ends_at = time.monotonic() + deadline
-    counts = dict.fromkeys(Answer, 0)
+    counts = dict.fromkeys(DeliveryOutcome, 0)
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
-        buried = events.expire_stale(connection, now)
+        expired = events.expire_stale(connection, now)
         sent = 0
         while sent < limit and time.monotonic() < ends_at and not (stopping and stopping.is_set()):
             claimed = events.claim(
@@ -99,20 +110,27 @@ def deliver_due(
             sent += len(claimed)
             _send_claimed(connection, endpoint, claimed, now, ends_at, counts)
         waiting, _ = events.waiting(connection)
-    return Delivery(counts[Answer.DELIVERED], counts[Answer.TRY_AGAIN], counts[Answer.GONE] + buried, waiting)
+    return Delivery(
+        counts[DeliveryOutcome.DELIVERED],
+        counts[DeliveryOutcome.TRY_AGAIN],
+        counts[DeliveryOutcome.GONE] + expired,
+        waiting,
+    )
 
 
 def send(endpoint: Endpoint, event: Event, seconds: float = SEND_SECONDS) -> int:
-    """Send one event, signed, and return the status of the answer. Raises PostFailed when there is none."""
-    content = body(event)
+    """Send one signed event and return the HTTP status of the response. Raises PostFailed when there is none."""
+    content, message_id = body(event), str(event.event_id)
+    # The time of this host, not of the database: the receiver compares it with its own clock.
+    now = int(time.time())
     headers = {
         "Content-Type": "application/json",
-        "Idempotency-Key": str(event.event_id),
-        "X-Billing-Event": str(event.event_id),
+        "Idempotency-Key": message_id,
+        "webhook-id": message_id,
+        "webhook-timestamp": str(now),
+        "webhook-signature": signature(endpoint.keys, message_id, now, content),
         "X-Billing-Kind": event.kind,
         "X-Billing-Attempt": str(event.attempt),
-        # The time of this host, not of the database: it is compared with the clock of the receiver.
-        "X-Billing-Signature": signature(endpoint.secret, content, int(time.time())),
     }
     return post(endpoint, content, headers, seconds)
 
@@ -123,53 +141,55 @@ def _send_claimed(
     claimed: list[Event],
     now: datetime | None,
     ends_at: float,
-    counts: dict[Answer, int],
+    counts: dict[DeliveryOutcome, int],
 ) -> None:
-    """Send events side by side, each of another organization, and record what came of them in their order."""
+    """Send events of different organizations concurrently and record their outcomes in order."""
 
-    def attempt(event: Event) -> tuple[Answer, str] | None:
+    def attempt(event: Event) -> tuple[DeliveryOutcome, str] | None:
         left = ends_at - time.monotonic()
         return None if left <= 0 else _try(endpoint, event, min(SEND_SECONDS, left))
 
     untried = []
-    with ThreadPoolExecutor(SENT_SIDE_BY_SIDE, thread_name_prefix="billing-webhook") as pool:
-        for event, came_of_it in zip(claimed, pool.map(attempt, claimed), strict=True):
-            if came_of_it is None:
+    with ThreadPoolExecutor(CONCURRENT_SENDS, thread_name_prefix="billing-webhook") as pool:
+        for event, attempted in zip(claimed, pool.map(attempt, claimed), strict=True):
+            if attempted is None:
                 untried.append(event)
                 continue
-            result, error = came_of_it
+            result, error = attempted
             counts[_record(connection, event, result, error, now)] += 1
     if untried:
         events.release(connection, untried, now)
 
 
-def _try(endpoint: Endpoint, event: Event, seconds: float) -> tuple[Answer, str]:
+def _try(endpoint: Endpoint, event: Event, seconds: float) -> tuple[DeliveryOutcome, str]:
     try:
         status = send(endpoint, event, seconds)
     except PostFailed as failure:
-        return Answer.TRY_AGAIN, str(failure)
+        return DeliveryOutcome.TRY_AGAIN, str(failure)
     redirected = ", and redirects are not followed" if 300 <= status < 400 else ""
-    return answer(status), f"the receiver answered {status}{redirected}"
+    return delivery_outcome(status), f"the receiver answered {status}{redirected}"
 
 
-def _record(connection: Connection, event: Event, result: Answer, error: str, now: datetime | None) -> Answer:
-    """Record an attempt; return GONE also when it was the last."""
-    if result is Answer.DELIVERED:
+def _record(
+    connection: Connection, event: Event, result: DeliveryOutcome, error: str, now: datetime | None
+) -> DeliveryOutcome:
+    """Record an attempt; return its outcome, GONE also when it was the last."""
+    if result is DeliveryOutcome.DELIVERED:
         events.record_delivered(connection, event, now)
         return result
-    pause = None if result is Answer.GONE else pause_seconds(event.attempt, random.random())  # noqa: S311
+    pause = None if result is DeliveryOutcome.GONE else pause_seconds(event.attempt, random.random())  # noqa: S311
     events.record_failed(connection, event, error, pause, now)
     if pause is None:
         logger(__name__).error(
-            "An event is given up",
+            "Event delivery given up",
             id=event.sequence,
             kind=event.kind,
             attempts=event.attempt,
             reason=error,
         )
-        return Answer.GONE
+        return DeliveryOutcome.GONE
     logger(__name__).warning(
-        "An event could not be delivered",
+        "Event delivery failed",
         id=event.sequence,
         kind=event.kind,
         attempt=event.attempt,
@@ -179,7 +199,7 @@ def _record(connection: Connection, event: Event, result: Answer, error: str, no
 
 
 class Deliverer:
-    """Delivers for as long as its process lives, in a thread of its own; woken by notifications, else by looking."""
+    """Delivery loop of one process: woken by NOTIFY, otherwise polling."""
 
     def __init__(
         self,
@@ -193,9 +213,9 @@ class Deliverer:
         self._delivered = delivered
 
     def run(self, stopping: threading.Event) -> None:
-        """Deliver until asked to stop; returns at once when there is nowhere to send to.
+        """Deliver until `stopping` is set; return at once without a receiver.
 
-        A database that is away is waited for, with growing pauses; nothing that happens here is raised.
+        Reconnects to an unavailable database with growing pauses; raises nothing.
         """
         try:
             if endpoint_of(self._settings) is None:
@@ -211,9 +231,9 @@ class Deliverer:
                     pause = 1.0
                     while not stopping.is_set():
                         self._deliver(stopping)
-                        _wait_for_news(listener, stopping)
+                        _wait_for_notification(listener, stopping)
             except (BillingError, OSError) as error:
-                logger(__name__).warning("Events cannot be delivered at present", error=str(error))
+                logger(__name__).warning("Event delivery is not possible at present", error=str(error))
                 stopping.wait(pause * (0.5 + random.random()))  # noqa: S311
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -221,9 +241,45 @@ class Deliverer:
         self._delivered(deliver_due(self._conninfo, self._settings, stopping=stopping))
 
 
-def _wait_for_news(listener: psycopg.Connection[tuple[object, ...]], stopping: threading.Event) -> None:
-    """Return when there was a notification, when it is time to look, or soon after being asked to stop."""
-    look_at = time.monotonic() + LOOK_EVERY_SECONDS
-    while not stopping.is_set() and time.monotonic() < look_at:
+def _wait_for_notification(
+    listener: psycopg.Connection[tuple[object, ...]], stopping: threading.Event
+) -> None:
+    """Return after a notification, after the polling interval, or soon after `stopping` is set."""
+    poll_at = time.monotonic() + POLL_SECONDS
+    while not stopping.is_set() and time.monotonic() < poll_at:
         if any(True for _ in listener.notifies(timeout=_NOTICE_SECONDS, stop_after=1)):
             return
+
+
+_RECEIVER_KEYS = ("webhook_url", "webhook_secret", "database_url")
+
+
+class DeliveryThread:
+    """The thread that delivers events, restarted when the configuration names another receiver."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def configure(self, conninfo: str, settings: Settings) -> None:
+        """Deliver by these settings from now on; does nothing when receiver and database are unchanged."""
+        if self._settings and all(
+            getattr(self._settings, key) == getattr(settings, key) for key in _RECEIVER_KEYS
+        ):
+            return
+        self._stopping.set()
+        self._settings, self._stopping = settings, threading.Event()
+        self._thread = threading.Thread(
+            target=Deliverer(conninfo, settings).run,
+            args=(self._stopping,),
+            name="event-delivery",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the events that are being sent, so that their outcome is recorded."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(SEND_SECONDS + 2)

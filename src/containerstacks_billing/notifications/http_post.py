@@ -1,9 +1,8 @@
-"""One HTTP POST to an address of the operator's, bounded in every direction.
+"""HTTP POST with a total deadline, on the standard library.
 
-Own code on the standard library, because so little is wanted: no redirect is followed, no proxy is asked, no cookie
-kept, the answer is read up to a bound and thrown away, certificates are checked, and one deadline holds for everything
-from the connection to the last byte. A timeout of the socket alone would not do: it begins anew with every byte that a
-slow receiver sends. Only looking up a name is left to the resolver's own bounds.
+No redirect is followed, no proxy used, no cookie kept; the response is read up to a limit and discarded; certificates
+are checked. One deadline covers everything from the connection to the last byte. httpx and urllib3 have none: their
+socket timeout restarts with every byte that a slow receiver sends. Name resolution has the limits of the resolver.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ _LONGEST_ANSWER_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to send, and what to sign with; neither is ever shown."""
+    """Receiver of events and its signing keys; neither is ever shown."""
 
     url: str = field(repr=False)
-    secret: str = field(repr=False)
+    keys: tuple[bytes, ...] = field(repr=False)
 
 
 class PostFailed(Exception):
-    """There was no answer; the reason is a sentence without the address."""
+    """No response was received; the reason is a sentence without the address."""
 
 
 def post(endpoint: Endpoint, content: bytes, headers: Mapping[str, str], seconds: float) -> int:
-    """Send, and return the status of the answer; raises PostFailed when none came within `seconds`."""
+    """Send a request and return the HTTP status; raises PostFailed when no response came within `seconds`."""
     deadline = time.monotonic() + seconds
     try:
         connection, path, login = _prepare(endpoint.url, min(CONNECT_SECONDS, seconds))
@@ -68,7 +67,7 @@ def post(endpoint: Endpoint, content: bytes, headers: Mapping[str, str], seconds
 
 
 class _Secure(http.client.HTTPSConnection):
-    """A connection whose socket can be cut during the handshake too; the library's own is out of reach until then."""
+    """HTTPS connection whose socket can be shut down during the TLS handshake too."""
 
     def __init__(self, host: str, port: int | None, *, timeout: float, context: ssl.SSLContext) -> None:
         super().__init__(host, port, timeout=timeout, context=context)
@@ -85,7 +84,7 @@ _OURS = {"User-Agent": f"containerstacks-billing/{__version__}", "Connection": "
 
 
 def _prepare(url: str, connect_seconds: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-    """Take an address apart: an unconnected connection, the path, and the header of a login inside the address."""
+    """Return an unconnected connection, the path, and the header of a login inside the URL."""
     parts = urlsplit(url)
     if not parts.hostname or parts.scheme.lower() not in {"http", "https"}:
         raise ValueError
@@ -101,7 +100,7 @@ def _prepare(url: str, connect_seconds: float) -> tuple[http.client.HTTPConnecti
 
 
 def _cut(connection: http.client.HTTPConnection, cut: threading.Event) -> None:
-    """End a connection whose time is up, whatever its thread is waiting for."""
+    """Shut a connection down at its deadline, whatever its thread is waiting for."""
     cut.set()
     opened: socket.socket | None = connection.sock
     if opened is not None:
@@ -120,7 +119,7 @@ _HOSTNAME_MISMATCH = 62
 
 
 def _reason(error: Exception, *, timed_out: bool, seconds: float) -> str:
-    """Say why there was no answer, in words that hold nothing of the address or the answer."""
+    """Return why there was no response, without anything of the URL or the response."""
     if timed_out or isinstance(error, TimeoutError):
         return f"the receiver did not answer within {seconds:.0f} s"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""Events in their table: written, claimed, recorded, revived, listed; how they are claimed opens queries/events.sql."""
+"""Outbox of events: enqueue, claim, record, retry, list. outbox.sql explains how events are claimed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from containerstacks_billing.notifications.model import ATTEMPTS_IN_ORDER, STALE
 
 
 def enqueue_past_due_events(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Announce who went past due and who recovered, inside the transaction that changed the marks.
+    """Enqueue `past_due` and `recovered` events, inside the transaction that changed the marks.
 
     `values` names the range of organizations, the run, its instant and the currency.
     """
@@ -24,8 +24,8 @@ def enqueue_past_due_events(connection: Connection, values: Mapping[str, Any]) -
 
 
 def expire_stale(connection: Connection, now: datetime | None) -> int:
-    """Give up events that nobody tried to send for three days; return how many."""
-    return _execute(connection, "bury_stale_events", {"now": now, "stale_hours": STALE_HOURS})
+    """Give up events without an attempt for three days; return how many."""
+    return _execute(connection, "expire_stale_events", {"now": now, "stale_hours": STALE_HOURS})
 
 
 def claim(connection: Connection, *, now: datetime | None, limit: int, lease_seconds: float) -> list[Event]:
@@ -43,14 +43,14 @@ def claim(connection: Connection, *, now: datetime | None, limit: int, lease_sec
 
 
 def record_delivered(connection: Connection, event: Event, now: datetime | None) -> None:
-    """Note that an event has arrived."""
+    """Record a delivered event."""
     _execute(connection, "record_delivered", {"id": event.sequence, "now": now})
 
 
 def record_failed(
     connection: Connection, event: Event, error: str, pause: float | None, now: datetime | None
 ) -> None:
-    """Note why an attempt failed and when the next is due; dead without one."""
+    """Record why an attempt failed; `pause` is the seconds until the next, None gives the event up."""
     values = {
         "id": event.sequence,
         "attempts": event.attempt,
@@ -62,8 +62,8 @@ def record_failed(
 
 
 def release(connection: Connection, events: Sequence[Event], now: datetime | None) -> None:
-    """Undo the claim of events that were not tried."""
-    _execute(connection, "give_back_events", {"ids": [event.sequence for event in events], "now": now})
+    """Release the claim of events that were not attempted."""
+    _execute(connection, "release_events", {"ids": [event.sequence for event in events], "now": now})
 
 
 def waiting(connection: Connection, organization: UUID | None = None) -> tuple[int, datetime | None]:
@@ -74,7 +74,7 @@ def waiting(connection: Connection, organization: UUID | None = None) -> tuple[i
 
 
 def revive(connection: Connection, sequence: int) -> bool:
-    """Let one event be sent again, now; False when there is none of that number."""
+    """Schedule one event to be sent again now; False when it does not exist."""
     with connection.transaction():
         set_timeouts(connection)
         found = connection.execute(query("revive_event"), {"id": sequence}).fetchone() is not None
@@ -83,7 +83,7 @@ def revive(connection: Connection, sequence: int) -> bool:
 
 
 def revive_dead(connection: Connection) -> int:
-    """Let all dead events be sent again, now; return how many."""
+    """Schedule all dead events to be sent again now; return how many."""
     with connection.transaction():
         set_timeouts(connection)
         count = connection.execute(query("revive_dead_events")).rowcount

@@ -1,7 +1,7 @@
--- Events: how they are claimed, sent and given up, and those that a run itself is about.
+-- Outbox of events: enqueue, claim, record, retry.
 --
 -- A sender claims: it moves next_attempt_at ahead and counts the attempt, commits, sends, and records what came of it. So
--- nothing is locked while a receiver takes its time, two senders do not take the same event, and one that dies in
+-- nothing is locked while a receiver responds, two senders do not take the same event, and one that dies in
 -- between leaves an event that is due again after the lease. It may then be sent twice, under the same event_id.
 
 -- name: announce_set_aside
@@ -34,8 +34,8 @@ where id = %(run_id)s and released_at is null
       and not exists (select from billing_runs later where later.outcome = 'completed' and later.id > held.id
                       and later.organization_id is null));
 
--- name: bury_stale_events
--- Give up what nobody ever tried to send for too long: a receiver that is configured today must not act on last month.
+-- name: expire_stale_events
+-- Give up events without an attempt for too long: a receiver that is configured today must not act on last month.
 update billing_events
 set dead_at = coalesce(%(now)s, billing_clock()), last_error = 'it was too old to be sent when a webhook was configured'
 where delivered_at is null and dead_at is null and attempts = 0
@@ -67,27 +67,27 @@ where event.id = due.id
 returning event.id, event_id, kind, organization_id, wallet_id, run_id, occurred_at, payload, attempts;
 
 -- name: record_delivered
--- An event has arrived.
+-- Record a delivered event.
 update billing_events
 set delivered_at = coalesce(%(now)s, billing_clock()), dead_at = null, last_error = null
 where id = %(id)s and delivered_at is null;
 
 -- name: record_failed
--- An attempt failed: try again later, or never.
+-- Record a failed attempt: schedule the next, or give up.
 update billing_events
 set last_error = %(error)s,
     next_attempt_at = coalesce(%(now)s, billing_clock()) + coalesce(%(pause_seconds)s, 0) * interval '1 second',
     dead_at = case when %(pause_seconds)s::float8 is null then coalesce(%(now)s, billing_clock()) end
 where id = %(id)s and delivered_at is null and attempts = %(attempts)s;
 
--- name: give_back_events
--- Events that were claimed and not tried, because time was up: as if they had never been claimed.
+-- name: release_events
+-- Release claimed events that were not attempted because the time was up.
 update billing_events
 set attempts = attempts - 1, next_attempt_at = coalesce(%(now)s, billing_clock())
 where id = any (%(ids)s) and delivered_at is null and dead_at is null and attempts > 0;
 
 -- name: waiting_events
--- How many events wait, of one organization if wanted, and when the first of them is due.
+-- Number of waiting events, optionally of one organization, and when the first is due.
 select count(*), min(next_attempt_at) from billing_events
 where delivered_at is null and dead_at is null and (%(organization)s::uuid is null or organization_id = %(organization)s);
 
