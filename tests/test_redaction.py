@@ -46,6 +46,7 @@ def test_a_known_secret_is_taken_out_wherever_it_stands() -> None:
     [
         "postgresql://db:5432/containerstacks",
         "fencing token: 17",
+        "The unit would not know DATABASE_URL: it is in no file that the service reads.",
         "The password was refused.",
         "Billing run completed: 5,000 instances, 12.50 USD",
         "see http://localhost:3001/status",

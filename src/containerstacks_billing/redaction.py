@@ -22,8 +22,10 @@ _EXAMPLE = (
 )
 _DATABASE_URL = re.compile(rf"(?!{_EXAMPLE})(postgres(?:ql)?://)(\S+)", re.IGNORECASE)
 _ANY_URL_LOGIN = re.compile(rf"(?!{_EXAMPLE})(\b\w+://)[^\s/@]+@")
+# `DATABASE_URL: it is in no file` is a sentence about the key, with a word where a value would be.
+_SENTENCE = r":\s+[a-z]+(?:[\s,.;]|$)"
 _ASSIGNMENT = re.compile(
-    rf"""(?ix) \b((?:\w*password|\w*passwd|\w*secret|\w*api_?key|DATABASE_URL)["']?\s*[=:]\s*)
+    rf"""(?ix) \b((?:\w*password|\w*passwd|\w*secret|\w*api_?key|DATABASE_URL(?!{_SENTENCE}))["']?\s*[=:]\s*)
         (?!{_EXAMPLE})
         (?: '(?:[^'\\]|\\.)*(?:'|$) | "(?:[^"\\]|\\.)*(?:"|$) | [^\s&"']+ )"""
 )

@@ -289,6 +289,35 @@ def test_no_word_and_no_date_is_broken_on_any_terminal(
     assert sentence in command("quarantine", environment=environment).stdout
 
 
+def test_runs_of_a_large_fleet_fit_a_terminal(
+    fleet: Fleet, on_terminal: Callable[..., tuple[int, str]]
+) -> None:
+    """One line a run at 80 columns, amounts to the cent, however large they are."""
+    fleet.conn.execute(
+        "insert into billing_runs (id, trigger, holder, fencing_token, as_of, host_clock, hours_per_month, outcome,"
+        " finished_at, instances_billed, hours, amount) overriding system value"
+        " values (87660, 'built-in', 'host-7', 1, %(now)s, %(now)s, 730, 'completed', %(now)s, 25000, 25000.25,"
+        " 1234.56785999)",
+        {"now": fleet.now},
+    )
+    _, shown = on_terminal("runs", environment={"DATABASE_URL": fleet.conninfo})
+    heading, _, row = shown.rstrip().splitlines()[-3:]
+    assert [
+        "Run",
+        "As",
+        "of",
+        "(UTC)",
+        "By",
+        "Outcome",
+        "Instances",
+        "Hours",
+        "Amount",
+        "USD",
+    ] == heading.split()
+    at = f"{fleet.now:%m-%d %H:%M:%S}"
+    assert ["87660", *at.split(), "built-in", "completed", "25,000", "25,000.25", "1,234.56"] == row.split()
+
+
 def test_a_role_that_may_only_read_is_enough(fleet: Fleet, command: Command, role: str) -> None:
     """SELECT on the tables, nothing else."""
     fleet.conn.execute(

@@ -1,5 +1,6 @@
 """The host application's .env: read as it reads it, refused where a reader could go wrong."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_a_malformed_line_is_named_without_its_value(text: str, message: str) ->
         parse(text)
     assert str(refused.value) == message
     assert SECRET not in str(refused.value.hint)
+
+
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """Reading one that nothing writes to would wait for ever."""
+    os.mkfifo(tmp_path / ".env", 0o600)
+    with pytest.raises(ConfigurationError) as refused:
+        read_env_file(tmp_path / ".env")
+    assert f"{tmp_path}/.env is a pipe or a device, not a file." == str(refused.value)
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602])

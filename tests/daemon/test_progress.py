@@ -146,6 +146,15 @@ def test_stopped_is_what_a_stopped_daemon_says() -> None:
     assert "stopped; last run 2026-03-01 05:00 UTC completed, 3 instances, 0.15" == describe(beat)
 
 
+def test_the_line_of_systemctl_status_is_a_sentence_each() -> None:
+    """A problem without a second full stop, and a run that is due within the minute in seconds."""
+    pulse = LoopProgress(clock := Hand())
+    pulse.failed("no PostgreSQL is listening there.")
+    pulse.waits(clock.at + 30)
+    beat = pulse.beat("me", 5400, {}, stopped=False)
+    assert "no PostgreSQL is listening there; no run yet; next run in 30 s" == describe(beat)
+
+
 def test_the_heartbeat_is_kept_until_readers_would_have_given_up() -> None:
     """A daemon that is silent for 89 minutes may still be in the middle of something."""
     assert (DaemonState.RUNNING, None, 0.0) == judge(None, 5399, 5400)

@@ -252,11 +252,6 @@ def lines_that_systemd_reads_differently(p: Patient) -> Path:
     return file
 
 
-def a_remark_behind_a_value(p: Patient) -> Found:
-    lines_that_systemd_reads_differently(p)
-    return p.examined()
-
-
 def a_full_disk_under_the_embedded_database(p: Patient) -> Found:
     p.patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1024))
     return list(host.disk(p.directory))
@@ -370,7 +365,6 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("migrations", "is missing or invalid"): undone("drop index vps_billing_cycles_one_charge_per_hour"),
     ("schema", "Missing: billing_decisions"): undone("drop table billing_decisions"),
     ("disk", "free for the embedded database"): a_full_disk_under_the_embedded_database,
-    (".env", "reads differently as EnvironmentFile="): a_remark_behind_a_value,
     ("EnvironmentFile", "the service gets another BILLING_INTERVAL_MINUTES"): lambda p: list(
         unit.environment_file(str(lines_that_systemd_reads_differently(p)))
     ),

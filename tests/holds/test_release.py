@@ -298,7 +298,12 @@ def test_the_command_releases_the_brake(fleet: Fleet, command: Callable[..., Res
     held = fleet.bill()
     fleet.bill()
 
-    assert "Nothing was changed" in command("release", "--dry-run").stdout
+    looked = command("release", "--dry-run")
+    assert "the next run would charge 1 instance for 1 hour: 0.10 USD." in " ".join(looked.stdout.split())
+    assert looked.stdout.endswith("Nothing was changed.\n")
+    document = json.loads(command("release", "--dry-run", "--json").stdout)
+    assert {"instances": 1, "hours": "1.00", "amount": "0.10"} == document["wouldCharge"]
+    assert not document["released"]
     unanswered = [command("release", *more) for more in ((), ("--json",))]
     assert [2, 2] == [one.exit_code for one in unanswered]
     assert "releasing a held run needs --yes here" in " ".join(unanswered[0].stderr.split())

@@ -183,7 +183,7 @@ def commands_find_the_books_of_the_service(machine: Machine) -> None:
     assert f"{HOME}/.env" == json.loads(shown.stdout)["envFile"]
     assert (
         f"There is no .env here: using {HOME}/.env, the file of {UNIT}."
-        in json.loads(shown.stdout)["warnings"]
+        in json.loads(shown.stdout)["remarks"]
     )
     as_service = machine.run(
         "runuser", "-u", "containerstacks-billing", "--", "containerstacks-billing", "status"

@@ -176,6 +176,7 @@ def test_a_directory_that_the_user_cannot_enter(tmp_path: Path) -> None:
     closed.chmod(0o700)
     found = examine_executable(tmp_path / "link" / target.name, NOBODY, hardened=False)
     assert [f"FAIL 203/EXEC: nobody cannot pass through {closed} (mode 0700)."] == texts(found)
+    assert f"Let it through: chmod o+x {closed}, or install under /opt/containerstacks." == found[0].hint
 
 
 @as_root
@@ -249,12 +250,15 @@ def test_a_service_that_failed_says_how(properties: dict[str, str], said: str) -
     """The numbers of systemd in words, each with what to do."""
     found = how(ActiveState="failed", SubState="failed", **properties)["service"]
     assert (True, True) == (said in found.message, bool(found.hint))
+    assert found.message.startswith("The service is failed: ")
 
 
 def test_a_service_that_lives_may_be_looked_at_too() -> None:
     """Restarts, no watchdog, much memory; a stopped service is only stopped."""
     assert ["service"] == list(how())
     assert "restarted the service 3 times" in how(NRestarts="3")["restarts"].message
+    activating = how(ActiveState="activating", SubState="auto-restart")["service"]
+    assert activating.message.startswith("The service is activating (auto-restart): ")
     assert "WatchdogSec=" in how(WatchdogUSec="0")["watchdog"].message
     assert "BILLING_BATCH_SIZE" in str(how(MemoryCurrent=str(2 * 1024**3))["memory of the service"].hint)
     assert "systemctl start" in str(how(ActiveState="inactive", SubState="dead")["service"].hint)

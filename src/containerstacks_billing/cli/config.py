@@ -49,9 +49,18 @@ def show(ctx: click.Context, as_json: bool) -> None:
             for key in KEYS
         ]
         env_file = str(loaded.env_file.path) if loaded.env_file else None
-        render.emit_json({"settings": settings, "envFile": env_file, "warnings": loaded.warnings})
+        render.emit_json(
+            {
+                "settings": settings,
+                "envFile": env_file,
+                "warnings": loaded.warnings,
+                "remarks": loaded.remarks,
+            }
+        )
         return
     rows = [(key, loaded.shown(key), loaded.origins[key]) for key in KEYS]
     render.stdout().print(render.table(("Setting", "Value", "Origin"), rows))
+    for remark in loaded.remarks:
+        render.stderr().print(remark, soft_wrap=True)
     for warning in loaded.warnings:
         render.stderr().print(f"warning: {warning}")

@@ -142,7 +142,7 @@ def _facts(found: Rehearsal, currency: str) -> list[tuple[str, str]]:
         facts.append(
             (
                 "Past due",
-                f"{counted(found.past_due_instances)} of {_wallets(found.organizations_short)}",
+                f"{counted(found.past_due_instances)}; {_wallets(found.organizations_short)}",
             )
         )
     reasons = ", ".join(
@@ -159,7 +159,7 @@ def _facts(found: Rehearsal, currency: str) -> list[tuple[str, str]]:
 
 
 def _wallets(count: int) -> str:
-    return "1 short wallet" if count == 1 else f"{count:,} short wallets"
+    return "1 wallet falls short" if count == 1 else f"{count:,} wallets fall short"
 
 
 def _difference(found: Rehearsal, last: RunRecord, currency: str) -> str:

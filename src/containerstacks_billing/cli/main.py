@@ -198,7 +198,7 @@ def _show_traceback_when_debugging(error: Exception) -> None:
 
 
 def configured(ctx: click.Context, flags: Mapping[str, str | None] | None = None) -> Configuration:
-    """Load the configuration for a verb, set up logging by it, and log its warnings once.
+    """Load the configuration for a verb, set up logging by it, and log its remarks and warnings.
 
     `flags` holds the verb's own flags by environment key, None where one was not given.
     """
@@ -207,6 +207,8 @@ def configured(ctx: click.Context, flags: Mapping[str, str | None] | None = None
 
     loaded = configuration.load(all_flags(ctx, flags))
     logs.configure(loaded.settings.log_level, loaded.settings.log_format, loaded.secrets())
+    for remark in loaded.remarks:
+        logs.logger().info(remark)
     for warning in loaded.warnings:
         logs.logger().warning(warning)
     return loaded

@@ -22,6 +22,7 @@ from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import process_name
 
 if TYPE_CHECKING:
+    from containerstacks_billing.charging.forecast import Rehearsal
     from containerstacks_billing.holds.model import ReleaseDecision
     from containerstacks_billing.settings import Settings
 
@@ -119,8 +120,10 @@ def _release_brake(
 ) -> None:
     from containerstacks_billing.charging.fleet_reading import latest_hold, release_hold
     from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.run_report import counted, hours
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.money import display
     from containerstacks_billing.schema.diagnose import diagnosed
 
     conninfo = target(settings).conninfo
@@ -142,7 +145,13 @@ def _release_brake(
                 "Is that right, and shall billing go on?", "releasing a held run", yes=yes, as_json=as_json
             )
         released = not dry_run and release_hold(connection, hold, decided_by, reason)
+    forecast = _next_run(settings, conninfo) if dry_run else None
     if as_json:
+        would_charge = forecast and {
+            "instances": forecast.instances_billed,
+            "hours": forecast.hours,
+            "amount": forecast.amount,
+        }
         render.emit_json(
             {
                 "released": released,
@@ -152,12 +161,36 @@ def _release_brake(
                 "decidedBy": decided_by,
                 "reason": reason,
                 "dryRun": dry_run,
+                **({"wouldCharge": would_charge} if forecast else {}),
             }
         )
-    elif dry_run:
-        console.print("It would be released. Nothing was changed.")
+    elif forecast:
+        amount = display(forecast.amount, settings.currency)
+        console.print(
+            f"After a release the next run would charge {counted(forecast.instances_billed)}"
+            f" for {hours(forecast.hours)}: {amount}.",
+            soft_wrap=True,
+        )
+        console.print("Nothing was changed.")
     else:
         console.print("Released. The next run goes on; containerstacks-billing run starts one now.")
+
+
+def _next_run(settings: Settings, conninfo: str) -> Rehearsal:
+    """Return what a run would charge now if none were held."""
+    from containerstacks_billing.charging.dry_run import rehearse
+    from containerstacks_billing.charging.forecasts import Limits
+    from containerstacks_billing.charging.run import RunOrder, terms_of
+
+    order = RunOrder(
+        conninfo=conninfo,
+        terms=terms_of(settings),
+        trigger="manual",
+        holder=process_name(),
+        workers=settings.billing_workers,
+        batch_size=settings.billing_batch_size,
+    )
+    return rehearse(order, Limits(0, 0, 0))
 
 
 def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool, as_json: bool) -> None:

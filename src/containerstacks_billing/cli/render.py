@@ -132,7 +132,7 @@ def table(
     from rich.text import Text
 
     cells = [[printable(cell) for cell in row] for row in rows]
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     foldable_cells = 0
     for number, heading in enumerate(headings):
         is_right = heading in right

@@ -25,11 +25,15 @@ Examples:
 @json_option
 @click.pass_context
 def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
-    """List the last billing runs, newest first."""
+    """List the last billing runs, newest first.
+
+    Amounts are rounded down to the cent; --json has them exactly.
+    """
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli.run_report import hour_digits
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.money import floor_to_cent
     from containerstacks_billing.schema.diagnose import diagnosed
     from containerstacks_billing.status.read_overview import newest_runs
 
@@ -52,7 +56,7 @@ def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
             one.outcome or "under way",
             f"{one.instances_billed:,}",
             hour_digits(one.hours),
-            one.amount,
+            f"{floor_to_cent(one.amount):,}",
         )
         for one in found
     ]

@@ -62,10 +62,7 @@ def read_env_file(path: Path) -> EnvFile | None:
     malformed.
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            warnings = _judge_mode(path, mode)
-            content = file.read(_LARGEST_FILE_BYTES + 1)
+        content, mode = read_regular_file(path, _LARGEST_FILE_BYTES)
     except FileNotFoundError:
         if path.is_symlink():
             # Somebody meant it to be read; without it another database might be billed.
@@ -74,10 +71,6 @@ def read_env_file(path: Path) -> EnvFile | None:
                 hint="Put the file there, or mend or remove the link.",
             ) from None
         return None
-    except IsADirectoryError:
-        raise ConfigurationError(
-            f"{path} is a directory, not a file.", hint="Name a file with --env-file."
-        ) from None
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {(error.strerror or 'unknown reason').lower()}.",
@@ -85,9 +78,23 @@ def read_env_file(path: Path) -> EnvFile | None:
         ) from None
     if len(content) > _LARGEST_FILE_BYTES:
         raise ConfigurationError(f"{path} is larger than 1 MiB.", hint="Name the right file with --env-file.")
+    warnings = _judge_mode(path, mode)
     passed_over: list[int] = []
     entries = parse(_decoded(path, content), str(path), passed_over)
     return EnvFile(path, entries, (*warnings, *_remark(path, passed_over)))
+
+
+def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, int]:
+    """Return at most one byte more than `most_bytes` of a file, and its mode.
+
+    Raises OSError, and ConfigurationError for anything but a regular file: reading a named pipe could wait for ever.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return file.read(most_bytes + 1), mode
+    kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+    raise ConfigurationError(f"{path} is {kind}, not a file.", hint="Name a file with --env-file.")
 
 
 def _remark(path: Path, lines: list[int]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from containerstacks_billing.config.dotenv import EnvFile, read_env_file
+from containerstacks_billing.config.dotenv import EnvFile, read_env_file, read_regular_file
 from containerstacks_billing.database.conninfo import describe, read, transport_warning
 from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.settings import KEYS, Settings, default_text, is_secret, near_miss, settings_from
@@ -48,12 +48,16 @@ class Origin:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Valid settings, the origin of each by key, warnings to say once, and the file that was read, if any."""
+    """Valid settings, the origin of each by key, the file that was read, and what is to be said of it once.
+
+    `warnings` name what may be wrong, `remarks` what is well and worth knowing.
+    """
 
     settings: Settings
     origins: Mapping[str, Origin]
     warnings: tuple[str, ...]
     env_file: EnvFile | None
+    remarks: tuple[str, ...] = ()
 
     def shown(self, key: str) -> str | None:
         """Return the value of a key for people: secrets masked, None when it is not set."""
@@ -101,10 +105,9 @@ def load(
         where=lambda key: f" ({origins[key]})",
         hint=lambda keys: "\n".join(_remedy(key, origins[key]) for key in keys),
     )
-    warnings = [borrowed] if borrowed else []
-    warnings += [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
+    warnings = [*(env_file.warnings if env_file else ()), *_near_misses(environment, env_file)]
     warnings += _database_warnings(settings, origins["DATABASE_URL"])
-    return Configuration(settings, origins, tuple(warnings), env_file)
+    return Configuration(settings, origins, tuple(warnings), env_file, (borrowed,) if borrowed else ())
 
 
 def _remedy(key: str, origin: Origin) -> str:
@@ -189,8 +192,7 @@ def _credential(key: str, environment: Mapping[str, str]) -> tuple[str, Origin] 
     for name in (key.lower(), key):
         path = Path(directory) / name
         try:
-            with path.open("rb") as file:
-                text = file.read(_LARGEST_CREDENTIAL_BYTES).decode("utf-8-sig").strip()
+            text = read_regular_file(path, _LARGEST_CREDENTIAL_BYTES)[0].decode("utf-8-sig").strip()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError):

@@ -196,7 +196,7 @@ def _report(result: RunResult, run: OpenRun) -> None:
         token=run.fencing_token,
         outcome=result.outcome.value,
         instances=result.instances_billed,
-        hours=result.hours,
+        hours=round(result.hours, 2),
         amount=result.amount,
         past_due=result.past_due_instances,
         error=result.error_message,

@@ -90,7 +90,7 @@ def describe(beat: Beat) -> str:
         instances = "1 instance" if last.instances_billed == 1 else f"{last.instances_billed:,} instances"
         told = f"last run {last.ended_at:%Y-%m-%d %H:%M %Z} {last.outcome}, {instances}, {last.amount:,.2f}"
     if beat.error_message:
-        told = f"{beat.error_message}; {told}"
+        told = f"{beat.error_message.rstrip('.')}; {told}"
     if beat.state is DaemonState.STOPPED:
         return f"stopped; {told}"
     under_way = beat.metadata.get("under_way")
@@ -98,7 +98,10 @@ def describe(beat: Beat) -> str:
         return f"billing, {under_way['instances']:,} of {under_way['instances_planned']:,} instances; {told}"
     if beat.next_seconds is None:
         return f"billing; {told}"
-    return f"{told}; next run in {beat.next_seconds / 60:.0f} min"
+    soon = beat.next_seconds < 60
+    return (
+        f"{told}; next run in {f'{beat.next_seconds:.0f} s' if soon else f'{beat.next_seconds / 60:.0f} min'}"
+    )
 
 
 def _was(outcome: Outcome) -> str:

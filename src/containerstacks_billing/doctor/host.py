@@ -9,7 +9,6 @@ from pathlib import Path
 
 from containerstacks_billing.config.load import Configuration
 from containerstacks_billing.findings import Finding, fail, ok, warn
-from containerstacks_billing.settings import KEYS
 
 OLDEST_PYTHON = (3, 11)
 _GIBIBYTE = 1024**3
@@ -39,21 +38,13 @@ def configuration(loaded: Configuration) -> Iterator[Finding]:
 
 
 def env_file(loaded: Configuration) -> Iterator[Finding]:
-    """Report the environment file, and lines that the service manager would read differently."""
+    """Check the environment file; what systemd reads differently matters to a unit alone, and is checked there."""
     file = loaded.env_file
     if file is None:
         yield ok(".env", "none in this directory, and none was named")
         return
     if not file.warnings:
         yield ok(".env", f"{file.path}: {len(file.entries)} keys, readable by its owner alone")
-    for entry in file.entries.values():
-        if entry.key in KEYS and entry.systemd_reading:
-            yield warn(
-                ".env",
-                f"{file.path}, line {entry.line}: {entry.key} reads differently as EnvironmentFile=: "
-                f"{entry.systemd_reading}.",
-                "Write the line as KEY=value without remark, export or backslash.",
-            )
 
 
 def memory(table: Path = Path("/proc/meminfo")) -> Iterator[Finding]:

@@ -135,6 +135,10 @@ def environment_file(given: str) -> Iterator[Finding]:
                    f"Use Environment=CONTAINERSTACKS_ENV_FILE={path} instead.")  # fmt: skip
 
 
+def _state(active: str, detail: str) -> str:
+    return active if detail in {"", active} else f"{active} ({detail})"
+
+
 def how_it_is(state: control.UnitState) -> Iterator[Finding]:
     """Say whether the service runs, and why not."""
     name, active = state.name, state["ActiveState"]
@@ -151,7 +155,7 @@ def how_it_is(state: control.UnitState) -> Iterator[Finding]:
         code = last["ExecMainStatus"] if last["ExecMainCode"] == "1" else ""
         yield fail(
             "service",
-            f"The service is {active} ({state['SubState']}): {ended or 'no exit is known'}.",
+            f"The service is {_state(active, state['SubState'])}: {ended or 'no exit is known'}.",
             _remedy(name, code),
         )
     if restarts and active == "active":

@@ -116,6 +116,12 @@ def _homes(program: Path) -> Iterator[Finding]:
             return
 
 
+def _elsewhere(step: Path) -> str:
+    """Return the other way out, unless the program lies there already."""
+    usual = Path("/opt/containerstacks")
+    return "" if step == usual or usual in step.parents else f", or install under {usual}"
+
+
 def _reachable(program: Path, user: Account) -> Iterator[Finding]:
     last = None
     for step in steps_to(program):
@@ -137,7 +143,7 @@ def _reachable(program: Path, user: Account) -> Iterator[Finding]:
             yield fail(
                 "executable",
                 f"203/EXEC: {user.name} cannot pass through {step} (mode {stat.S_IMODE(status.st_mode):04o}).",
-                f"Let it through: chmod o+x {shlex.quote(str(step))}, or install under /opt/containerstacks.",
+                f"Let it through: chmod o+x {shlex.quote(str(step))}{_elsewhere(step)}.",
             )
             return
     if last is None:
