@@ -12,7 +12,7 @@ from (select *, row_number() over (order by id) as n from wallets) wallet;
 insert into billing_quarantine (organization_id, instance_id, label, reason, detail, due_hours, first_seen_at, last_seen_at, run_id)
 select organization_id, id, label, case when n %% 200 = 0 then 'no plan' else 'held' end, 'A sentence about it.', 5, %(now)s, %(now)s, 1
 from (select *, row_number() over (order by id) as n from vps_instances) instance where n %% 100 = 0;
-insert into billing_set_aside_counts (reason, instances) select reason, count(*) from billing_quarantine group by reason;
+insert into billing_quarantine_counts (reason, instances) select reason, count(*) from billing_quarantine group by reason;
 insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at, started_at, last_run_at, last_run_success)
 values ('bench-1', 'running', %(now)s, %(now)s, %(now)s, true);
 insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,

@@ -192,7 +192,7 @@ def _actual_segments(fleet: Fleet) -> list[Row]:
             row.backups,
             row.outcome is None,
         )
-        for row in fleet.rows("select * from billing_closed_stretches()")
+        for row in fleet.rows("select * from billing_closed_segments()")
     )
 
 

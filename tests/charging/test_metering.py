@@ -49,7 +49,7 @@ def segments(fleet: Fleet) -> list[tuple[str, str, str, str | None]]:
     """Return the closed stretches: from, until when they are charged, why they were closed, what came of them."""
     return [
         (f"{row.started_at:%d %H:%M}", f"{row.charge_until:%d %H:%M}", row.reason, row.outcome)
-        for row in fleet.rows("select * from billing_closed_stretches() order by started_at, id")
+        for row in fleet.rows("select * from billing_closed_segments() order by started_at, id")
     ]
 
 
@@ -297,7 +297,11 @@ def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     seconds: dict[str, list[float]] = {"enable": [], "disable": []}
     for turn in range(5):
         for verb in ("enable", "disable"):
-            for trigger in ("billing_read_policies", "billing_move_watermark", "billing_keep_stretches"):
+            for trigger in (
+                "billing_read_policies",
+                "billing_move_watermark",
+                "billing_keep_pending_segments",
+            ):
                 fleet.conn.execute(f"alter table vps_instances {verb} trigger {trigger}")
             file_kept(fleet)
             fleet.conn.execute("vacuum (analyze) vps_instances")
@@ -307,7 +311,7 @@ def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     ratio = median(seconds["enable"]) / median(seconds["disable"])
     print(f"with triggers {median(seconds['enable']):.2f} s, {ratio:.1f} times the same without")
 
-    assert 500_001 == len(fleet.rows("select from billing_closed_stretches()"))
+    assert 500_001 == len(fleet.rows("select from billing_closed_segments()"))
     assert ratio < 2.5, seconds
 
 

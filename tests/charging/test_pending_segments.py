@@ -48,7 +48,7 @@ def kept(fleet: Fleet) -> list[tuple[str, str, str]]:
     """Return what stands in the rows of instances: from, until, why it was closed."""
     return [
         (f"{row.started_at:%d %H:%M}", f"{row.ended_at:%d %H:%M}", row.reason)
-        for row in fleet.rows("select s.* from vps_instances, unnest(closed_stretches) s order by started_at")
+        for row in fleet.rows("select s.* from vps_instances, unnest(pending_segments) s order by started_at")
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_row_that_is_written_back_neither_loses_nor_revives_a_stretch(
 ) -> None:
     """A program reads the whole row and writes all of it later; in between, the instance changed, or was billed."""
     _, web = shop
-    columns = ("label", "plan_id", "status", "closed_stretches")
+    columns = ("label", "plan_id", "status", "pending_segments")
 
     def read() -> Any:
         return fleet.rows(f"select {', '.join(columns)} from vps_instances where id = %s", web)[0]
@@ -187,7 +187,7 @@ def test_a_row_that_is_written_back_neither_loses_nor_revives_a_stretch(
     fleet.at(DAY + "00:30")
     fleet.set(web, plan_id=fleet.plan("73.00"))
     large = read()
-    write_back(large._replace(closed_stretches=before.closed_stretches))
+    write_back(large._replace(pending_segments=before.pending_segments))
     assert [("01 00:00", "01 00:30", "plan")] == kept(fleet)
     fleet.at(DAY + "01:30")
     fleet.bill()
@@ -208,8 +208,8 @@ def test_a_copied_row_brings_no_stretches_along(fleet: Fleet, shop: tuple[UUID, 
     fleet.at(DAY + "00:30")
     fleet.set(web, status="stopped")
     fleet.conn.execute(
-        "insert into vps_instances (organization_id, plan_id, provider_instance_id, label, status, created_at, closed_stretches)"
-        " select organization_id, plan_id, 'another', 'copy', 'running', %s, closed_stretches from vps_instances",
+        "insert into vps_instances (organization_id, plan_id, provider_instance_id, label, status, created_at, pending_segments)"
+        " select organization_id, plan_id, 'another', 'copy', 'running', %s, pending_segments from vps_instances",
         (fleet.now,),
     )
     fleet.at(DAY + "01:30")
@@ -423,7 +423,7 @@ def test_a_stretch_that_was_lost_leaves_a_gap(fleet: Fleet, shop: tuple[UUID, UU
     fleet.at(DAY + "00:30")
     fleet.set(web, status="stopped")
     fleet.conn.execute("set session_replication_role = replica")
-    fleet.conn.execute("update vps_instances set closed_stretches = null")
+    fleet.conn.execute("update vps_instances set pending_segments = null")
     fleet.conn.execute("reset session_replication_role")
 
     assert ["gaps"] == [one.check for one in verify(fleet.conninfo).discrepancies]
@@ -438,7 +438,7 @@ def test_a_stretch_that_is_restored_is_not_charged_twice(fleet: Fleet, shop: tup
     fleet.at(DAY + "01:30")
     fleet.bill()
     fleet.conn.execute("set session_replication_role = replica")
-    fleet.conn.execute("update vps_instances set closed_stretches = backup.closed_stretches from backup")
+    fleet.conn.execute("update vps_instances set pending_segments = backup.pending_segments from backup")
     fleet.conn.execute("reset session_replication_role")
     fleet.bill()
 

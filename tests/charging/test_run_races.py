@@ -99,7 +99,7 @@ def test_a_stretch_of_an_instance_that_moves_and_changes_under_a_run_is_filed_on
     fleet.bill()
 
     assert {} == fleet.quarantine()
-    stretches = fleet.rows("select started_at, ended_at from billing_closed_stretches() order by started_at")
+    stretches = fleet.rows("select started_at, ended_at from billing_closed_segments() order by started_at")
     assert [("01 00:00", "01 00:30"), ("01 00:30", "01 00:45"), ("01 00:45", "01 01:00")] == [
         (clock(row.started_at), clock(row.ended_at)) for row in stretches
     ]

@@ -357,7 +357,7 @@ def test_the_status_reads_no_large_table() -> None:
     [
         ("set_aside_first", "billing_quarantine_oldest"),
         ("past_due_first", "billing_runways_owing"),
-        ("past_due_first", "vps_billing_cycles_open_debts"),
+        ("past_due_first", "vps_billing_cycles_past_due"),
         ("runways_first", "billing_runways_ending"),
         ("newest_debit_of_host", "payment_transactions_debits_of_host"),
         ("last_built_in_run", "billing_runs_built_in"),

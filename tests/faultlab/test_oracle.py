@@ -231,7 +231,7 @@ def test_the_clock_stands_still_inside_a_transaction(conn: psycopg.Connection[An
         assert first == clock.read_clock(conn)
     assert first < clock.read_clock(conn)
     metered, journaled = conn.execute(
-        "select ended_at, at from billing_closed_stretches(), oracle.instances j where not j.status = 'running'"
+        "select ended_at, at from billing_closed_segments(), oracle.instances j where not j.status = 'running'"
     ).fetchone() or (0, 1)
 
     assert first == metered == journaled

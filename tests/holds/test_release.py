@@ -184,7 +184,7 @@ def _metered(fleet: Fleet) -> list[Any]:
     """The time that segments cover, as one range."""
     rows = fleet.rows(
         "select range_agg(tstzrange(started_at, ended_at))::text as covered,"
-        " sum(extract(epoch from ended_at - started_at)) as seconds from billing_closed_stretches()"
+        " sum(extract(epoch from ended_at - started_at)) as seconds from billing_closed_segments()"
     )
     return [tuple(row) for row in rows]
 

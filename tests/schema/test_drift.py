@@ -159,7 +159,7 @@ def test_a_function_of_that_name_with_another_result_is_refused_with_the_way_out
 )
 def test_a_missing_table_ends_somewhere(conn: Connection, database: str, table: str) -> None:
     """Either migrate makes it again, or it says that only a backup knows what was in there; so says a run."""
-    again = {"billing_daemon_status", "billing_quarantine", "billing_set_aside_counts", "billing_runways"}
+    again = {"billing_daemon_status", "billing_quarantine", "billing_quarantine_counts", "billing_runways"}
     silent = {"billing_daemon_status", "billing_tokens", "billing_runways"}
     conn.execute(f"drop table {table} cascade".encode())
     said = problem(conn)
@@ -189,17 +189,17 @@ def test_a_run_writes_again_what_a_table_said_that_was_made_again(fleet: Fleet, 
     fleet.instance(fleet.organization("10.00"), "no such plan")
     fleet.hours(1)
     fleet.bill()
-    shown = "select reason, instances from billing_set_aside_counts"
+    shown = "select reason, instances from billing_quarantine_counts"
     before = fleet.rows(shown)
     assert len(before) == 1
-    fleet.conn.execute("drop table billing_quarantine, billing_set_aside_counts")
+    fleet.conn.execute("drop table billing_quarantine, billing_quarantine_counts")
     migrate(database)
     fleet.hours(1)
     fleet.bill()
     assert fleet.rows(shown) == before
 
 
-@pytest.mark.parametrize("name", ["vps_billing_cycles_one_charge_per_hour", "vps_billing_cycles_open_debts"])
+@pytest.mark.parametrize("name", ["vps_billing_cycles_one_charge_per_hour", "vps_billing_cycles_past_due"])
 def test_a_missing_index_comes_with_its_statement(conn: Connection, database: str, name: str) -> None:
     """Which migrate does not run, because it builds while everybody writes; it makes the same index."""
     definition = "select pg_get_indexdef(%s::regclass)"

@@ -113,7 +113,9 @@ def test_the_plan_changes_nothing_and_names_tables_and_seconds(legacy_database: 
     assert [one.name for one in planned] == names_of(delivered_schema())
     text = " ".join(planned[0].effects)
     assert "vps_billing_cycles loses the foreign keys vps_billing_cycles_organization_id_fkey" in text
-    assert re.search(r"wallets \(about \d+ rows, .*?\) is locked against everybody for about 1 s", text)
+    assert re.search(
+        r"wallets \(about \d+ rows, .*?\) is locked against readers and writers for about 1 s", text
+    )
     assert "idx_vps_instances_last_billed_at" in text
     assert schema_of(legacy_database) == before
 
@@ -271,11 +273,11 @@ def test_an_index_left_invalid_by_a_killed_build_is_built_again(legacy_database:
         # A unique index over rows that are not: the build fails and leaves its ruin.
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(
-                "create unique index concurrently vps_billing_cycles_open_debts on vps_billing_cycles (organization_id)"
+                "create unique index concurrently vps_billing_cycles_past_due on vps_billing_cycles (organization_id)"
             )
         migrate(legacy_database)
         row = connection.execute(
-            "select indisvalid, indisunique from pg_index where indexrelid = 'vps_billing_cycles_open_debts'::regclass"
+            "select indisvalid, indisunique from pg_index where indexrelid = 'vps_billing_cycles_past_due'::regclass"
         ).fetchone()
         assert row == (True, False)
         connection.execute("drop index vps_billing_cycles_one_charge_per_hour")

@@ -32,7 +32,7 @@ PATHS = (
 SMALL = {
     "billing_daemon_status",
     "billing_leases",
-    "billing_set_aside_counts",
+    "billing_quarantine_counts",
     "plan_price_versions",
     "schema_migrations",
     "vps_plans",

@@ -125,10 +125,10 @@ closed_stretch as (
           and outcome is null and closed_at <= %(as_of)s and %(segments)s
         union all
         select kept.organization_id, instance_id, 0, kept.plan_id, backups, started_at, charge_until
-        from vps_instances instance, billing_segments_of(instance, closed_stretches) kept
+        from vps_instances instance, billing_segments_of(instance, pending_segments) kept
         where instance.organization_id between %(first_organization)s and %(last_organization)s
           and instance.id between %(first_instance)s and %(last_instance)s
-          and closed_stretches is not null and outcome is null and closed_at <= %(as_of)s and %(kept)s
+          and pending_segments is not null and outcome is null and closed_at <= %(as_of)s and %(kept)s
     ) segment
     left join released using (organization_id, instance_id)
 ),
@@ -149,7 +149,7 @@ open_stretch as not materialized (
       and watermark <= %(as_of)s - interval '1 hour'
       and isfinite(watermark)
       and watermark >= coalesce(rated_until, watermark)
-      and (closed_stretches is null or %(kept)s)
+      and (pending_segments is null or %(kept)s)
 ),
 total_due as (
     select organization_id, instance_id,
@@ -228,7 +228,7 @@ for key share;
 -- Hold the organizations of the batch, in order, before their wallets: the ledger entries will need that, and a host that
 -- deletes one locks it first too (031). Says which prices there are before anything is derived from them.
 select (select coalesce(sum(id), 0) from plan_price_versions where isfinite(valid_from) and valid_from < %(as_of)s) as prices,
-    billing_hold_organizations(%(first_organization)s, %(last_organization)s);
+    billing_lock_organizations(%(first_organization)s, %(last_organization)s);
 
 -- name: lock_wallets
 -- Lock the wallets of the batch in order; say whether any of them owes, and whether there are closed segments to charge
@@ -256,19 +256,19 @@ with kept as materialized (
     from vps_instances instance
     where instance.organization_id between %(first_organization)s and %(last_organization)s
       and instance.id between %(first_instance)s and %(last_instance)s
-      and closed_stretches is not null
+      and pending_segments is not null
     order by organization_id, id
     for no key update
 ),
 filed as (
     insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
         charge_until, closed_at, reason, rated_from, outcome)
-    select segment.* from kept, billing_segments_of(instance, (instance).closed_stretches) segment
+    select segment.* from kept, billing_segments_of(instance, (instance).pending_segments) segment
     returning plan_id
 ),
 emptied as (
     update vps_instances emptied
-    set closed_stretches = null
+    set pending_segments = null
     from kept
     where emptied.organization_id between %(first_organization)s and %(last_organization)s
       and emptied.id = (instance).id
@@ -292,7 +292,7 @@ moved as (
       and coalesce(last_billed_at, instance.created_at) > %(as_of)s - interval '2 hours'
       and coalesce(last_billed_at, instance.created_at) <= %(as_of)s - interval '1 hour'
       and coalesce(last_billed_at, instance.created_at) >= coalesce(rated_until, last_billed_at, instance.created_at)
-      and closed_stretches is null
+      and pending_segments is null
       and plan_rate.name = instance.plan_id and on_sale
       and valid_from <= coalesce(last_billed_at, instance.created_at)
       and coalesce(last_billed_at, instance.created_at) < valid_to
@@ -365,7 +365,7 @@ with
 -- include: payers, plan_rates, released, pieces
 update vps_billing_cycles debt
 set billing_period_end = piece.ends_at, total_amount = debt.total_amount + piece.amount, grown_from = piece.starts_at,
-    segment_id = piece.segment_id, run_id = %(run_id)s, debt_batch = %(batch)s, updated_at = %(as_of)s
+    segment_id = piece.segment_id, run_id = %(run_id)s, past_due_batch = %(batch)s, updated_at = %(as_of)s
 from piece join payer using (organization_id)
 where payer.past_due_since is not null
   and balance between -100000000000 and 100000000000
@@ -392,7 +392,7 @@ where payer.past_due_since is not null
     select from vps_billing_cycles debt
     where debt.organization_id between %(first_organization)s and %(last_organization)s
       and debt.organization_id = piece.organization_id and debt.vps_instance_id = piece.instance_id
-      and debt.status = 'failed' and debt.run_id = %(run_id)s and debt.debt_batch = %(batch)s
+      and debt.status = 'failed' and debt.run_id = %(run_id)s and debt.past_due_batch = %(batch)s
       and debt.grown_from = piece.starts_at);
 
 -- name: advance_watermarks
@@ -412,7 +412,7 @@ where charge.id between %(first_id)s and %(last_id)s and segment_id is null
 update vps_instances instance
 set last_billed_at = debt.billing_period_end, rated_until = debt.billing_period_end
 from vps_billing_cycles debt
-where debt.run_id = %(run_id)s and debt_batch = %(batch)s and past_due_since is not null and segment_id is null
+where debt.run_id = %(run_id)s and past_due_batch = %(batch)s and past_due_since is not null and segment_id is null
   and debt.status = 'failed' and debt.organization_id between %(first_organization)s and %(last_organization)s
   and instance.organization_id between %(first_organization)s and %(last_organization)s
   and instance.organization_id = debt.organization_id and instance.id = debt.vps_instance_id
@@ -424,7 +424,7 @@ written as (
     select segment_id from vps_billing_cycles where id between %(first_id)s and %(last_id)s
     union all
     select segment_id from vps_billing_cycles
-    where %(debts)s and run_id = %(run_id)s and debt_batch = %(batch)s and past_due_since is not null
+    where %(debts)s and run_id = %(run_id)s and past_due_batch = %(batch)s and past_due_since is not null
       and status = 'failed' and organization_id between %(first_organization)s and %(last_organization)s
 )
 
@@ -510,7 +510,7 @@ rest as (
     from settled where paid_hours < hours
 )
 update vps_billing_cycles charge
-set status = 'billed', run_id = %(run_id)s, debt_batch = %(batch)s, total_amount = paid_amount,
+set status = 'billed', run_id = %(run_id)s, past_due_batch = %(batch)s, total_amount = paid_amount,
     billing_period_end = case when paid_hours = hours then charge.billing_period_end else paid_until end,
     payment_transaction_id = case when entry.is_written
         then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(charge.organization_id, 0)) end,
@@ -536,7 +536,7 @@ from (
     union all
     select organization_id, vps_instance_id, total_amount, billing_period_start, billing_period_end, status
     from vps_billing_cycles
-    where %(debts)s and past_due_since is not null and run_id = %(run_id)s and debt_batch = %(batch)s
+    where %(debts)s and past_due_since is not null and run_id = %(run_id)s and past_due_batch = %(batch)s
       and organization_id between %(first_organization)s and %(last_organization)s
 ) charge
 group by organization_id;

@@ -14,7 +14,7 @@ update billing_policies set billable_statuses = %(billable_statuses)s, partial_h
 where valid_from = '-infinity' and valid_to = 'infinity'
   and not exists (select from billing_runs where outcome <> 'held')
   and not exists (select from billing_usage_segments)
-  and not exists (select from vps_instances where closed_stretches is not null)
+  and not exists (select from vps_instances where pending_segments is not null)
 returning true;
 
 -- name: end_policy
@@ -39,7 +39,7 @@ with change as (
 stretch as (
     select instance.organization_id, id, label, plan_id, status, billing_has_backups(instance) as backups, rated_from,
         greatest(coalesce(last_billed_at, created_at), rated_until) as started_at, changed_at,
-        billing_stretch_end(status, greatest(coalesce(last_billed_at, created_at), rated_until), changed_at) as ended_at
+        billing_segment_end(status, greatest(coalesce(last_billed_at, created_at), rated_until), changed_at) as ended_at
     from vps_instances instance, change
     where (coalesce(status = any (old_statuses), false) or old_statuses = '{*}')
         <> (coalesce(status = any (new_statuses), false) or new_statuses = '{*}')
@@ -58,7 +58,7 @@ insert into billing_usage_segments (organization_id, instance_id, label, plan_id
     charge_until, closed_at, reason, rated_from, outcome)
 select organization_id, id, label, plan_id, status, backups, started_at, ended_at, judged.charge_until, changed_at, 'policy',
     rated_from, judged.outcome
-from stretch, billing_judge_segment(status, started_at, ended_at) judged;
+from stretch, billing_segment_outcome(status, started_at, ended_at) judged;
 
 -- name: settle_policy
 -- The change is finished.

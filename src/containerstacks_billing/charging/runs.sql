@@ -45,19 +45,19 @@ with ever_billable as (
 ),
 due as (
     select organization_id,
-        count(*) - count(*) filter (where closed_stretches is not null and not is_open) + coalesce(sum(closed), 0) as instances,
+        count(*) - count(*) filter (where pending_segments is not null and not is_open) + coalesce(sum(closed), 0) as instances,
         bool_and((coalesce(last_billed_at, created_at) > %(as_of)s - interval '2 hours'
             and coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour'
             and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')
-            and closed_stretches is null) is true) as is_ordinary
+            and pending_segments is null) is true) as is_ordinary
     from (
         select *,
             coalesce(%(every_status)s or status = any (%(billable_statuses)s), false)
                 and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
                     and %(as_of)s + interval '1 hour'
                     and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true as is_open,
-            case when closed_stretches is not null
-                 then billing_due_stretches(closed_stretches, %(as_of)s, (select every_status from ever_billable),
+            case when pending_segments is not null
+                 then billing_due_segments(pending_segments, %(as_of)s, (select every_status from ever_billable),
                      (select statuses from ever_billable)) end as closed
         from vps_instances
     ) instance

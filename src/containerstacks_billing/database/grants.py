@@ -27,7 +27,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_usage_segments": ("SELECT", "INSERT", "UPDATE"),
     "billing_metering_failures": ("SELECT",),
     "billing_quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "billing_set_aside_counts": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "billing_quarantine_counts": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_decisions": ("SELECT", "INSERT"),
     # What changes prices or corrects charges is done by people, as the owner of the tables; billing only reads it.
     "billing_price_corrections": ("SELECT",),

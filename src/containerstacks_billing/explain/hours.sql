@@ -25,7 +25,7 @@ where instance.id = %(instance)s;
 -- Every closed part of the life of an instance, oldest first.
 select id as segment_id, organization_id, label, plan_id as plan, status, backups, started_at as starts_at,
     ended_at as ends_at, charge_until, closed_at, reason, rated_from, outcome, run_id
-from billing_closed_stretches()
+from billing_closed_segments()
 where instance_id = %(instance)s
 order by started_at, ended_at;
 

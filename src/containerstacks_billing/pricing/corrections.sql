@@ -153,7 +153,7 @@ order by organization_id;
 
 -- name: hold_organizations_to_adjust
 -- Hold the organizations of the range before their wallets, as batches do.
-select billing_hold_organizations(%(first_organization)s, %(last_organization)s);
+select billing_lock_organizations(%(first_organization)s, %(last_organization)s);
 
 -- name: lock_wallets_to_adjust
 -- Lock the wallets of the range, in the order in which batches lock them.

@@ -109,10 +109,10 @@ select set_config('containerstacks_billing.advancing', 'on', true);
 -- name: demo_date_changes
 -- The triggers dated both by the clock; they happened an hour and a half and two hours ago, and the watermarks stand there.
 update vps_instances
-set closed_stretches[1].ended_at = changed_at, closed_stretches[1].closed_at = changed_at, last_billed_at = changed_at,
+set pending_segments[1].ended_at = changed_at, pending_segments[1].closed_at = changed_at, last_billed_at = changed_at,
     rated_until = changed_at
 from (values ('plan', %(now)s - interval '90 minutes'), ('status', %(now)s - interval '2 hours')) change (why, changed_at)
-where (closed_stretches[1]).reason = why;
+where (pending_segments[1]).reason = why;
 
 -- name: books
 -- Per organization: what a run billed and debited, and how its wallet stands.

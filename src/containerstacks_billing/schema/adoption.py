@@ -2,7 +2,7 @@
 
 One query per kind of finding, each in a file of its name under adoption_report/. A query returns no row, or one: how
 many were found, a sentence about them, and the SQL that shows or mends them. Nothing is changed, and nothing found here
-stops anything: an instance that cannot be billed is quarantined by the run, and everybody else is billed.
+stops anything: an instance that cannot be billed is quarantined by the run, and all others are billed.
 """
 
 from __future__ import annotations

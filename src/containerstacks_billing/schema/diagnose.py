@@ -1,8 +1,7 @@
-"""A second look at the database after a fault whose own words do not say what to do.
+"""Diagnosis of a database error: the missing rights or migrations behind it, by a query of the same database.
 
 A server that refuses a statement names the table and not the right; one that does not find a table knows nothing of
-migrations. The answer is in the same database, a question away. Nothing depends on it: where the second look fails too,
-the first fault is told as it is.
+migrations. Nothing depends on the diagnosis: where its query fails too, the first error is raised as it is.
 """
 
 from __future__ import annotations

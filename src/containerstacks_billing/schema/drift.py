@@ -28,7 +28,7 @@ _NOT_FOR_MONEY = {
 }  # fmt: skip
 STATUS_TABLE = "billing_daemon_status"
 # What they hold, the next heartbeat or run writes again. A warning about a runway may be given a second time.
-_WRITTEN_AGAIN = {STATUS_TABLE, "billing_quarantine", "billing_set_aside_counts", "billing_runways"}
+_WRITTEN_AGAIN = {STATUS_TABLE, "billing_quarantine", "billing_quarantine_counts", "billing_runways"}
 
 _RESTORE_HINT = (
     "Restore what was in there from a backup, see “Backup and restore” in docs/billing-daemon.md: "
@@ -44,7 +44,7 @@ _INDEX_HINTS = {
     "vps_billing_cycles_one_charge_per_hour": "CREATE UNIQUE INDEX CONCURRENTLY vps_billing_cycles_one_charge_per_hour"
     " ON vps_billing_cycles (organization_id, billing_period_start, vps_instance_id,"
     " (CASE WHEN run_id IS NULL THEN id END)) NULLS NOT DISTINCT;",
-    "vps_billing_cycles_open_debts": "CREATE INDEX CONCURRENTLY vps_billing_cycles_open_debts"
+    "vps_billing_cycles_past_due": "CREATE INDEX CONCURRENTLY vps_billing_cycles_past_due"
     " ON vps_billing_cycles (organization_id) WHERE status = 'failed' AND run_id IS NOT NULL;",
 }
 

@@ -146,7 +146,7 @@ def plan(conninfo: str, *, delivered: DeliveredSchema | None = None) -> tuple[Pl
         record, code = _read(connection, delivered)
         pending = [file for file in delivered.tables if file.version not in record]
         outdated = [file for file in delivered.code if _is_outdated(file, code)]
-        # What a pending file makes cannot be told from what was dropped.
+        # What a pending file makes looks like what was dropped.
         repairs = [] if pending else repairable(connection)
         if outdated:
             repairs = [defect for defect in repairs if defect.kind == "disabled trigger"]

@@ -7,10 +7,10 @@ counted as materialized (
     select reason, count(*) as instances from (select distinct reason, instance_id from billing_quarantine) one group by reason
 ),
 forgotten as (
-    delete from billing_set_aside_counts where reason not in (select reason from counted)
+    delete from billing_quarantine_counts where reason not in (select reason from counted)
 ),
 counted_anew as (
-    insert into billing_set_aside_counts as kept (reason, instances)
+    insert into billing_quarantine_counts as kept (reason, instances)
     select reason, instances from counted
     on conflict (reason) do update set instances = excluded.instances where kept.instances <> excluded.instances
 )
@@ -23,7 +23,7 @@ select from counted;
 
 -- name: set_aside_reasons
 -- Why instances are set aside, most frequent reason first.
-select reason, instances from billing_set_aside_counts order by instances desc, reason;
+select reason, instances from billing_quarantine_counts order by instances desc, reason;
 
 -- name: set_aside_reasons_of
 -- The same for one organization.

@@ -52,7 +52,7 @@ select billing_clock() as read_at,
     (select count(*) from billing_runs
      where outcome is not null
        and (%(whole)s or organization_id between %(first_organization)s and %(last_organization)s)) as runs,
-    (select count(*) from billing_closed_stretches()
+    (select count(*) from billing_closed_segments()
      where organization_id between %(first_organization)s and %(last_organization)s) as segments,
     (select count(*) from plan_price_versions) as prices,
     (select count(*) from billing_policies) as policies;
@@ -77,7 +77,7 @@ event as (
     union all
     select instance_id, organization_id, null, case when outcome = 'charged' then charge_until else started_at end, ended_at,
         false
-    from billing_closed_stretches()
+    from billing_closed_segments()
     where case when outcome = 'charged' then charge_until else started_at end < ended_at
       and outcome is distinct from 'damaged'
       and (%(whole)s or instance_id in (select instance_id from chosen_instance))
@@ -482,7 +482,7 @@ charged as not materialized (
     select run_id, organization_id, vps_instance_id, total_amount,
         extract(epoch from billing_period_end - billing_period_start) as seconds,
         case when past_due_since is null
-             then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else debt_batch end as batch
+             then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else past_due_batch end as batch
     from vps_billing_cycles
     where run_id is not null and status in ('billed', 'refunded')
       and not (total_amount = 0 and past_due_since is not null and metadata -> 'correction_id' is not null)
@@ -638,7 +638,7 @@ select
     (select count(distinct vps_instance_id) from owing) as past_due_instances,
     (select coalesce(sum(total_amount), 0) from owing) as past_due_amount,
     (select coalesce(sum(unposted_charges), 0)::bigint from billing_price_corrections) as unposted_adjustments,
-    (select count(*) from billing_closed_stretches()
+    (select count(*) from billing_closed_segments()
      where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
     (select count(*) from vps_billing_cycles charge
      where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s

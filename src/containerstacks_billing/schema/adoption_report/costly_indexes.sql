@@ -3,8 +3,8 @@ with costly as (
     select i.indexrelid::regclass::text as name
       from pg_index i join pg_class c on c.oid = i.indexrelid
      where i.indrelid = 'vps_billing_cycles'::regclass and not i.indisprimary
-       and c.relname not in ('vps_billing_cycles_one_charge_per_hour', 'vps_billing_cycles_open_debts',
-                             'vps_billing_cycles_former_debts')
+       and c.relname not in ('vps_billing_cycles_one_charge_per_hour', 'vps_billing_cycles_past_due',
+                             'vps_billing_cycles_once_past_due')
        and coalesce(pg_get_expr(i.indpred, i.indrelid), '') not like '%run_id IS NULL%'
     union all
     select i.indexrelid::regclass::text

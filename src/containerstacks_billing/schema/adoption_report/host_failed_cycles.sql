@@ -1,4 +1,4 @@
--- Failed rows of the host. It added one per hour for ever, also for hours that it charged later, so nobody can tell what is owed.
+-- Failed rows of the host. It added one per hour for ever, also for hours that it charged later, so what is owed is unknown.
 select count(*),
        format(case count(*) when 1 then '%s failed row' else '%s failed rows' end
               || ' of the host application, %s in all, will stay failed: billing never collects that.',

@@ -2,7 +2,7 @@
 -- new column of such a table is added here too, by `add column if not exists`. (billing_daemon_status is of this kind and has
 -- a file of its own, tables/012_billing_daemon_status.sql, because the host application may have made it.)
 
--- creates: billing_quarantine, billing_set_aside_counts, billing_runways
+-- creates: billing_quarantine, billing_quarantine_counts, billing_runways
 
 -- One row per instance that the last run left out. A run replaces the rows of the organizations it went through, so an
 -- instance leaves as soon as it has been repaired.
@@ -19,21 +19,21 @@ create table if not exists billing_quarantine (
     run_id          bigint      not null,
     primary key (organization_id, instance_id, segment_id)
 );
-comment on table billing_quarantine is 'Instances set aside, and held ones (reason ''held''); segment_id 0 is the open stretch';
+comment on table billing_quarantine is 'Quarantined instances, and held ones (reason ''held''); segment_id 0 is the open segment';
 create index if not exists billing_quarantine_oldest on billing_quarantine (first_seen_at, organization_id, instance_id, segment_id);
 
--- Counted once by whoever changes billing_quarantine (the end of a run, a release; both under the lease), and not by every page
+-- Counted once by each change of billing_quarantine (the end of a run, a release; both under the lease), and not by every page
 -- view: counting rows would be slow on the day on which a price table was imported wrongly.
-create table if not exists billing_set_aside_counts (
+create table if not exists billing_quarantine_counts (
     reason    text   primary key,
     instances bigint not null
 );
-comment on table billing_set_aside_counts is 'How many instances billing_quarantine holds, by reason; rewritten by whoever changes that';
-insert into billing_set_aside_counts (reason, instances)
+comment on table billing_quarantine_counts is 'How many instances billing_quarantine holds, by reason; rewritten with each change of that table';
+insert into billing_quarantine_counts (reason, instances)
 select reason, count(distinct instance_id) from billing_quarantine group by reason
 on conflict (reason) do update set instances = excluded.instances;
 
--- One row per paying wallet that burns money or owes: what was announced last. What differs from that is news, whoever changed it,
+-- One row per paying wallet that burns money or owes: what was announced last. What differs from that is news, whichever program changed it,
 -- and what changed and changed back inside one transaction is none.
 create table if not exists billing_runways (
     organization_id uuid        not null,

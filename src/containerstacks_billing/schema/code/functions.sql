@@ -10,7 +10,6 @@
 -- catches what it raises and records it.
 
 -- Retired functions: one line for each function that an earlier version made and this one does not.
-drop function if exists billing_close_segments();
 
 -- locks: Replaces functions: no table is locked.
 
@@ -57,7 +56,7 @@ as $$ select (case when hours_left <= 3 then 3 when hours_left <= 24 then 24 whe
 -- moves up to it. So a run never asks what an instance used to be: an open segment has the values of the row, a closed one its own.
 --
 -- Pending, then flushed. The row trigger, which moves the watermark in a row that is being written anyway, appends the closed
--- segment to vps_instances.closed_stretches. A batch of a run first moves the pending segments of its range into
+-- segment to vps_instances.pending_segments. A batch of a run first moves the pending segments of its range into
 -- billing_usage_segments; from there they are charged, held, waived and verified. (A statement trigger that wrote the segments at
 -- once made the host's UPDATE three times as expensive.) Why a pending segment is neither lost nor flushed twice:
 --
@@ -88,7 +87,7 @@ as $$ select coalesce(status = any (policy.billable_statuses), false) or policy.
 
 -- Until when a closed segment is charged, and what settles it at once; outcome null means that it is to be charged. One row,
 -- written so that the planner can inline it: called for each row of a bulk update it took ten times as long as the update.
-create or replace function billing_judge_segment(status text, started_at timestamptz, ended_at timestamptz)
+create or replace function billing_segment_outcome(status text, started_at timestamptz, ended_at timestamptz)
     returns table (charge_until timestamptz, outcome text)
     language sql stable parallel safe rows 1
 as $$
@@ -98,7 +97,7 @@ as $$
             case when p.partial_hour = 'free' and billing_metered_status(status, p)
                  then started_at + floor(extract(epoch from ended_at - started_at) / 3600)::integer * interval '1 hour'
                  else ended_at end as until
-        from (values (true)) stretch
+        from (values (true)) one
         left join billing_policies p on p.valid_from <= started_at and started_at < p.valid_to
     ) judged
 $$;
@@ -116,7 +115,7 @@ end $$;
 
 -- Where a segment that began at started_at ends if it is closed at this moment: never before its start, whatever the data and the
 -- clock. Reads the policy in force at its start; no policy counts as 'prorate'.
-create or replace function billing_stretch_end(status text, started_at timestamptz, at timestamptz) returns timestamptz
+create or replace function billing_segment_end(status text, started_at timestamptz, at timestamptz) returns timestamptz
     language sql stable security definer set search_path = public, pg_temp
 as $$
     select case
@@ -130,31 +129,31 @@ as $$
 $$;
 
 -- Pending segments of an instance as rows of billing_usage_segments. Written so that the planner inlines it.
-create or replace function billing_segments_of(instance vps_instances, stretches billing_stretch[])
+create or replace function billing_segments_of(instance vps_instances, segments billing_pending_segment[])
     returns table (organization_id uuid, instance_id uuid, label text, plan_id text, status text, backups boolean,
         started_at timestamptz, ended_at timestamptz, charge_until timestamptz, closed_at timestamptz, reason text,
         rated_from timestamptz, outcome text)
     language sql stable parallel safe rows 1
 as $$
-    select instance.organization_id, instance.id, instance.label::text, stretch.plan_id, stretch.status, stretch.backups,
-        stretch.started_at, stretch.ended_at, judged.charge_until, stretch.closed_at, stretch.reason, instance.rated_from,
+    select instance.organization_id, instance.id, instance.label::text, pending.plan_id, pending.status, pending.backups,
+        pending.started_at, pending.ended_at, judged.charge_until, pending.closed_at, pending.reason, instance.rated_from,
         judged.outcome
-    from unnest(stretches) stretch, billing_judge_segment(stretch.status, stretch.started_at, stretch.ended_at) judged
+    from unnest(segments) pending, billing_segment_outcome(pending.status, pending.started_at, pending.ended_at) judged
 $$;
 
 -- How many of the pending segments closed until an instant are probably to be charged; null if none was closed by then. A function,
 -- because the subquery that it is would keep the plan of a run from reading instances in parallel.
-create or replace function billing_due_stretches(stretches billing_stretch[], until timestamptz, every_status boolean,
+create or replace function billing_due_segments(segments billing_pending_segment[], until timestamptz, every_status boolean,
     billable_statuses text[]) returns bigint
     language sql immutable parallel safe
 as $$
     select count(*) filter (where every_status or status = any (billable_statuses))
-    from unnest(stretches) where closed_at <= until having count(*) > 0
+    from unnest(segments) where closed_at <= until having count(*) > 0
 $$;
 
 -- Every closed segment: the flushed ones, and the pending ones, which have no number. A function and not a view, which would forbid
 -- the host to change the type of a column.
-create or replace function billing_closed_stretches()
+create or replace function billing_closed_segments()
     returns table (id bigint, organization_id uuid, instance_id uuid, label text, plan_id text, status text, backups boolean,
         started_at timestamptz, ended_at timestamptz, charge_until timestamptz, closed_at timestamptz, reason text,
         rated_from timestamptz, outcome text, run_id bigint)
@@ -167,22 +166,22 @@ as $$
     select null, segment.organization_id, segment.instance_id, segment.label, segment.plan_id, segment.status, segment.backups,
         segment.started_at, segment.ended_at, segment.charge_until, segment.closed_at, segment.reason, segment.rated_from,
         segment.outcome, null
-    from vps_instances instance, billing_segments_of(instance, instance.closed_stretches) segment
-    where instance.closed_stretches is not null
+    from vps_instances instance, billing_segments_of(instance, instance.pending_segments) segment
+    where instance.pending_segments is not null
 $$;
 
 -- Flush the pending segments of a row that cannot keep them: it moves to another organization, or has too many. Returns what the row
 -- is to keep, which is nothing: what could not be flushed is recorded in billing_metering_failures.
-create or replace function billing_spill_stretches(instance vps_instances, stretches billing_stretch[]) returns billing_stretch[]
+create or replace function billing_flush_segments(instance vps_instances, segments billing_pending_segment[]) returns billing_pending_segment[]
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 begin
     insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
         charge_until, closed_at, reason, rated_from, outcome)
-    select * from billing_segments_of(instance, stretches);
+    select * from billing_segments_of(instance, segments);
     return null;
 exception when others then
-    instance.closed_stretches := stretches;
+    instance.pending_segments := segments;
     perform billing_metering_failed(sqlerrm, to_jsonb(instance)::text);
     return null;
 end $$;
@@ -221,38 +220,38 @@ begin
         if current_setting('containerstacks_billing.full_hours', true) = 'off' then
             new.rated_until := greatest(started_at, closed_at);
         else
-            new.rated_until := public.billing_stretch_end(
+            new.rated_until := public.billing_segment_end(
                 case when tg_relid = 'public.vps_instances'::regclass then old.status::text end, started_at, closed_at);
         end if;
         -- A host that writes the watermark in the same statement may move it on, never back.
         new.last_billed_at := greatest(new.rated_until, nullif(new.last_billed_at, old.last_billed_at));
         if new.rated_until > started_at then
             -- Of one element, which costs half of what appending to nothing does.
-            new.closed_stretches := array[row(old.plan_id::text, old.status::text,
+            new.pending_segments := array[row(old.plan_id::text, old.status::text,
                 public.billing_has_backups(old), started_at, new.rated_until, closed_at,
                 case when tg_relid <> 'public.vps_instances'::regclass then null
                      when old.organization_id is distinct from new.organization_id then 'organization'
                      when old.plan_id is distinct from new.plan_id then 'plan'
                      when old.status is distinct from new.status then 'status'
-                     else 'backups' end)::public.billing_stretch];
-            if old.closed_stretches is not null then
-                new.closed_stretches := array_cat(old.closed_stretches, new.closed_stretches);
+                     else 'backups' end)::public.billing_pending_segment];
+            if old.pending_segments is not null then
+                new.pending_segments := array_cat(old.pending_segments, new.pending_segments);
             end if;
         end if;
     end if;
-    if old.organization_id is distinct from new.organization_id or cardinality(new.closed_stretches) > 8 then
-        new.closed_stretches := public.billing_spill_stretches(old, new.closed_stretches);
+    if old.organization_id is distinct from new.organization_id or cardinality(new.pending_segments) > 8 then
+        new.pending_segments := public.billing_flush_segments(old, new.pending_segments);
     end if;
     return new;
 end $$;
 
 -- Trigger, per updated row: pending segments change by billing alone.
-create or replace function billing_keep_stretches() returns trigger
+create or replace function billing_keep_pending_segments() returns trigger
     language plpgsql
 as $$
 begin
     if current_setting('containerstacks_billing.advancing', true) is distinct from 'on' then
-        new.closed_stretches := old.closed_stretches;
+        new.pending_segments := old.pending_segments;
     end if;
     return new;
 end $$;
@@ -282,7 +281,7 @@ begin
         new.rated_from := null;
     end if;
     new.rated_until := new.rated_from;
-    new.closed_stretches := null;
+    new.pending_segments := null;
     return new;
 end $$;
 
@@ -316,12 +315,12 @@ begin
     from old_rows o,
         lateral (select greatest(coalesce(o.last_billed_at, o.created_at), o.rated_until) as started_at) begun,
         lateral (
-            select case when isfinite(started_at) then array_append(o.closed_stretches,
+            select case when isfinite(started_at) then array_append(o.pending_segments,
                 row(o.plan_id::text, o.status::text, billing_has_backups(o), started_at,
-                    billing_stretch_end(o.status, started_at, billing_clock()), billing_clock(), 'deleted')::billing_stretch)
-                else o.closed_stretches end as stretches
+                    billing_segment_end(o.status, started_at, billing_clock()), billing_clock(), 'deleted')::billing_pending_segment)
+                else o.pending_segments end as segments
         ) closed,
-        billing_segments_of(o, closed.stretches) segment;
+        billing_segments_of(o, closed.segments) segment;
 
     insert into billing_metering_failures (error, segment)
     select 'deleted with a watermark that is not a date', to_jsonb(o)::text
@@ -337,9 +336,9 @@ end $$;
 --
 -- The host keeps one price per plan and overwrites it; an hour is rated at the price that was in force at its start, so every
 -- change becomes a version with valid_from and valid_to. The versions of a plan are contiguous: the first is in force from
--- -infinity, the last to infinity. The row of the plan is locked by whoever changes its versions.
+-- -infinity, the last to infinity. A session that changes versions of a plan holds the lock of its row.
 --
--- A price at which nobody could be charged (negative, missing, no number) never was in force: the one that repairs it takes its
+-- A price at which no hour could be charged (negative, missing, no number) never was in force: the one that repairs it takes its
 -- place from where it began. Otherwise the history would keep the plan unusable for ever, whatever the host shows.
 
 -- Whether hours can be charged at a price at all; charging leaves out every plan with a version that cannot.
@@ -471,7 +470,7 @@ exception when others then
 end $$;
 
 -- Trigger, before COMMIT, per price version that begins at its commit. A price that the host sets begins when its transaction
--- commits, and not when its statement ran: until then nobody can be charged at it, and a transaction that stays open for hours
+-- commits, and not when its statement ran: until then no hour can be charged at it, and a transaction that stays open for hours
 -- would begin its price before hours that runs have charged at the one of before. The trigger is on our table: one that waits on
 -- vps_plans would forbid the host to alter that table in the same transaction.
 create or replace function billing_date_price() returns trigger
@@ -512,7 +511,7 @@ $$;
 -- Bring vps_plans up to announced prices that have begun, and record what the trigger missed. Every run begins with it.
 --
 -- The search only says where to look. What is done with a plan is decided once its row is locked, by statements that see what
--- the previous holder committed. A plan that another session has locked is passed over, so nobody waits and the host is never the
+-- the previous holder committed. A plan that another session has locked is passed over, so no session waits and the host is never the
 -- victim of a deadlock: hours are rated by the versions, whatever vps_plans shows, and the next run shows it.
 create or replace function billing_sync_prices(at timestamptz) returns void
     language plpgsql security definer set search_path = public, pg_temp
@@ -538,7 +537,7 @@ begin
         update plan_price_versions set announced = false where plan_id = held and announced and valid_from <= at;
         perform billing_record_price(p, at) from vps_plans p where p.id = held and not billing_is_price_recorded(p, at);
     end loop;
-    -- A plan that is deleted shows nothing, and nobody changes its prices any more.
+    -- A plan that is deleted shows nothing, and its prices do not change any more.
     update plan_price_versions set announced = false
     where announced and valid_from <= at and plan_id not in (select id from vps_plans);
 end $$;
@@ -567,7 +566,7 @@ end $$;
 -- of the organization; taken after those of the wallets it deadlocked with a host that locks an organization before its wallet. It
 -- is the weakest lock there is and lets the host change everything but the key. The role that bills may not write
 -- organizations, and so may not lock them by itself.
-create or replace function billing_hold_organizations(first uuid, last uuid) returns void
+create or replace function billing_lock_organizations(first uuid, last uuid) returns void
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 begin

@@ -16,7 +16,7 @@ $$;
 
 -- Whether a change of the row ends its segment. A function over whole rows, because a trigger whose WHEN names a column would forbid
 -- the host to change the type of that column. Found whatever the search path of the host's session is.
-create or replace function billing_ends_stretch(before vps_instances, after vps_instances) returns boolean
+create or replace function billing_ends_segment(before vps_instances, after vps_instances) returns boolean
     language sql stable parallel safe
 as $$
     select (before.organization_id, before.plan_id, before.status, public.billing_has_backups(before))
@@ -29,9 +29,9 @@ create or replace function billing_is_edit(before vps_instances, after vps_insta
     language sql stable parallel safe
 as $$
     select after.rated_until is not distinct from before.rated_until
-            and (after.closed_stretches is not distinct from before.closed_stretches
+            and (after.pending_segments is not distinct from before.pending_segments
                  or current_setting('containerstacks_billing.advancing', true) is distinct from 'on')
-        or public.billing_ends_stretch(before, after)
+        or public.billing_ends_segment(before, after)
         or after.label is distinct from before.label
 $$;
 

@@ -30,7 +30,7 @@ as $$
         ('billing_usage_segments',      array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_metering_failures',   array['SELECT']),
         ('billing_quarantine',          array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
-        ('billing_set_aside_counts',    array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_quarantine_counts',    array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('billing_decisions',           array['SELECT', 'INSERT']),
         ('billing_price_corrections',   array['SELECT']),
         ('billing_adjustments',         array['SELECT']),
@@ -58,7 +58,7 @@ declare
     statement text;
     problem   text;
 begin
-    -- Quoted or not, PostgreSQL takes the first for everybody and the second for nobody.
+    -- Quoted or not, PostgreSQL takes the first for all roles and the second for no role.
     if admitted is null or admitted in ('', 'public', 'none') or admitted like 'pg\_%' then
         raise exception 'the name % is none that a role may have', coalesce(quote_literal(admitted), 'null')
             using errcode = 'invalid_parameter_value';
@@ -68,7 +68,7 @@ begin
             execute format('create role %I nologin', admitted);
             raise notice 'The role % is new and cannot log in yet: alter role % login', quote_ident(admitted), quote_ident(admitted);
         exception when duplicate_object or unique_violation then
-            null; -- somebody else was faster
+            null; -- another session was faster
         end;
     end if;
     for statement in

@@ -34,12 +34,12 @@ create or replace trigger billing_keep_rated_until before update on vps_instance
     execute function billing_keep_rated_until();
 
 -- Before billing_move_watermark, which appends to what stands there.
-create or replace trigger billing_keep_stretches before update on vps_instances
-    for each row when (new.closed_stretches is distinct from old.closed_stretches)
-    execute function billing_keep_stretches();
+create or replace trigger billing_keep_pending_segments before update on vps_instances
+    for each row when (new.pending_segments is distinct from old.pending_segments)
+    execute function billing_keep_pending_segments();
 
 create or replace trigger billing_move_watermark before update on vps_instances
-    for each row when (billing_ends_stretch(old, new))
+    for each row when (billing_ends_segment(old, new))
     execute function billing_move_watermark();
 
 create or replace trigger billing_close_deleted after delete on vps_instances

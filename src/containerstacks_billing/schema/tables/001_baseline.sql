@@ -198,7 +198,7 @@ create table if not exists billing_policies (
     constraint billing_policies_forward check (valid_from < valid_to)
 );
 comment on column billing_policies.settled is
-    'false while the stretches that the previous policy left open are still being closed';
+    'false while the segments that the previous policy left open are still being closed';
 
 insert into billing_policies (billable_statuses, partial_hour, valid_from)
 select '{running}', 'prorate', '-infinity'
@@ -292,7 +292,7 @@ create table if not exists plan_price_versions (
 );
 comment on table plan_price_versions is 'What a plan costs per month, from when until when; no foreign key: a deleted plan keeps its prices';
 comment on column plan_price_versions.announced is 'entered ahead of its time; vps_plans does not show it yet';
-comment on column plan_price_versions.begins_at_commit is 'false: somebody named the instant from which it holds';
+comment on column plan_price_versions.begins_at_commit is 'false: the instant from which it holds was given';
 
 -- A closed usage segment: a part of an instance's life at one plan, status and organization; functions.sql has the rules.
 create table if not exists billing_usage_segments (
@@ -326,8 +326,8 @@ comment on column billing_usage_segments.charge_until is
 -- A usage segment that is still in the row of its instance, because no run has flushed it yet.
 do $$
 begin
-    if to_regtype('public.billing_stretch') is null then
-        create type billing_stretch as (
+    if to_regtype('public.billing_pending_segment') is null then
+        create type billing_pending_segment as (
             plan_id    text,
             status     text,
             backups    boolean,
@@ -454,7 +454,7 @@ create index if not exists billing_events_waiting on billing_events (next_attemp
     where delivered_at is null and dead_at is null;
 create index if not exists billing_events_of_organization on billing_events (organization_id, id);
 create index if not exists billing_events_occurred on billing_events (occurred_at);
-comment on table billing_events is 'What the host is told, once each; no foreign keys: an event outlives what it is about';
+comment on table billing_events is 'Events for the host, once each; no foreign keys: an event outlives what it is about';
 comment on column billing_events.event_id is 'the same in every attempt to deliver it: the receiver recognises a repetition by it';
 comment on column billing_events.next_attempt_at is 'when it may be sent; a sender moves it ahead before it sends, and so claims it';
 comment on column billing_events.dead_at is 'given up: too many attempts, refused for good, or too old when a receiver was configured';
@@ -481,16 +481,16 @@ comment on table billing_tokens is 'Admin tokens of the application side; only t
 commit;
 
 -- step: columns and exact amounts of vps_billing_cycles
--- locks: {vps_billing_cycles}: six columns are added and amounts become exact without rewriting a row; locked against everybody for milliseconds.
+-- locks: {vps_billing_cycles}: six columns are added and amounts become exact without rewriting a row; locked against readers and writers for milliseconds.
 begin;
--- run_id is what tells our charges from the host's rows: ours always have it, the host never writes it.
+-- run_id distinguishes our charges from the host's rows: ours always have it, the host never writes it.
 alter table vps_billing_cycles
     add column if not exists run_id bigint,
     add column if not exists plan_id uuid,
     add column if not exists segment_id bigint,
     add column if not exists grown_from timestamptz,
     add column if not exists past_due_since timestamptz,
-    add column if not exists debt_batch integer;
+    add column if not exists past_due_batch integer;
 
 -- A view, a policy or a generated column that reads an amount forbids changing its type. That must not stop the rest:
 -- the column is left as it is, the adoption report prints the statements that change it, and nothing is billed until
@@ -564,21 +564,21 @@ $$;
 commit;
 
 -- step: columns of vps_instances, and room for updates
--- locks: {vps_instances}: four columns are added without rewriting a row, and its index on last_billed_at is dropped; locked against everybody for milliseconds.
+-- locks: {vps_instances}: four columns are added without rewriting a row, and its index on last_billed_at is dropped; locked against readers and writers for milliseconds.
 begin;
--- rated_until is our copy of the watermark. The host writes last_billed_at too, and where the two differ we can tell.
+-- rated_until is our copy of the watermark. The host writes last_billed_at too; where the two differ, the host moved it.
 -- rated_from is the first instant we answer for. 30 % of each page stay free, so that an hourly watermark update finds
 -- room beside the row and touches no index: the third run takes 8.5 s instead of 11.0 for a million instances.
 alter table vps_instances
     add column if not exists last_billed_at timestamptz,
     add column if not exists rated_from timestamptz,
     add column if not exists rated_until timestamptz,
-    add column if not exists closed_stretches billing_stretch[];
+    add column if not exists pending_segments billing_pending_segment[];
 alter table vps_instances set (fillfactor = 70);
 comment on column vps_instances.rated_from is 'the watermark at adoption or insertion: billing answers for every hour since';
 comment on column vps_instances.rated_until is 'the watermark as billing last wrote it, beside last_billed_at, which the host may write';
-comment on column vps_instances.closed_stretches is
-    'stretches that a change has closed since the last run, oldest first, until a run files them in billing_usage_segments';
+comment on column vps_instances.pending_segments is
+    'usage segments that a change has closed since the last run, oldest first, until a run flushes them to billing_usage_segments';
 
 do $$
 declare
@@ -590,7 +590,7 @@ begin
                                         where attrelid = 'vps_instances'::regclass and attname = 'organization_id')) then
         create index idx_vps_instances_org_id on vps_instances (organization_id);
     end if;
-    -- Only the plain index on that one column: another that merely contains it was somebody's decision, and the
+    -- Only the plain index on that one column: another that merely contains it was a decision, and the
     -- adoption report names it.
     for stale in
         select i.indexrelid::regclass as name
@@ -609,7 +609,7 @@ $$;
 commit;
 
 -- step: openings and carried remainders of wallets
--- locks: {wallets} is locked against everybody for about {read payment_transactions} s, while {payment_transactions} is summed once.
+-- locks: {wallets} is locked against readers and writers for about {read payment_transactions} s, while {payment_transactions} is summed once.
 begin;
 -- The lock keeps a top-up from falling between balance and sum, and a new wallet between the sums and the trigger.
 lock table wallets in access exclusive mode;
@@ -680,7 +680,7 @@ $$;
 commit;
 
 -- step: the unique key over our charges
--- locks: An index of {vps_billing_cycles}, the unique key, is built concurrently in about {index vps_billing_cycles} s; nobody waits for it, it waits for transactions that are open at that time.
+-- locks: An index of {vps_billing_cycles}, the unique key, is built concurrently in about {index vps_billing_cycles} s; no session waits for it, it waits for transactions that are open at that time.
 -- For our rows the last column is null, and nulls are not distinct: one charge per organization, instance and start.
 -- For the host's, which may hold the same hour twice already, it is their own id, so nothing of theirs is refused.
 -- Organization first, because a batch is a range of organizations; then the start, because the hours of this run then
@@ -694,18 +694,18 @@ create unique index concurrently if not exists vps_billing_cycles_one_charge_per
 
 -- step: charges that are past due
 -- locks: A second index of {vps_billing_cycles}, of past-due charges, is built concurrently in about {read vps_billing_cycles} s.
-create index concurrently if not exists vps_billing_cycles_open_debts
+create index concurrently if not exists vps_billing_cycles_past_due
     on vps_billing_cycles (organization_id) where status = 'failed' and run_id is not null;
 
 -- step: charges that were past due once
 -- locks: A third index of {vps_billing_cycles}, of charges that were past due, is built concurrently in about {read vps_billing_cycles} s.
-create index concurrently if not exists vps_billing_cycles_former_debts
+create index concurrently if not exists vps_billing_cycles_once_past_due
     on vps_billing_cycles (run_id, organization_id) where past_due_since is not null;
 
 -- step: the host's own indexes on vps_billing_cycles
--- locks: {vps_billing_cycles} loses the indexes that its installer made; locked against everybody for milliseconds.
+-- locks: {vps_billing_cycles} loses the indexes that its installer made; locked against readers and writers for milliseconds.
 begin;
--- Those that the host's installer makes, recognised by what they cover. An index somebody added stays, unique or not,
+-- Those that the host's installer makes, recognised by what they cover. An index that was added stays, unique or not,
 -- and the adoption report says what it costs.
 do $$
 declare
@@ -728,7 +728,7 @@ $$;
 commit;
 
 -- step: debits that are not ours
--- locks: An index of {payment_transactions}, of the debits that are not ours, is built concurrently in about {index payment_transactions} s; nobody waits for it, it waits for transactions that are open at that time.
+-- locks: An index of {payment_transactions}, of the debits that are not ours, is built concurrently in about {index payment_transactions} s; no session waits for it, it waits for transactions that are open at that time.
 -- BUILT_IN_BILLING=auto asks for the newest one every minute. Our own debits name their run in provider_transaction_id and
 -- stay out of the index, so a run does not pay for it.
 create index concurrently if not exists payment_transactions_debits_of_host on payment_transactions (created_at)
