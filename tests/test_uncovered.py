@@ -1,0 +1,60 @@
+"""The list of what the tests leave uncovered: a file may miss as much as is written there, and no more."""
+
+from __future__ import annotations
+
+import pytest
+from tools.test_coverage import (
+    ALLOWANCES,
+    ROOT,
+    Allowance,
+    Missed,
+    complaints,
+    missed_in,
+    read_allowances,
+    write_allowances,
+)
+
+ONE = Missed((3, 7), ((3, 5),))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "complained"),
+    [
+        ({"a.py": Allowance(2, 1)}, False),
+        ({"a.py": Allowance(9, 9)}, False),
+        ({"a.py": Allowance(1, 1)}, True),
+        ({"a.py": Allowance(2, 0)}, True),
+        ({}, True),
+    ],
+)
+def test_a_file_may_miss_what_it_is_allowed(allowed: dict[str, Allowance], complained: bool) -> None:
+    """Lines and branches are counted apart, and a file that is not listed may miss nothing."""
+    said = list(complaints({"a.py": ONE}, allowed))
+    assert complained == bool(said)
+    assert all("a.py: 2 lines and 1 branches" in one and "lines 3, 7; branches 3 to 5" in one for one in said)
+
+
+def test_writing_the_list_keeps_the_reasons_and_drops_what_is_covered() -> None:
+    """What is written is read again as it was."""
+    before = {"a.py": Allowance(5, 5, "only a kernel without memory does that"), "b.py": Allowance(1, 0)}
+    text = write_allowances({"b.py": Missed((), ()), "a.py": ONE}, before)
+    assert {"a.py": Allowance(2, 1, "only a kernel without memory does that")} == read_allowances(text)
+
+
+def test_a_line_that_is_no_allowance_is_refused() -> None:
+    """Rather than leave a file without a bound."""
+    with pytest.raises(ValueError, match=r"not FILE LINES BRANCHES REASON: a\.py many 0"):
+        read_allowances("# heading\n\na.py many 0\n")
+
+
+def test_only_files_of_the_package_count() -> None:
+    """Copies of it that a test has made elsewhere are not its source."""
+    inside, outside = str(ROOT / "src" / "x.py"), "/somewhere/src/x.py"
+    nothing = {"missing_lines": [3, 7], "missing_branches": [[3, 5]]}
+    assert {"src/x.py": ONE} == missed_in({"files": {inside: nothing, outside: nothing}})
+
+
+def test_every_file_of_the_list_exists() -> None:
+    """A file that was renamed or deleted takes its line along."""
+    allowed = read_allowances(ALLOWANCES.read_text()) if ALLOWANCES.exists() else {}
+    assert [] == [file for file in allowed if not (ROOT / file).exists()]
