@@ -42,10 +42,10 @@ from containerstacks_billing.database.pool import ReadingPool
 from containerstacks_billing.sandbox.server import EmbeddedServer
 from containerstacks_billing.schema.migrator import migrate
 from containerstacks_billing.settings import settings_from
-from containerstacks_billing.status.read_overview import read_status
+from containerstacks_billing.status.read import read_status
 from containerstacks_billing.web.cache import Readings
 from containerstacks_billing.web.context import Context
-from containerstacks_billing.web.status_view import Look
+from containerstacks_billing.web.status_view import StatusReader
 
 ADMIN_TOKEN = "the-admin-token-of-the-benchmark"  # noqa: S105 - of a server that lives for minutes
 LIMIT_MS = 50
@@ -115,7 +115,7 @@ def waits(conninfo: str) -> dict[str, int]:
     context = Context(settings_from({"DATABASE_URL": conninfo}), pool, Readings(pool))
     with pool.reading() as connection:
         pass
-    page = turns(connection, Look(context).now)
+    page = turns(connection, StatusReader(context).now)
     context.readings = Readings(pool)
     metrics = turns(connection, context.readings.health)
     pool.close()

@@ -27,6 +27,18 @@ def heartbeat(
     )
 
 
+def application_side(
+    fleet: Fleet, setting: str = "auto", age: timedelta = timedelta(0), holder: str = "built-in host-1-7"
+) -> None:
+    """Write the sign of life of an application side that looked so long ago, by the fleet's clock."""
+    fleet.conn.execute(
+        "insert into billing_application_sides (holder, setting, failover_after, looked_at)"
+        " values (%s, %s, '90 minutes', %s) on conflict (holder) do update"
+        " set setting = excluded.setting, looked_at = excluded.looked_at",
+        (holder, setting, fleet.now - age),
+    )
+
+
 def host_clock_follows(fleet: Fleet) -> None:
     """Let this host's clock have moved as far as the fleet's since each run: the brake compares the two."""
     fleet.conn.execute("update billing_runs set host_clock = now() - (%s - as_of)", (fleet.now,))

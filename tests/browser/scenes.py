@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
-from tests.clock import heartbeat
+from tests.clock import application_side, heartbeat
 from tests.fleet import Fleet, instant
 
 from containerstacks_billing.database.statements import query
@@ -72,8 +72,9 @@ def history(
 def daemon(
     fleet: Fleet, age: timedelta = timedelta(seconds=41), status: str = "running", **facts: Any
 ) -> None:
-    """Write the daemon's row: it ran 20 minutes before, unless told otherwise."""
+    """Write the daemon's row, which ran 20 minutes before unless told otherwise, and the sign of life of an application side."""
     heartbeat(fleet, age, daemon="billing-1-4711", status=status)
+    application_side(fleet)
     columns = {
         "last_run_at": instant("2026-03-01 12:00"),
         "last_run_success": True,
@@ -223,9 +224,10 @@ def taken_over(fleet: Fleet) -> None:
 
 
 def nobody(fleet: Fleet) -> None:
-    """The daemon is silent and nobody has taken over."""
+    """The daemon is silent, and no application side has looked for an hour."""
     history(fleet, instant("2026-03-01 08:00"))
     daemon(fleet, timedelta(hours=4, minutes=12), last_run_at=instant("2026-03-01 08:00"))
+    application_side(fleet, age=HOUR)
     troubles(fleet)
 
 
@@ -250,6 +252,7 @@ def stopped(fleet: Fleet) -> None:
 
 def without_daemon(fleet: Fleet) -> None:
     """No daemon was ever installed, and built-in billing bills."""
+    application_side(fleet)
     for back in reversed(range(5)):
         run(fleet, instant("2026-03-01 11:31") - back * HOUR, trigger="built-in")
     troubles(fleet)
@@ -261,8 +264,8 @@ def host_bills(fleet: Fleet) -> None:
     daemon(fleet, timedelta(hours=4, minutes=12), last_run_at=instant("2026-03-01 08:00"))
     troubles(fleet)
     fleet.conn.execute(
-        "insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, created_at)"
-        " select id, -1, 'wallet_debit', 'internal', 'completed', %s from organizations limit 1",
+        "insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, created_at,"
+        " description) select id, -1, 'wallet_debit', 'internal', 'completed', %s, 'VPS Hourly Billing - web-1 (1h)' from organizations limit 1",
         (NOW - HOUR / 3,),
     )
 

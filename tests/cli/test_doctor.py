@@ -14,13 +14,14 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.clock import application_side
 from tests.fleet import Fleet
 
 from containerstacks_billing.config.target import Target
 from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import connect
-from containerstacks_billing.doctor import database as checks
-from containerstacks_billing.doctor.database import Subject, heartbeat
+from containerstacks_billing.doctor.billing import billing
+from containerstacks_billing.doctor.database import Subject
 from containerstacks_billing.settings import Settings
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,7 +68,7 @@ def test_a_whole_installation_is_found_whole(command: Command, database: str, tm
         "pooler": "OK",
         "heartbeat": "WARN",
         "last run": "WARN",
-        "built-in billing": "OK",
+        "built-in billing": "WARN",
         "other billers": "OK",
         "instances": "WARN",
     }
@@ -79,7 +80,7 @@ def test_one_line_per_check_for_people(command: Command, database: str) -> None:
     assert outcome.returncode == 0
     assert "OK   server version: PostgreSQL" in outcome.stdout
     assert "WARN heartbeat: No daemon has reported yet" in outcome.stdout
-    assert re.fullmatch(r"1\d checks: 0 failed, [34] to look at\.", outcome.stdout.splitlines()[-1])
+    assert re.fullmatch(r"1\d checks: 0 failed, [345] to look at\.", outcome.stdout.splitlines()[-1])
 
 
 def test_a_database_that_is_away(command: Command) -> None:
@@ -119,11 +120,11 @@ def test_nobody_bills_by_itself_on_the_embedded_database(database: str) -> None:
     with connect(database, purpose="reading") as connection:
         server = examination.server(connection, database)
         subject = Subject(Settings(), Target(database, embedded=True), connection, server)
-        found = [*checks.heartbeat(subject), *checks.last_run(subject)]
+        found = [*billing(subject)]
     said = " ".join(f"{one.message} {one.hint}" for one in found)
-    assert "nobody bills by itself" in said
+    assert "nothing bills by itself" in said
     assert "containerstacks-billing up" in said
-    assert [] == re.findall("built-in billing bills|systemctl|takes over", said)
+    assert [] == re.findall("built-in billing bills|systemctl|takes over in", said)
 
 
 def test_missing_rights_come_as_statements_that_mend_them(command: Command, database: str, role: str) -> None:
@@ -148,33 +149,37 @@ def test_a_read_only_default_is_found(command: Command, database: str, server: s
     assert (code, findings["recovery"]["level"]) == (1, "FAIL")
 
 
-def test_it_says_which_built_in_billing_takes_over(
-    command: Command, database: str, conn: psycopg.Connection[Any]
-) -> None:
-    """Ours, nobody's, the host's own, or both; the last setting is named, and what to set instead."""
+def test_it_says_what_takes_over(command: Command, database: str, conn: psycopg.Connection[Any]) -> None:
+    """Nothing, built-in billing, the host's own scheduler, or both; for each what to set instead."""
+    fleet = Fleet(conn)
 
-    def found(switch: str) -> tuple[str, str, bool]:
-        _, findings = examined(command, database, BUILT_IN_BILLING=switch)
-        finding = findings["built-in billing"]
-        return finding["level"], finding["message"].split(":")[0], "BUILT_IN_BILLING=" in finding["hint"]
+    def found() -> tuple[str, str, str]:
+        finding = examined(command, database)[1]["built-in billing"]
+        return finding["level"], finding["message"].split(":")[0], finding["hint"]
 
-    silent = "when the daemon is silent"
     assert (
-        "OK",
-        f"ours takes over {silent} (BUILT_IN_BILLING=auto), if the application side runs",
-        True,
-    ) == found("auto")
-    assert ("WARN", f"nobody takes over {silent}", True) == found("off")
-    conn.execute(
-        """
-        with owner as (insert into users (email, password_hash, name) values ('a@b.example', 'x', 'A') returning id),
-        org as (insert into organizations (name, slug, owner_id) select 'A', 'a', id from owner returning id)
-        insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status)
-        select id, -1, 'wallet_debit', 'internal', 'completed' from org
-        """
+        "WARN",
+        "Nothing takes over",
+        "Start an application side: containerstacks-billing serve",
+    ) == found()
+    application_side(fleet, "off")
+    assert (
+        "WARN",
+        "Nothing takes over",
+        "Set BUILT_IN_BILLING=auto for the application side.",
+    ) == found()
+    application_side(fleet)
+    assert ("OK", "Built-in billing takes over") == found()[:2]
+    fleet.conn.execute(
+        "insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, description,"
+        " created_at) values (%s, -1, 'wallet_debit', 'internal', 'completed', 'VPS Creation - web-1 (Initial Hour)', %s)",
+        (fleet.organization(), fleet.now),
     )
-    assert ("OK", "the host's own takes over, ours stays off", True) == found("auto")
-    assert ("WARN", "ours and the host's may both take over", True) == found("on")
+    assert ("OK", "Built-in billing takes over") == found()[:2]
+    fleet.conn.execute("update payment_transactions set description = 'VPS Hourly Billing - web-1 (1h)'")
+    assert ("OK", "The host’s own scheduler takes over") == found()[:2]
+    application_side(fleet, "on")
+    assert ("WARN", "Built-in billing and the host’s own scheduler both take over") == found()[:2]
 
 
 def test_daemons_are_counted_by_their_heartbeats(
@@ -194,12 +199,15 @@ def test_daemons_are_counted_by_their_heartbeats(
     report("old-1", 200)
     _, findings = examined(command, database)
     assert findings["heartbeat"]["level"] == "WARN"
-    assert "200 minutes ago; built-in billing would bill, if" in findings["heartbeat"]["message"]
+    assert (
+        "Last heartbeat 3 h 20 min ago by old-1; nothing takes over: no application side"
+        in findings["heartbeat"]["message"]
+    )
     report("dead-1", 80)
     _, findings = examined(command, database)
     assert findings["heartbeat"]["level"] == "WARN"
     assert findings["heartbeat"]["message"].startswith(
-        "The daemon dead-1 has been silent for 80 minutes; in 10 minutes it counts as gone, and then built-in"
+        "The daemon dead-1 has been silent for 1 h 20 min; nothing takes over: no application side"
     )
     assert "systemctl status" in findings["heartbeat"]["hint"]
     conn.execute("delete from billing_daemon_status where daemon_instance_id = 'dead-1'")
@@ -223,10 +231,10 @@ def test_the_way_to_start_it_exists_here(
     database: str, monkeypatch: pytest.MonkeyPatch, units: list[Path], remedy: str
 ) -> None:
     """No service is to be started where none is installed."""
-    monkeypatch.setattr("containerstacks_billing.doctor.database.unit_files", lambda _: units)
+    monkeypatch.setattr("containerstacks_billing.doctor.billing.unit_files", lambda _: units)
     with connect(database, purpose="reading") as connection:
         server = examination.server(connection, database)
-        found = next(iter(heartbeat(Subject(Settings(), Target(database, False), connection, server))))
+        found = next(iter(billing(Subject(Settings(), Target(database, False), connection, server))))
     assert remedy in str(found.hint)
 
 
@@ -240,19 +248,21 @@ def test_it_promises_nobody_who_is_not_there(
         with connect(database, purpose="reading") as connection:
             target = Target(database, embedded=embedded)
             subject = Subject(Settings(), target, connection, examination.server(connection, database))
-            found = next(iter(heartbeat(subject)))
+            found = next(iter(billing(subject)))
             return found.message, found.hint
 
     assert (
-        "No daemon has reported yet; nobody bills by itself.",
-        "Start it: containerstacks-billing up",
+        "No daemon has reported yet; nothing bills by itself on the embedded database.",
+        "Start it, and let it run: containerstacks-billing up",
     ) == said(embedded=True)
-    assert "built-in billing would bill, if the application side runs." in said()[0]
+    assert "nothing takes over: no application side has looked within 5 minutes" in said()[0]
+    application_side(fleet)
+    assert "No daemon has reported yet; built-in billing takes over at once." == said()[0]
     fleet.bill(trigger="built-in")
     fleet.at(timedelta(minutes=12))
-    assert "built-in billing bills, last 12 minutes ago." in said()[0]
+    assert "No daemon has reported yet; built-in billing bills." == said()[0]
     fleet.hours(2)
-    assert "built-in billing would bill" in said()[0]
+    assert "nothing takes over" in said()[0]
 
 
 def test_a_broken_configuration_is_a_finding(command: Command, database: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from tests.clock import heartbeat
+from tests.clock import application_side, heartbeat
 from tests.command import Command
 from tests.fleet import Fleet
 
@@ -24,7 +24,7 @@ from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.holds.model import Decision, ReleaseDecision
 from containerstacks_billing.holds.release import release
-from containerstacks_billing.status.read_overview import set_aside_reasons
+from containerstacks_billing.status.read import set_aside_reasons
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def test_nothing_happened_yet(fleet: Fleet, command: Command) -> None:
     assert {"runs": []} == shown(command, fleet, "runs")
     words = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
     assert words.startswith(
-        "No billing daemon has ever run on this database.\nwarning: There was no successful run yet"
+        "Nothing bills at present. No billing daemon has ever run on this database. Nothing takes over: "
+        "no application side has looked within 5 minutes, and the host debited no wallet within 7 days.\n"
+        "warning: There was no successful run yet"
     )
 
 
@@ -92,25 +94,46 @@ def test_the_daemon_is_judged_by_its_newest_heartbeat(fleet: Fleet, command: Com
     fleet.hours(1.6)
     assert not shown(command, fleet, "status")["daemon"]["active"]
     words = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
-    assert "Nobody bills: host-7 is silent, its last heartbeat was 1 h 36 min ago." in words
+    assert (
+        "Nothing bills at present: the daemon host-7 is silent, its last heartbeat was 1 h 36 min ago."
+        in words
+    )
 
 
 @pytest.mark.parametrize(
-    ("minutes", "status", "silent", "words"),
+    ("minutes", "status", "side", "biller", "takeover", "words"),
     [
-        (4, "running", False, "The billing daemon host-1 bills; its last heartbeat was 4 min 0 s ago."),
-        (4, "error", False, "The billing daemon host-1 reports an error; its last heartbeat was 4 min 0 s ago."),
-        (80, "running", True, "No daemon bills: host-1 has been silent for 1 h 20 min. Built-in billing takes over in 10 min 0 s."),
-        (80, "stopped", False, "No daemon bills: host-1 is stopped, its last heartbeat was 1 h 20 min ago. Built-in"),
+        (4, "running", "auto", "daemon", "built-in", "The billing daemon host-1 bills; its last heartbeat was 4 min 0 s ago."),
+        (4, "error", "auto", "daemon", "built-in",
+         "The billing daemon host-1 reports an error; its last heartbeat was 4 min 0 s ago."),
+        (80, "running", "auto", "nobody", "built-in",
+         "Nothing bills at present: the daemon host-1 is silent, its last heartbeat was 1 h 20 min ago. "
+         "Built-in billing takes over in 10 min 0 s."),
+        (80, "stopped", "auto", "nobody", "built-in",
+         "Nothing bills at present: the daemon host-1 is stopped, its last heartbeat was 1 h 20 min ago. "
+         "Built-in billing takes over in 10 min 0 s."),
+        (80, "stopped", "off", "nobody", "nobody",
+         "Nothing takes over: an application side has looked within 5 minutes, with BUILT_IN_BILLING=off."),
+        (1, "stopped", None, "nobody", "nobody", "Nothing takes over: no application side has looked within 5 minutes"),
     ],
 )  # fmt: skip
-def test_a_daemon_that_falls_silent_is_said_long_before_anybody_takes_over(
-    fleet: Fleet, command: Command, minutes: int, status: str, silent: bool, words: str
+def test_a_daemon_that_falls_silent_is_said_long_before_a_takeover(
+    fleet: Fleet,
+    command: Command,
+    minutes: int,
+    status: str,
+    side: str | None,
+    biller: str,
+    takeover: str,
+    words: str,
 ) -> None:
-    """From the third missing heartbeat on; one that was stopped is not missed."""
+    """From the third missing heartbeat on it does not bill, nor does one that was stopped; no successor is made up."""
     heartbeat(fleet, timedelta(minutes=minutes), status=status)
+    if side is not None:
+        application_side(fleet, side)
     document = shown(command, fleet, "status")
-    assert ("daemon", silent) == (document["biller"], document["daemon"]["silent"])
+    assert (biller, takeover) == (document["biller"], document["takeover"]["by"])
+    assert (minutes == 80 and status == "running") is document["daemon"]["silent"]
     said = command("status", environment={"DATABASE_URL": fleet.conninfo}).stdout
     assert words in " ".join(said.split())
 
@@ -130,7 +153,7 @@ def test_built_in_billing_that_bills_is_said(fleet: Fleet, command: Command) -> 
     assert "built-in" == shown(command, fleet, "status")["biller"]
     words = command("status", environment=environment).stdout
     assert words.startswith(
-        "Built-in billing bills: host-1 is silent, its last heartbeat was 1 h 32 min ago."
+        "Built-in billing bills: the daemon host-1 is silent, its last heartbeat was 1 h 32 min ago."
     )
 
 
@@ -186,9 +209,9 @@ def test_a_date_that_no_calendar_holds_hides_no_daemon(fleet: Fleet, command: Co
 
 
 def test_after_a_clock_was_set_back_a_heartbeat_is_one_of_now(fleet: Fleet, command: Command) -> None:
-    """A minute ahead: the daemon lives, and is not hidden by one that stopped long ago."""
+    """An hour ahead: the daemon is alive, and is not hidden by one that stopped long ago."""
     heartbeat(fleet, timedelta(days=3), daemon="old", status="stopped")
-    heartbeat(fleet, -timedelta(minutes=1))
+    heartbeat(fleet, -timedelta(hours=1))
     daemon = shown(command, fleet, "status")["daemon"]
     assert ("host-1", f"{fleet.now:%Y-%m-%dT%H:%M:%SZ}", True) == (
         daemon["instanceId"],
@@ -344,8 +367,8 @@ def test_a_role_without_rights_is_told_so_in_our_words_alone(
 def test_the_status_reads_no_large_table() -> None:
     """Charges, ledger entries, instances and wallets grow with the fleet; the status never looks at them."""
     names = ("newest_daemon", "runs_before", "last_run_of_fleet", "events_waiting", "newest_heartbeat", "last_built_in_run",
-             "runways_ending", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
-             "set_aside_reasons", "runway_levels", "newest_runs")  # fmt: skip
+             "application_sides", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
+             "set_aside_reasons", "runway_levels")  # fmt: skip
     large = re.compile(
         r"\b(vps_billing_cycles|payment_transactions|vps_instances|wallets|billing_usage_segments|billing_quarantine)\b"
     )

@@ -17,9 +17,11 @@ from tests.clock import heartbeat, hourly_fleet, pass_time, settings_of
 from tests.daemons import eventually
 from tests.fleet import Fleet
 
+from containerstacks_billing import logs
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.daemon.built_in import BuiltInBilling
+from containerstacks_billing.daemon.built_in import BuiltInBilling, Look
 from containerstacks_billing.status.failover import ACTIVE_SENTENCE, Decision
+from containerstacks_billing.status.read import read_failover
 
 NINETY = timedelta(minutes=90)
 SECOND = timedelta(seconds=1)
@@ -50,8 +52,6 @@ def test_without_a_daemon_it_bills_and_the_books_say_who(
     fleet: Fleet, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """No row in the status table: it bills at once, under its own trigger, and leaves that table alone."""
-    from containerstacks_billing import logs
-
     logs.configure(environment={"JOURNAL_STREAM": "8:1"})
     billing = built_in(fleet)
     look = billing.look()
@@ -72,12 +72,10 @@ def test_without_a_daemon_it_bills_and_the_books_say_who(
 
 def test_a_living_daemon_keeps_it_from_billing(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
     """It says so in the words that operators search for, once and not at every look."""
-    from containerstacks_billing import logs
-
     logs.configure()
     heartbeat(fleet, NINETY - SECOND)
     billing = built_in(fleet)
-    decisions = [billing.look().verdict.decision for _ in range(3)]
+    decisions = [billing.look().decision.decision for _ in range(3)]
 
     assert [Decision.DAEMON_ACTIVE] * 3 == decisions
     assert 1 == capfd.readouterr().err.count("Billing daemon is active, skipping built-in billing")
@@ -96,7 +94,7 @@ def test_it_takes_over_at_ninety_minutes_every_time(fleet: Fleet, times: int) ->
         before = billing.look()
         pass_time(fleet, SECOND)
         after = billing.look()
-        outcomes.append((before.verdict.decision, after.verdict.decision, after.result is not None))
+        outcomes.append((before.decision.decision, after.decision.decision, after.result is not None))
 
     assert [(Decision.DAEMON_ACTIVE, Decision.BILL, True)] * times == outcomes
     assert [("built-in", "completed")] * times == runs(fleet)
@@ -105,14 +103,14 @@ def test_it_takes_over_at_ninety_minutes_every_time(fleet: Fleet, times: int) ->
 def test_it_bills_hourly_until_a_heartbeat_returns(fleet: Fleet) -> None:
     """What is due is a query: a second look bills nothing, one an hour later does, one beside a heartbeat does not."""
     first, restarted = built_in(fleet), built_in(fleet)
-    decisions = [first.look().verdict.decision, restarted.look().verdict.decision]
+    decisions = [first.look().decision.decision, restarted.look().decision.decision]
     fleet.at(timedelta(minutes=59, seconds=59))
-    decisions.append(restarted.look().verdict.decision)
+    decisions.append(restarted.look().decision.decision)
     fleet.at(SECOND)
-    decisions.append(restarted.look().verdict.decision)
+    decisions.append(restarted.look().decision.decision)
     fleet.hours(1)
     heartbeat(fleet)
-    decisions.append(restarted.look().verdict.decision)
+    decisions.append(restarted.look().decision.decision)
 
     assert [
         Decision.BILL,
@@ -131,10 +129,10 @@ def test_it_does_not_bill_when_the_status_table_is_gone(fleet: Fleet) -> None:
     look = billing.look()
     fleet.conn.execute("alter table hidden rename to billing_daemon_status")
 
-    assert Decision.CANNOT_TELL == look.verdict.decision
-    assert "does not bill" in look.verdict.sentence
+    assert Decision.CANNOT_TELL == look.decision.decision
+    assert "does not bill" in look.decision.sentence
     assert [] == runs(fleet)
-    assert Decision.BILL == billing.look().verdict.decision
+    assert Decision.BILL == billing.look().decision.decision
 
 
 @pytest.mark.parametrize(
@@ -153,8 +151,8 @@ def test_it_does_not_bill_what_it_may_not_read(fleet: Fleet, role: str, table: s
 
     look = built_in(fleet, make_conninfo(fleet.conninfo, user=role, password=role)).look()
 
-    assert Decision.CANNOT_TELL == look.verdict.decision
-    assert table in look.verdict.sentence
+    assert Decision.CANNOT_TELL == look.decision.decision
+    assert table in look.decision.sentence
     assert [] == runs(fleet)
 
 
@@ -162,7 +160,7 @@ def test_it_does_not_bill_when_the_database_is_away(fleet: Fleet, tmp_path: Path
     """It waits for it, and goes on."""
     nowhere = make_conninfo(fleet.conninfo, host=str(tmp_path))
     look = built_in(fleet, nowhere).look()
-    assert Decision.CANNOT_TELL == look.verdict.decision
+    assert Decision.CANNOT_TELL == look.decision.decision
 
 
 @pytest.mark.parametrize(
@@ -186,7 +184,7 @@ def test_the_switch_decides_which_built_in_billing_takes_over(
             " 'VPS Hourly Billing - web (1h)', %s)",
             (organization, fleet.now - timedelta(days=1)),
         )
-    assert expected == built_in(fleet, built_in_billing=switch).look().verdict.decision
+    assert expected == built_in(fleet, built_in_billing=switch).look().decision.decision
 
 
 def test_our_own_debits_are_not_taken_for_the_hosts(fleet: Fleet) -> None:
@@ -194,7 +192,7 @@ def test_our_own_debits_are_not_taken_for_the_hosts(fleet: Fleet) -> None:
     billing = built_in(fleet)
     billing.look()
     fleet.hours(1)
-    assert (Decision.BILL, False) == ((look := billing.look()).verdict.decision, look.host_bills)
+    assert (Decision.BILL, False) == ((look := billing.look()).decision.decision, look.host_bills)
 
 
 def test_several_replicas_bill_once(fleet: Fleet) -> None:
@@ -228,7 +226,7 @@ def test_it_looks_again_under_the_lease(fleet: Fleet, monkeypatch: pytest.Monkey
     monkeypatch.setattr(leases, "acquire", returning)
     look = built_in(fleet).look()
 
-    assert (Decision.NOT_DUE, None, []) == (look.verdict.decision, look.result, runs(fleet))
+    assert (Decision.NOT_DUE, None, []) == (look.decision.decision, look.result, runs(fleet))
     assert [(None,)] == fleet.rows("select holder from billing_leases")
 
 
@@ -257,22 +255,68 @@ def test_a_returning_daemon_and_built_in_billing_charge_each_hour_once(fleet: Fl
     )
 
 
-def test_a_heartbeat_from_the_future_does_not_switch_it_off_for_ever(fleet: Fleet) -> None:
-    """It counts from when it was first seen."""
+def test_a_heartbeat_ahead_of_the_clock_does_not_switch_it_off_for_ever(fleet: Fleet) -> None:
+    """An hour ahead, after the clock was set back, it counts as one of now; a year or an eternity ahead it is none."""
     billing = built_in(fleet)
-    heartbeat(fleet, -timedelta(days=365))
-    fleet.conn.execute(
-        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at) values ('odd', 'running', 'infinity')"
-    )
-    first = billing.look().verdict.decision
-    fleet.at(NINETY - SECOND)
-    second = billing.look().verdict.decision
+    heartbeat(fleet, -timedelta(hours=1))
+    decisions = [billing.look().decision.decision]
+    fleet.at(timedelta(hours=1) + NINETY - SECOND)
+    decisions.append(billing.look().decision.decision)
     fleet.at(SECOND)
-    assert [Decision.DAEMON_ACTIVE, Decision.DAEMON_ACTIVE, Decision.BILL] == [
-        first,
-        second,
-        billing.look().verdict.decision,
+    fleet.conn.execute(
+        "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at)"
+        " values ('odd', 'running', 'infinity'), ('ahead', 'running', %s)",
+        (fleet.now + timedelta(days=365),),
+    )
+    decisions.append(billing.look().decision.decision)
+    assert [Decision.DAEMON_ACTIVE, Decision.DAEMON_ACTIVE, Decision.BILL] == decisions
+
+
+def test_a_daemon_that_returns_is_logged_at_once(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says that it steps back, also within the hour in which it said so before."""
+    logs.configure()
+    billing = built_in(fleet)
+    heartbeat(fleet)
+    billing.look()
+    pass_time(fleet, NINETY)
+    billing.look()
+    heartbeat(fleet)
+    billing.look()
+    assert 2 == capfd.readouterr().err.count(ACTIVE_SENTENCE)
+
+
+def test_its_sign_of_life_is_there_while_it_looks(fleet: Fleet) -> None:
+    """Written by each look with what it would do, and removed when it ends."""
+    billing = built_in(fleet, built_in_billing="on", failover_after_minutes="30")
+    heartbeat(fleet)
+    billing.look()
+    fleet.at(timedelta(minutes=3))
+    billing.look()
+    side = read_failover(fleet.conninfo).application_sides
+    assert [("on", timedelta(minutes=30), fleet.now)] == [
+        (one.setting, one.failover_after, one.looked_at) for one in side
     ]
+    fleet.at(timedelta(minutes=5, seconds=1))
+    assert () == read_failover(fleet.conninfo).application_sides
+    stopping = threading.Event()
+    stopping.set()
+    billing.run(stopping)
+    assert [] == fleet.rows("select * from billing_application_sides")
+
+
+def test_it_bills_where_its_sign_of_life_cannot_be_written(
+    fleet: Fleet, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is shown is less important than what is billed; the log says what is missing."""
+    logs.configure()
+    billing = built_in(fleet)
+    fleet.conn.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'refused'; end $$;"
+        "create trigger refuse before insert on billing_application_sides execute function refuse()"
+    )
+    assert Decision.BILL is billing.look().decision.decision
+    assert [("built-in", "completed")] == runs(fleet)
+    assert "The sign of life could not be written" in capfd.readouterr().err
 
 
 def test_its_thread_bills_by_itself_and_ends_when_told(fleet: Fleet) -> None:
@@ -283,7 +327,9 @@ def test_its_thread_bills_by_itself_and_ends_when_told(fleet: Fleet) -> None:
     eventually(lambda: [("built-in", "completed")] == runs(fleet))
     heartbeat(fleet)
     eventually(
-        lambda: billing.last_look is not None and billing.last_look.verdict.decision is Decision.DAEMON_ACTIVE
+        lambda: (
+            billing.last_look is not None and billing.last_look.decision.decision is Decision.DAEMON_ACTIVE
+        )
     )
     fleet.at(NINETY)
     eventually(lambda: [("built-in", "completed")] * 2 == runs(fleet))
@@ -293,17 +339,17 @@ def test_its_thread_bills_by_itself_and_ends_when_told(fleet: Fleet) -> None:
     assert not billing.is_alive
 
 
-def test_nothing_unforeseen_ends_its_thread(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_defect_ends_its_thread(fleet: Fleet) -> None:
     """It is the last resort, so a defect costs one look."""
-    billing = built_in(fleet)
-    reading, failures = billing._read, iter([RuntimeError("a defect")])
+    failures = iter([RuntimeError("a defect")])
 
-    def failing() -> Any:
-        for failure in failures:
-            raise failure
-        return reading()
+    class Defective(BuiltInBilling):
+        def look(self, stopping: threading.Event | None = None) -> Look:
+            for failure in failures:
+                raise failure
+            return super().look(stopping)
 
-    monkeypatch.setattr(billing, "_read", failing)
+    billing = Defective(settings_of(fleet.conninfo), check_seconds=0.05)
     billing.start()
     eventually(lambda: [("built-in", "completed")] == runs(fleet))
     assert billing.stop()

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.clock import application_side
 from tests.daemons import ROOT
 from tests.fleet import Fleet
 
@@ -26,6 +27,7 @@ from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.doctor import Finding, Level, examine, host, unit
 from containerstacks_billing.doctor import database as checks
+from containerstacks_billing.doctor.billing import billing
 from containerstacks_billing.doctor.database import Subject
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.systemd.access import Account, examine_env_file, examine_executable
@@ -93,8 +95,9 @@ class Patient:
     def debit_by_the_host(self) -> None:
         """A debit that the original application wrote."""
         self.conn.execute(
-            "insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, created_at)"
-            " select id, -1, 'wallet_debit', 'internal', 'completed', billing_clock() from organizations"
+            "insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, created_at,"
+            " description) select id, -1, 'wallet_debit', 'internal', 'completed', billing_clock(),"
+            " 'VPS Hourly Billing - web-1 (1h)' from organizations"
         )
 
     def daemon(self, minutes_ago: int, **columns: str) -> None:
@@ -114,7 +117,7 @@ class Patient:
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Patient:
     """No settings but those of the test, no other database within reach, and the service is installed."""
-    installed = "containerstacks_billing.doctor.database.unit_files"
+    installed = "containerstacks_billing.doctor.billing.unit_files"
     monkeypatch.setattr(installed, lambda _: [tmp_path / UNIT])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -240,9 +243,7 @@ def a_link_into_nowhere(p: Patient) -> Found:
 def a_silent_embedded_database(p: Patient) -> Found:
     with connect(p.conninfo, purpose="reading") as connection:
         server = examination.server(connection, p.conninfo)
-        return list(
-            checks.heartbeat(Subject(Settings(), Target(p.conninfo, embedded=True), connection, server))
-        )
+        return list(billing(Subject(Settings(), Target(p.conninfo, embedded=True), connection, server)))
 
 
 def lines_that_systemd_reads_differently(p: Patient) -> Path:
@@ -298,9 +299,9 @@ def an_instance_without_a_plan(p: Patient) -> Found:
 
 
 def a_second_biller(p: Patient) -> Found:
-    p.fleet()
+    application_side(p.fleet(), "on")
     p.debit_by_the_host()
-    return p.examined(BUILT_IN_BILLING="on")
+    return p.examined()
 
 
 # Finding and words, as in the table: what brings it about.
@@ -326,7 +327,7 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("database", "refused the password"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password="x")),
     ("database", "none was given"): no_password,
     ("migrations", "permission denied"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
-    ("heartbeat", "nobody bills by itself"): a_silent_embedded_database,
+    ("heartbeat", "nothing bills by itself"): a_silent_embedded_database,
     ("configuration", "is a link to"): a_link_into_nowhere,
     ("database", "has no database of that name"): lambda p: p.examined(make_conninfo(p.conninfo, dbname="none")),
     ("rights", "lacks rights"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
@@ -350,8 +351,9 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("instances", "0 of 1 instances are billable"): nothing_billable,
     ("set aside", "not billed: "): an_instance_without_a_plan,
     ("other billers", "the host application bills too"): a_second_biller,
-    ("built-in billing", "ours and the host's may both take over"): a_second_biller,
-    ("other daemons", "Also seen"): two_daemons,
+    ("built-in billing", "both take over"): a_second_biller,
+    ("built-in billing", "Nothing takes over"): lambda p: p.examined(),
+    ("other daemons", "Also alive"): two_daemons,
     ("memory of the service", "MiB"): ended(ActiveState="active", Result="success", MemoryCurrent=str(2 * 1024**3)),
     (".env of the unit", "Permission denied: "): an_unreadable_file,
     ("server version", "is too old"): a_server_that(checks.version, version_number=140_011),

@@ -9,11 +9,11 @@ import pytest
 
 from containerstacks_billing.status.failover import (
     ACTIVE_SENTENCE,
+    ApplicationSide,
     Decision,
-    HeartbeatClamp,
     Reading,
     decide,
-    fallback,
+    failover_target,
     heartbeat_is_fresh,
     pause_seconds,
 )
@@ -85,13 +85,15 @@ def test_the_next_run_is_due_an_hour_after_the_last_one(
     minutes: int, outcome: str | None, expected: Decision
 ) -> None:
     """A run by any replica counts; one that failed, or whose process died, is worth another attempt."""
-    assert expected == decision(last_run_at=NOW - timedelta(minutes=minutes), last_outcome=outcome)
+    assert expected == decision(built_in_run_at=NOW - timedelta(minutes=minutes), built_in_outcome=outcome)
 
 
 def test_a_returning_heartbeat_ends_built_in_billing_whatever_else_is_due() -> None:
     """The daemon comes first."""
     last = NOW - timedelta(hours=5)
-    assert Decision.DAEMON_ACTIVE == decision(heartbeat_at=NOW, last_run_at=last, last_outcome="completed")
+    assert Decision.DAEMON_ACTIVE == decision(
+        heartbeat_at=NOW, built_in_run_at=last, built_in_outcome="completed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,23 +121,46 @@ def test_a_host_counts_as_billing_for_a_week_after_its_last_debit() -> None:
     assert Decision.HOST_BILLS == decision(host_debit_at=NOW - week + timedelta(microseconds=1))
 
 
+def side(setting: Any, failover_after: timedelta = NINETY) -> ApplicationSide:
+    return ApplicationSide(f"built-in {setting}", setting, failover_after, NOW)
+
+
 @pytest.mark.parametrize(
-    ("switch", "host_debits", "who", "is_sound"),
+    ("settings", "host_debits", "who", "is_sound"),
     [
-        ("auto", False, "ours", True),
-        ("on", False, "ours", True),
-        ("off", False, "nobody", False),
-        ("auto", True, "host", True),
-        ("on", True, "both", False),
-        ("off", True, "host", True),
+        ([], False, "nobody", False),
+        (["off"], False, "nobody", False),
+        (["auto"], False, "built-in", True),
+        (["on"], False, "built-in", True),
+        (["off", "auto"], False, "built-in", True),
+        ([], True, "host", True),
+        (["off"], True, "host", True),
+        (["auto"], True, "host", True),
+        (["on"], True, "both", False),
+        (["auto", "on"], True, "both", False),
     ],
 )
-def test_one_built_in_billing_takes_over_or_somebody_is_told(
-    switch: Any, host_debits: bool, who: str, is_sound: bool
+def test_only_what_has_given_a_sign_of_life_takes_over(
+    settings: list[Any], host_debits: bool, who: str, is_sound: bool
 ) -> None:
-    """None at all and two at once are both wrong, and said to be."""
-    said = fallback(Reading(NOW, host_debit_at=NOW if host_debits else None), switch)
-    assert (who, is_sound) == (said.who, said.is_sound)
+    """An application side that looked lately, or a scheduler of the host that debits; none and two are both unsound."""
+    sides = tuple(side(setting) for setting in settings)
+    reading = Reading(NOW, host_debit_at=NOW if host_debits else None, application_sides=sides)
+    target = failover_target(reading, NINETY)
+    assert (who, is_sound) == (target.who, target.is_sound)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "host_debits", "expected"),
+    [([], False, 15), ([], True, 90), ([30], False, 30), ([30, 20], False, 20), ([120], True, 90)],
+)
+def test_the_time_of_a_takeover_is_that_of_what_takes_over(
+    minutes: list[int], host_debits: bool, expected: int
+) -> None:
+    """Each application side has its own threshold, the host's scheduler has 90 minutes, and the earliest counts."""
+    sides = tuple(side("on", timedelta(minutes=one)) for one in minutes)
+    reading = Reading(NOW, host_debit_at=NOW if host_debits else None, application_sides=sides)
+    assert timedelta(minutes=expected) == failover_target(reading, timedelta(minutes=15)).after
 
 
 def test_waiting_ends_when_the_decision_can_change_and_after_a_minute_at_most() -> None:
@@ -143,25 +168,13 @@ def test_waiting_ends_when_the_decision_can_change_and_after_a_minute_at_most() 
     soon = decide(Reading(NOW, NOW - NINETY + timedelta(seconds=20)), NINETY)
     late = decide(Reading(NOW, NOW), NINETY)
     now = decide(Reading(NOW, NOW - NINETY + timedelta(microseconds=1)), NINETY)
-    assert [20.0, 60.0, 1.0] == [pause_seconds(verdict) for verdict in (soon, late, now)]
+    assert [20.0, 60.0, 1.0] == [pause_seconds(decided) for decided in (soon, late, now)]
 
 
-def test_a_heartbeat_from_the_future_is_one_of_when_it_was_first_seen() -> None:
-    """It counts as fresh, but not for ever: a dead daemon's wrong clock must not switch built-in billing off."""
-    clamp = HeartbeatClamp()
-    later = NOW + timedelta(hours=2)
-
-    assert NOW == clamp.clamp(NOW, None, "infinity")
-    assert NOW == clamp.clamp(later, None, "infinity")
-    assert later == clamp.clamp(later, None, "2030-01-01")
-    assert None is clamp.clamp(later, None, None)
-    assert NOW == clamp.clamp(later, NOW, None)
-
-
-def test_of_two_heartbeats_the_newer_counts() -> None:
-    """One daemon's wrong clock makes another's heartbeat neither newer nor older."""
-    clamp = HeartbeatClamp()
-    later = NOW + timedelta(hours=2)
-
-    assert NOW == clamp.clamp(NOW, NOW - timedelta(hours=1), "infinity")
-    assert later == clamp.clamp(later, later, "infinity")
+@pytest.mark.parametrize(
+    ("minutes_ago", "expected"), [(-91, False), (-90, True), (0, True), (10079, True), (10080, False)]
+)
+def test_a_debit_a_little_ahead_of_the_clock_is_one_of_now(minutes_ago: int, expected: bool) -> None:
+    """A clock that was set back by an hour changes nothing; a debit of another age is none."""
+    debited = NOW - timedelta(minutes=minutes_ago)
+    assert expected == (decision(host_debit_at=debited) is Decision.HOST_BILLS)

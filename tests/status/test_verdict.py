@@ -1,260 +1,260 @@
-"""What the page says first, from what the tables say."""
+"""The verdict: who bills, who takes over and when, and what is wrong, from what the tables say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from containerstacks_billing.status.failover import Reading
-from containerstacks_billing.status.model import Biller, DaemonRow, Health, Lease, Limits, RunRecord
-from containerstacks_billing.status.verdict import (
-    Tone,
-    is_running,
-    judge,
-    next_run,
-    successor,
-    without_heartbeat,
-)
+from containerstacks_billing.settings import settings_from
+from containerstacks_billing.status.failover import ApplicationSide, Reading
+from containerstacks_billing.status.model import DaemonRow, Health, Lease, RunRecord
+from containerstacks_billing.status.sentences import headline_of, next_due_of, sentence_of, takeover_of
+from containerstacks_billing.status.verdict import Biller, Condition, Tone, Verdict, verdict_of
 
 NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
+INSTANT = timedelta(microseconds=1)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 NINETY = timedelta(minutes=90)
-LIMITS = Limits(NINETY, 5 * MINUTE, NINETY, 60 * MINUTE)
+SETTINGS = settings_from({})
+OURS = (ApplicationSide("built-in host-1-7", "auto", NINETY, NOW),)
 
 
-def run(outcome: str | None = "completed") -> RunRecord:
+def judged(health: Health) -> Verdict:
+    return verdict_of(health, SETTINGS)
+
+
+def run(outcome: str | None = "completed", trigger: str = "daemon") -> RunRecord:
     at = NOW - 20 * MINUTE
     ended = at if outcome else None
     return RunRecord(
-        1, outcome, "daemon", "h", None, at, at, ended, 1, 1, 1, Decimal(1), Decimal(1), 0, 0, 0, 1, 1.0, None
+        1, outcome, trigger, "h", None, at, at, ended, 1, 1, 1, Decimal(1), Decimal(1), 0, 0, 0, 1, 1.0, None
     )
 
 
-def health(heartbeat: timedelta | None = MINUTE, ran: timedelta = 20 * MINUTE, **facts: object) -> Health:
-    """A daemon that was heard of a while ago and ran a while ago."""
+def health(
+    heartbeat: timedelta | None = MINUTE, ran: timedelta = 20 * MINUTE, status: str = "running", **facts: Any
+) -> Health:
+    """A daemon whose heartbeat and last run are that old; facts of the reading, or of the health."""
     beat = NOW - heartbeat if heartbeat is not None else None
-    row = DaemonRow("d", "running", None, NOW - ran, True, 1, Decimal(1), Decimal(1), NOW, beat, None)
-    known = {"last_finished": run(), "last_successful": run(), **facts}
-    return Health(Reading(NOW, beat), row, **known)  # type: ignore[arg-type]
+    row = DaemonRow("d", status, None, NOW - ran, True, 1, Decimal(1), Decimal(1), NOW - 9 * HOUR, beat, None)
+    of_reading = {key: facts.pop(key) for key in list(facts) if key in Reading.__dataclass_fields__}
+    known = {"daemon": row, "last_finished": run(), "last_successful": run(), **facts}
+    return Health(Reading(NOW, beat, **of_reading), **known)
+
+
+def without_daemon(**facts: Any) -> Health:
+    return health(None, daemon=None, **facts)
 
 
 @pytest.mark.parametrize(
-    ("seen", "tone", "headline", "notices"),
+    ("seen", "biller", "condition"),
+    [
+        (without_daemon(), Biller.NOBODY, Condition.ABSENT),
+        (health(5 * MINUTE - INSTANT), Biller.DAEMON, Condition.RUNNING),
+        (health(MINUTE, status="error"), Biller.DAEMON, Condition.ERROR),
+        (health(5 * MINUTE), Biller.NOBODY, Condition.SILENT),
+        (health(89 * MINUTE, built_in_run_at=NOW), Biller.NOBODY, Condition.SILENT),
+        (health(NINETY - INSTANT, host_debit_at=NOW), Biller.NOBODY, Condition.SILENT),
+        (health(MINUTE, status="stopped"), Biller.NOBODY, Condition.STOPPED),
+        (health(NINETY, status="stopped", built_in_run_at=NOW), Biller.BUILT_IN, Condition.STOPPED),
+        (health(NINETY), Biller.NOBODY, Condition.GONE),
+        (health(None), Biller.NOBODY, Condition.GONE),
+        (health(NINETY, built_in_run_at=NOW - 2 * HOUR + INSTANT), Biller.BUILT_IN, Condition.GONE),
+        (health(NINETY, built_in_run_at=NOW - 2 * HOUR), Biller.NOBODY, Condition.GONE),
+        (health(NINETY, built_in_run_at=NOW + 25 * HOUR), Biller.NOBODY, Condition.GONE),
+        (health(NINETY, built_in_run_at=NOW - 2 * HOUR, host_debit_at=NOW), Biller.HOST, Condition.GONE),
+        (without_daemon(host_debit_at=NOW), Biller.HOST, Condition.ABSENT),
+        (without_daemon(built_in_run_at=NOW, host_debit_at=NOW), Biller.BUILT_IN, Condition.ABSENT),
+    ],
+)
+def test_the_biller_is_what_bills_and_not_what_is_expected_to(
+    seen: Health, biller: Biller, condition: Condition
+) -> None:
+    """A daemon that is stopped or silent does not bill, though nothing takes over for another while."""
+    verdict = judged(seen)
+    assert (biller, condition) == (verdict.biller, verdict.condition)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "lease", "biller", "in_progress"),
+    [
+        ("daemon", Lease("h", 20.0), Biller.DAEMON, True),
+        ("built-in", Lease("h", 20.0), Biller.BUILT_IN, True),
+        ("manual", Lease("h", 20.0), Biller.NOBODY, True),
+        ("daemon", Lease("another", 20.0), Biller.NOBODY, False),
+        ("daemon", Lease(), Biller.NOBODY, False),
+    ],
+)
+def test_a_run_is_in_progress_while_its_own_holder_has_the_lease(
+    trigger: str, lease: Lease, biller: Biller, in_progress: bool
+) -> None:
+    """An open run without the lease is one whose process ended; a run by hand makes nothing a biller."""
+    verdict = judged(health(80 * MINUTE, in_progress=run(None, trigger), lease=lease))
+    assert (biller, in_progress) == (verdict.biller, verdict.run_in_progress)
+
+
+@pytest.mark.parametrize(
+    ("seen", "who", "at", "words"),
+    [
+        (health(80 * MINUTE), "nobody", None, "Nothing takes over: no application side has looked within 5 minutes"),
+        (health(80 * MINUTE, application_sides=OURS), "built-in", NOW + 10 * MINUTE, "Built-in billing takes over in 10 min 0 s."),
+        (health(NINETY, application_sides=OURS), "built-in", NOW, "Built-in billing takes over at once."),
+        (health(80 * MINUTE, host_debit_at=NOW), "host", NOW + 10 * MINUTE, "The host’s own scheduler takes over in 10 min 0 s."),
+        (without_daemon(application_sides=OURS), "built-in", None, "Built-in billing takes over at once."),
+    ],
+)  # fmt: skip
+def test_a_takeover_has_a_time_only_where_something_takes_over(
+    seen: Health, who: str, at: datetime | None, words: str
+) -> None:
+    """Without an application side, and without a scheduler of the host, no face promises one."""
+    verdict = judged(seen)
+    assert (who, at) == (verdict.failover.who, verdict.takeover_at)
+    assert takeover_of(verdict, timed=True).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("seen", "since"),
+    [
+        (health(), NOW - 9 * HOUR),
+        (health(80 * MINUTE), NOW - 80 * MINUTE),
+        (health(100 * MINUTE, built_in_run_at=NOW, application_sides=OURS), NOW - 10 * MINUTE),
+        (without_daemon(), None),
+    ],
+)
+def test_since_when_is_known(seen: Health, since: datetime | None) -> None:
+    """A daemon since its start, built-in billing since its takeover, nothing since the last heartbeat."""
+    assert since == judged(seen).since
+
+
+@pytest.mark.parametrize(
+    ("ran", "started", "late"),
+    [
+        (NINETY - INSTANT, HOUR, False),
+        (NINETY, HOUR, True),
+        (None, HOUR, False),
+        (None, NINETY, True),
+        (None, None, True),
+    ],
+)
+def test_a_run_is_late_from_ninety_minutes_after_the_last_one(
+    ran: timedelta | None, started: timedelta | None, late: bool
+) -> None:
+    """To the microsecond; a daemon that never ran has as long from its start, and without a start no time."""
+    at, began = (NOW - one if one is not None else None for one in (ran, started))
+    row = DaemonRow("d", "running", None, at, True, 1, Decimal(1), Decimal(1), began, NOW, None)
+    assert late == judged(health(daemon=row)).run_is_late
+
+
+@pytest.mark.parametrize(
+    ("seen", "tone", "headline", "problems"),
     [
         (Health(Reading(NOW)), Tone.QUIET, "Waiting for the first run", []),
         (health(), Tone.GOOD, "The billing daemon is on duty", []),
-        (
-            health(in_progress=run(None), lease=Lease("h", 20.0)),
-            Tone.BUSY,
-            "The billing daemon is billing now",
-            [],
-        ),
-        (
-            health(in_progress=run(None)),
-            Tone.WARNING,
-            "The billing daemon needs attention",
-            ["A run was left open"],
-        ),
-        (
-            health(last_finished=run("failed")),
-            Tone.BAD,
-            "The billing daemon needs attention",
-            ["The last run failed"],
-        ),
-        (
-            health(last_finished=run("held")),
-            Tone.BAD,
-            "The billing daemon needs attention",
-            ["The last run was held"],
-        ),
-        (
-            health(ran=NINETY),
-            Tone.WARNING,
-            "The billing daemon needs attention",
-            ["The daemon hasn’t run in 90+ minutes"],
-        ),
-        (
-            health(NINETY, NINETY),
-            Tone.BAD,
-            "Nobody is billing",
-            ["The daemon hasn’t run in 90+ minutes"],
-        ),
-        (
-            health(80 * MINUTE, 85 * MINUTE),
-            Tone.WARNING,
-            "The billing daemon is silent",
-            ["No heartbeat for 5+ minutes"],
-        ),
-        (
-            health(80 * MINUTE, NINETY),
-            Tone.WARNING,
-            "The billing daemon is silent",
-            ["No heartbeat for 5+ minutes", "The daemon hasn’t run in 90+ minutes"],
-        ),
+        (health(in_progress=run(None), lease=Lease("h", 20.0)), Tone.BUSY, "The billing daemon is billing now", []),
+        (health(in_progress=run(None)), Tone.WARNING, "The billing daemon needs attention", ["A run was left open"]),
+        (health(last_finished=run("failed")), Tone.BAD, "The billing daemon needs attention", ["The last run failed"]),
+        (health(last_finished=run("held")), Tone.BAD, "The billing daemon needs attention", ["The last run was held"]),
+        (health(ran=NINETY), Tone.WARNING, "The billing daemon needs attention", ["The daemon hasn’t run in 90+ minutes"]),
+        (health(NINETY, NINETY), Tone.BAD, "Nobody is billing", ["The daemon hasn’t run in 90+ minutes"]),
+        (health(80 * MINUTE, 85 * MINUTE), Tone.WARNING, "The billing daemon is silent", ["No heartbeat for 5+ minutes"]),
+        (health(80 * MINUTE, NINETY), Tone.WARNING, "The billing daemon is silent",
+         ["No heartbeat for 5+ minutes", "The daemon hasn’t run in 90+ minutes"]),
+        (health(MINUTE, status="stopped"), Tone.WARNING, "The billing daemon is stopped", []),
+        (health(80 * MINUTE, status="stopped"), Tone.WARNING, "The billing daemon is stopped", []),
+        (health(NINETY, status="stopped"), Tone.BAD, "Nobody is billing", []),
+        (health(status="error"), Tone.BAD, "The billing daemon needs attention", ["The daemon reports an error"]),
+        (health(status="error", last_finished=run("failed")), Tone.BAD, "The billing daemon needs attention",
+         ["The last run failed"]),
+        (health(last_finished=run("held"), in_progress=run(None)), Tone.BAD, "The billing daemon needs attention",
+         ["The last run was held", "A run was left open"]),
+        (health(host_debit_at=NOW), Tone.WARNING, "The billing daemon needs attention", ["The host application bills too"]),
+        (health(host_debit_at=NOW - 2 * HOUR), Tone.GOOD, "The billing daemon is on duty", []),
+        (health(100 * MINUTE, built_in_run_at=NOW - 9 * MINUTE), Tone.WARNING, "Built-in billing has taken over", []),
+        (health(None, last_finished=None), Tone.BAD, "Nobody is billing", []),
+        (without_daemon(), Tone.BAD, "Nobody is billing", []),
+        (without_daemon(built_in_run_at=NOW), Tone.GOOD, "Built-in billing is on duty", []),
+        (without_daemon(built_in_run_at=NOW, last_finished=run("failed")), Tone.BAD, "Built-in billing is on duty",
+         ["The last run failed"]),
+        (Health(Reading(NOW, host_debit_at=NOW)), Tone.WARNING, "The host application bills by itself", []),
+        (health(status="stopped", in_progress=run(None, "manual"), lease=Lease("h", 20.0)), Tone.BUSY,
+         "A run is in progress", []),
     ],
-    ids=[
-        "first",
-        "well",
-        "busy",
-        "left open",
-        "failed",
-        "held",
-        "late",
-        "nobody",
-        "silent",
-        "silent and late",
-    ],
-)
-def test_the_headline_says_who_bills_and_the_notices_what_is_the_matter(
-    seen: Health, tone: Tone, headline: str, notices: list[str]
+)  # fmt: skip
+def test_the_headline_says_who_bills_and_the_problems_what_is_wrong(
+    seen: Health, tone: Tone, headline: str, problems: list[str]
 ) -> None:
-    """One headline, one tone, and nothing is the matter without a notice."""
-    said = judge(seen, LIMITS)
-    assert (tone, headline) == (said.tone, said.headline)
-    assert notices == [notice.title for notice in said.notices]
+    """One headline, one tone, each problem once and the worst first."""
+    verdict = judged(seen)
+    assert (tone, headline) == headline_of(verdict)[:2]
+    assert problems == [problem.title for problem in verdict.problems]
 
 
 @pytest.mark.parametrize(
-    "seen",
+    ("seen", "sentence"),
     [
-        replace(health(None), last_finished=None),
-        Health(Reading(NOW), last_finished=run()),
-        Health(Reading(NOW), in_progress=run(None)),
+        (health(), "The billing daemon d bills; its last heartbeat was 1 min 0 s ago."),
+        (health(status="error"), "The billing daemon d reports an error; its last heartbeat was 1 min 0 s ago."),
+        (health(80 * MINUTE, application_sides=OURS),
+         "Nothing bills at present: the daemon d is silent, its last heartbeat was 1 h 20 min ago. "
+         "Built-in billing takes over in 10 min 0 s."),
+        (health(None), "Nothing bills at present: the daemon d is silent, its last heartbeat is unknown. Nothing takes over: "
+         "no application side has looked within 5 minutes, and the host debited no wallet within 7 days."),
+        (without_daemon(built_in_run_at=NOW), "Built-in billing bills. No billing daemon has ever run on this database."),
     ],
-    ids=["a daemon reported", "a run ended", "a run began"],
-)
-def test_billing_that_ever_began_is_not_waiting_for_its_first_run(seen: Health) -> None:
-    """Each trace of it is enough to call silence an alarm."""
-    said = judge(seen, LIMITS)
-    assert (Tone.BAD, "Nobody is billing") == (said.tone, said.headline)
+)  # fmt: skip
+def test_one_line_says_who_bills_and_what_follows(seen: Health, sentence: str) -> None:
+    """The line of `status`; the time of the takeover belongs to it, and where nothing takes over, the reason."""
+    assert sentence == sentence_of(judged(seen))
 
 
-def test_a_host_that_bills_by_itself_is_said_before_the_first_run() -> None:
-    """Right after the installation it is the host that bills, and nobody should think that nothing happens."""
-    said = judge(Health(Reading(NOW, host_debit_at=NOW)), LIMITS)
-    assert (Tone.WARNING, "The host application bills by itself") == (said.tone, said.headline)
-    assert () == said.notices
+def test_a_daemon_that_is_alive_and_late_is_not_said_to_have_failed() -> None:
+    """Each condition has its own explanation."""
 
+    def text(seen: Health) -> str:
+        return judged(seen).problems[-1].text
 
-def with_status(seen: Health, status: str) -> Health:
-    assert seen.daemon is not None
-    return replace(seen, daemon=replace(seen.daemon, status=status))
-
-
-def test_a_daemon_that_somebody_stopped_is_not_on_duty_and_not_silent() -> None:
-    """Its heartbeat is minutes old, and nobody bills."""
-    for age in (MINUTE, 80 * MINUTE):
-        said = judge(with_status(health(age), "stopped"), LIMITS)
-        assert (Tone.WARNING, "The billing daemon is stopped") == (said.tone, said.headline)
-        assert () == said.notices
-
-
-def test_a_run_of_somebody_else_is_not_the_daemons() -> None:
-    """Whoever runs billing by hand beside a daemon that is stopped makes it bill no more than before."""
-    seen = health(in_progress=replace(run(None), trigger="command"), lease=Lease("h", 20.0))
-    assert "A run is under way" == judge(with_status(seen, "stopped"), LIMITS).headline
-
-
-def test_a_daemon_that_never_was_did_not_fail() -> None:
-    """Built-in billing has taken over from nobody, and nobody waits for ninety minutes."""
-    seen = Health(Reading(NOW, last_run_at=NOW - MINUTE), last_finished=run(), last_successful=run())
-    said = judge(seen, LIMITS)
-    assert (Tone.GOOD, "Built-in billing is on duty", ()) == (said.tone, said.headline, said.notices)
-    failed = judge(replace(seen, last_finished=run("failed")), LIMITS)
-    assert (Tone.BAD, ["The last run failed"]) == (failed.tone, [one.title for one in failed.notices])
-    hosted = Health(Reading(NOW, host_debit_at=NOW))
-    assert "bills until one comes" in without_heartbeat(seen, Biller.BUILT_IN, "auto")
-    assert "takes over at once" in without_heartbeat(Health(Reading(NOW)), Biller.NOBODY, "auto")
-    assert "goes on until one comes" in without_heartbeat(hosted, Biller.HOST, "auto")
-    assert "takes over at once" in without_heartbeat(hosted, Biller.HOST, "on")
-    assert "Nobody takes over" in without_heartbeat(hosted, Biller.HOST, "off")
-
-
-def with_error(seen: Health) -> Health:
-    return with_status(seen, "error")
-
-
-@pytest.mark.parametrize(
-    ("seen", "notices"),
-    [
-        (with_error(health()), ["The daemon reports an error"]),
-        (with_error(health(last_finished=None)), ["The daemon reports an error"]),
-        (with_error(health(last_finished=run("interrupted"))), ["The daemon reports an error"]),
-        (with_error(health(last_finished=run("failed"))), ["The last run failed"]),
-        (with_error(health(last_finished=run("held"))), ["The last run was held"]),
-        (health(last_finished=None), []),
-        (Health(Reading(NOW), last_finished=run()), []),
-        (
-            health(last_finished=run("held"), in_progress=run(None)),
-            ["The last run was held", "A run was left open"],
-        ),
-    ],
-    ids=["error", "error first", "error later", "failed", "held", "no run yet", "no daemon", "worst first"],
-)
-def test_one_trouble_is_one_notice_and_the_worst_is_the_first(seen: Health, notices: list[str]) -> None:
-    """A daemon that reports an error because its run was held or failed says nothing twice."""
-    assert notices == [notice.title for notice in judge(seen, LIMITS).notices]
-
-
-def test_a_run_is_under_way_while_it_is_open_and_somebody_holds_the_lease() -> None:
-    """A lease alone is a biller that waits; an open run alone is one whose process ended."""
-    held = Lease("h", 20.0)
-    assert is_running(health(in_progress=run(None), lease=held))
-    assert not is_running(health(lease=held))
-    assert not is_running(health(in_progress=run(None)))
-
-
-def test_built_in_billing_that_has_taken_over_is_a_warning_and_no_alarm() -> None:
-    """No hour is lost, so nobody has to be woken."""
-    seen = health(100 * MINUTE, 110 * MINUTE)
-    seen = replace(seen, failover=replace(seen.failover, last_run_at=NOW - 9 * MINUTE))
-    said = judge(seen, LIMITS)
-    assert (Tone.WARNING, "Built-in billing has taken over") == (said.tone, said.headline)
-    assert ["Built-in billing provides automatic failover." in notice.text for notice in said.notices] == [
-        True
-    ]
+    assert "It is alive, but no run of it has ended; its log names the reason." == text(health(ran=NINETY))
+    assert "It has probably failed: its heartbeat is missing as well." == text(health(80 * MINUTE, NINETY))
+    assert "It is stopped." == text(health(80 * MINUTE, NINETY, status="stopped"))
+    assert "It has probably failed. Built-in billing provides automatic failover." == text(
+        health(100 * MINUTE, 110 * MINUTE, built_in_run_at=NOW)
+    )
 
 
 def test_the_next_run_is_the_billers() -> None:
-    """What the daemon announced, else an hour after its last; the built-in's own hour; nobody's never."""
-    hour = timedelta(hours=1)
-    seen = health()
-    assert seen.daemon is not None
-    announced = replace(seen, daemon=replace(seen.daemon, next_run_at="2026-03-01T13:00:00+00:00"))
-    nonsense = replace(seen, daemon=replace(seen.daemon, next_run_at="tomorrow"))
-    taken = replace(seen, failover=replace(seen.failover, last_run_at=NOW - 9 * MINUTE))
-    assert NOW + 40 * MINUTE == next_run(announced, Biller.DAEMON, hour)
-    assert NOW + 40 * MINUTE == next_run(nonsense, Biller.DAEMON, hour)
-    assert NOW + 51 * MINUTE == next_run(taken, Biller.BUILT_IN, hour)
-    assert next_run(announced, Biller.NOBODY, hour) is None
-    assert next_run(taken, Biller.NOBODY, hour) is None
-    assert next_run(seen, Biller.BUILT_IN, hour) is None
-    assert next_run(replace(seen, daemon=None), Biller.DAEMON, hour) is None
+    """The instant that the daemon announced, else an hour after its last run; the built-in's own hour; else none."""
+
+    def next_run(seen: Health, announced: str | None = None) -> datetime | None:
+        assert seen.daemon is not None
+        return judged(replace(seen, daemon=replace(seen.daemon, next_run_at=announced))).next_run
+
+    assert NOW + 40 * MINUTE == next_run(health(), "2026-03-01T13:00:00+00:00")
+    assert NOW + 40 * MINUTE == next_run(health(), "tomorrow")
+    assert NOW + 5 * MINUTE == next_run(health(), "2026-03-01T12:25:00+00:00")
+    assert NOW + 40 * MINUTE == next_run(health(), "2026-03-01T12:25:00")
+    assert NOW + 5 * MINUTE == next_run(health(80 * MINUTE), "2026-03-01T12:25:00+00:00")
+    assert NOW + 51 * MINUTE == next_run(health(NINETY, built_in_run_at=NOW - 9 * MINUTE))
+    assert next_run(health(status="stopped"), "2026-03-01T12:25:00+00:00") is None
+    assert next_run(health(NINETY), "2026-03-01T13:00:00+00:00") is None
+    assert judged(without_daemon()).next_run is None
 
 
-def test_the_next_run_is_what_a_living_daemon_announced() -> None:
-    """Told with its zone it is believed, without one it might be any hour; a daemon that stopped comes no more."""
-    hour = timedelta(hours=1)
-    row = health().daemon
-    assert row is not None
-    known = Reading(NOW, NOW, last_run_at=NOW - 9 * MINUTE)
-
-    def told(**facts: object) -> datetime | None:
-        return next_run(Health(known, replace(row, **facts)), Biller.DAEMON, hour)  # type: ignore[arg-type]
-
-    assert NOW + 5 * MINUTE == told(next_run_at="2026-03-01T12:25:00+00:00")
-    assert NOW + 40 * MINUTE == told(next_run_at="2026-03-01T12:25:00")
-    assert told(next_run_at="2026-03-01T12:25:00+00:00", status="stopped") is None
-    assert told(last_run_at=None) is None
-
-
-def test_who_takes_over_depends_on_the_setting_and_the_host() -> None:
-    """The page promises no failover that would not happen."""
-    hosted = replace(health(), failover=Reading(NOW, NOW, host_debit_at=NOW))
-    assert "Built-in billing takes over" == successor(health(), "auto")
-    assert "The host’s own billing takes over" == successor(hosted, "auto")
-    assert "Built-in billing takes over" == successor(hosted, "on")
-    assert "nobody takes over" in successor(health(), "off")
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (health(), "in 40 min 0 s"),
+        (health(ran=70 * MINUTE), "now"),
+        (health(80 * MINUTE, 80 * MINUTE), "overdue for 20 min 0 s"),
+        (health(status="stopped"), "when the daemon starts"),
+        (without_daemon(), "when a daemon or built-in billing is started"),
+        (without_daemon(host_debit_at=NOW), "by the host application"),
+    ],
+)
+def test_when_the_next_run_is_due(seen: Health, words: str) -> None:
+    """A daemon that is silent is overdue; one that is alive runs now."""
+    assert words == next_due_of(judged(seen))

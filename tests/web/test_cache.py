@@ -17,7 +17,7 @@ from containerstacks_billing import logs
 from containerstacks_billing.database.connection import connect, read_pipeline
 from containerstacks_billing.database.pool import PoolExhausted, ReadingPool
 from containerstacks_billing.errors import BillingError
-from containerstacks_billing.status.read_overview import read_status
+from containerstacks_billing.status.read import read_status
 
 PATHS = (
     "/readyz",
@@ -30,6 +30,7 @@ PATHS = (
 )
 # A row for each daemon, plan, price, migration or reason; everything else grows with the fleet or with time.
 SMALL = {
+    "billing_application_sides",
     "billing_daemon_status",
     "billing_leases",
     "billing_quarantine_counts",

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.browser import scenes
+from tests.clock import application_side
 from tests.web.client import ADMIN_TOKEN, client_of, serving
 
 from containerstacks_billing.errors import DatabaseUnavailable
@@ -118,7 +119,7 @@ def test_a_silent_daemon_is_counted_down_and_its_run_is_overdue(conn: psycopg.Co
         "The billing daemon is silent",
         "Silent, last heartbeat 1 h 20 min ago",
         "Built-in billing takes over in 0:10:00",
-        "Bills at present nobody",
+        "Bills at present nothing",
         "Overdue",
         "Daemon Silent",
     ):
@@ -129,10 +130,11 @@ def test_a_silent_daemon_is_counted_down_and_its_run_is_overdue(conn: psycopg.Co
 def test_without_a_daemon_nothing_waits_for_one(conn: psycopg.Connection[Any]) -> None:
     """Built-in billing takes over at once, and then bills; no daemon failed."""
     fleet = scenes.fleet_of(conn)
+    assert "Heartbeat none yet Nothing takes over: no application side has looked" in words(fleet)
+    application_side(fleet)
     assert "Heartbeat none yet Built-in billing takes over at once" in words(fleet)
     scenes.without_daemon(fleet)
     page = words(fleet)
-    assert "Heartbeat none yet Built-in billing bills until one comes" in page
     assert "Bills at present built-in billing" in page
     assert not re.search("failed|taken over|90", page.partition("Recent runs")[0])
 

@@ -33,7 +33,7 @@ from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.status.model import RunRecord
-from containerstacks_billing.status.read_overview import last_success
+from containerstacks_billing.status.read import last_success
 
 _NO_RUN = 0
 _EVERY_STATUS = ("*",)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         PlannedMigration,
     )
     from containerstacks_billing.settings import Settings
-    from containerstacks_billing.status.failover import Fallback
+    from containerstacks_billing.status.failover import FailoverTarget
 
 _EXAMPLES = """
 \b
@@ -58,15 +58,16 @@ def migrate(ctx: click.Context, dry_run: bool, status: bool, as_json: bool) -> N
         report = migrations.migrate(
             conninfo, settings, progress=lambda sentence: remarks.print(render.printable(sentence))
         )
-        _show_report(report, _fallback(conninfo, settings), as_json=as_json)
+        _show_report(report, _failover(conninfo, settings), as_json=as_json)
 
 
-def _fallback(conninfo: str, settings: Settings) -> Fallback:
-    """Find out which built-in billing this database is left with: ours, or the host's own."""
-    from containerstacks_billing.status.failover import HeartbeatClamp, fallback
-    from containerstacks_billing.status.read_failover import read_failover
+def _failover(conninfo: str, settings: Settings) -> FailoverTarget:
+    """Return what takes over on this database when the daemon falls silent."""
+    from containerstacks_billing.status.failover import failover_target
+    from containerstacks_billing.status.model import limits_of
+    from containerstacks_billing.status.read import read_failover
 
-    return fallback(read_failover(conninfo, HeartbeatClamp()), settings.built_in_billing)
+    return failover_target(read_failover(conninfo), limits_of(settings).failover_after)
 
 
 def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
@@ -116,13 +117,13 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         console.print("Nothing to do: every migration has been applied.")
 
 
-def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) -> None:
+def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: bool) -> None:
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli.run_report import number_of
 
     if as_json:
         applied = [_as_document(one) for one in report.applied]
-        shown = {"who": built_in.who, "sentence": built_in.sentence, "advice": built_in.advice}
+        shown = {"who": built_in.who, "sentence": built_in.explained, "advice": built_in.advice}
         findings = [_finding(one) for one in report.findings]
         render.emit_json({"applied": applied, "findings": findings, "builtInBilling": shown})
         return
@@ -136,7 +137,7 @@ def _show_report(report: MigrationReport, built_in: Fallback, *, as_json: bool) 
         if finding.command:
             # Not broken into lines: it is there to be copied.
             console.print(f"  {render.printable(finding.command)}", soft_wrap=True)
-    console.print(f"\nBuilt-in billing: {built_in.sentence}.\n{built_in.advice}")
+    console.print(f"\nWhen the daemon is silent: {built_in.explained}.\n{built_in.advice}")
 
 
 def _as_document(one: MigrationStatus) -> dict[str, object]:

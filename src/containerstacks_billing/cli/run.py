@@ -141,7 +141,7 @@ def _with_circumstances(order: RunOrder, finished: Finished) -> Finished:
     from containerstacks_billing.charging.run_record import billable_instances, debited_by_run
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.schema.diagnose import diagnosed
-    from containerstacks_billing.status.read_overview import set_aside_reasons
+    from containerstacks_billing.status.read import set_aside_reasons
 
     with diagnosed(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
         result = finished.result

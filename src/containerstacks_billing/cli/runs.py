@@ -35,12 +35,12 @@ def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.money import floor_to_cent
     from containerstacks_billing.schema.diagnose import diagnosed
-    from containerstacks_billing.status.read_overview import newest_runs
+    from containerstacks_billing.status.read import recent_runs
 
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        found = newest_runs(connection, limit)
+        found = recent_runs(connection, limit)
     if as_json:
         render.emit_json({"runs": [as_document(one) for one in found]})
         return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from containerstacks_billing.settings import Settings
     from containerstacks_billing.status.model import RunRecord, Status
+    from containerstacks_billing.status.verdict import Verdict
 
 _REFRESH_SECONDS = 2.0
 _BAR_CELLS = 30
@@ -45,7 +46,7 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.schema.diagnose import diagnosed
-    from containerstacks_billing.status.read_overview import read_status
+    from containerstacks_billing.status.read import read_status
 
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
@@ -69,7 +70,7 @@ def _watch(conninfo: str, settings: Settings) -> None:
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.errors import DatabaseUnavailable
     from containerstacks_billing.schema.diagnose import diagnosed
-    from containerstacks_billing.status.read_overview import read_status
+    from containerstacks_billing.status.read import read_status
 
     console = render.stdout()
     with interruptible() as asked, Live(console=console, auto_refresh=False, transient=False) as live:
@@ -89,46 +90,48 @@ def _shown(found: Status, settings: Settings) -> Group:
     from rich.text import Text
 
     from containerstacks_billing.cli import render
-    from containerstacks_billing.cli.who import who_bills
-    from containerstacks_billing.status.model import limits_of
+    from containerstacks_billing.status.sentences import sentence_of
+    from containerstacks_billing.status.verdict import verdict_of
 
-    limits = limits_of(settings)
-    lines: list[object] = [Text(who_bills(found.health, settings), style="bold")]
-    if found.is_late(limits.late_after):
+    verdict = verdict_of(found.health, settings)
+    lines: list[object] = [Text(sentence_of(verdict), style="bold")]
+    if verdict.success_is_late:
         lines.append(Text(_late(found, settings), style="yellow"))
-    lines.append(render.facts(_facts(found, settings)))
+    lines.append(render.facts(_facts(found, verdict, settings)))
     return Group(*lines)  # type: ignore[arg-type]
 
 
 def _late(found: Status, settings: Settings) -> str:
-    from containerstacks_billing.cli.who import span
+    from containerstacks_billing.text import span
 
+    success = found.health.last_successful
     since = (
-        f"The last successful run was {span(found.now - found.last_success.as_of)} ago"
-        if found.last_success
+        f"The last successful run was {span(found.now - success.as_of)} ago"
+        if success
         else "There was no successful run yet"
     )
     return f"warning: {since}; there should be one every {settings.billing_interval_minutes} min."
 
 
-def _facts(found: Status, settings: Settings) -> list[tuple[str, object]]:
+def _facts(found: Status, verdict: Verdict, settings: Settings) -> list[tuple[str, object]]:
     """Name what is worth knowing, each in one line."""
-    from containerstacks_billing.cli.who import next_due
-    from containerstacks_billing.status.model import limits_of
+    from containerstacks_billing.status.sentences import next_due_of
+    from containerstacks_billing.text import counted
 
     facts: list[tuple[str, object]] = []
-    health = found.health
+    health, success = found.health, found.health.last_successful
     if health.in_progress:
-        facts.append(("Now", _progress(health.in_progress, health.lease.holder)))
+        facts.append(("Now", _progress(health.in_progress, in_progress=verdict.run_in_progress)))
     elif health.lease.holder:
         facts.append(("Now", f"{health.lease.holder} holds the lease"))
     if found.last_run:
         facts.append(("Last run", _ended(found.last_run, found.now, settings.currency)))
-    if found.last_success and found.last_run and found.last_success.run_id != found.last_run.run_id:
-        facts.append(("Last success", _ended(found.last_success, found.now, settings.currency)))
-    facts.append(("Next due", next_due(health, limits_of(settings))))
+    if success and found.last_run and success.run_id != found.last_run.run_id:
+        facts.append(("Last success", _ended(success, found.now, settings.currency)))
+    facts.append(("Next due", next_due_of(verdict)))
     if found.past_due_instances:
-        facts.append(("Past due", f"{_instances(found.past_due_instances)}, which stay due until a top-up"))
+        instances = counted(found.past_due_instances, "instance")
+        facts.append(("Past due", f"{instances}, which stay due until a top-up"))
     for name, count in (("Quarantined", health.quarantined_instances), ("Held", health.held_instances)):
         if count:
             facts.append((name, _set_aside(found, name, count)))
@@ -139,10 +142,10 @@ def _facts(found: Status, settings: Settings) -> list[tuple[str, object]]:
     return facts
 
 
-def _progress(run: RunRecord, holder: str | None) -> str:
+def _progress(run: RunRecord, *, in_progress: bool) -> str:
     done = run.batches / run.batches_planned if run.batches_planned else 0.0
     cells = min(round(done * _BAR_CELLS), _BAR_CELLS)
-    if holder is None:
+    if not in_progress:
         return f"run {run.run_id} was left open by {run.holder}; the next run closes it"
     return (
         f"run {run.run_id} by {run.holder} {'█' * cells}{'░' * (_BAR_CELLS - cells)} {done:.0%},"
@@ -152,24 +155,28 @@ def _progress(run: RunRecord, holder: str | None) -> str:
 
 def _ended(run: RunRecord, now: datetime, currency: str) -> str:
     from containerstacks_billing.cli.run_report import hours
-    from containerstacks_billing.cli.who import span
     from containerstacks_billing.money import display
+    from containerstacks_billing.text import counted, span
 
     by = {"daemon": "the daemon", "built-in": "built-in billing", "manual": "hand"}.get(
         run.trigger, run.trigger
     )
+    billed = counted(run.instances_billed, "instance")
     text = f"run {run.run_id} by {by}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
-    text += f"{_instances(run.instances_billed)}, {hours(run.hours)}, {display(run.amount, currency)}"
+    text += f"{billed}, {hours(run.hours)}, {display(run.amount, currency)}"
     return f"{text} ({run.error_message})" if run.error_message else text
 
 
 def _set_aside(found: Status, name: str, count: int) -> str:
+    from containerstacks_billing.text import counted
+
+    instances = counted(count, "instance")
     if name == "Held":
-        return f"{_instances(count)}, decide with containerstacks-billing release"
+        return f"{instances}, decide with containerstacks-billing release"
     reasons = ", ".join(
-        f"{reason} ({number:,})" for reason, number in found.reasons.items() if reason != "held"
+        f"{reason} ({number:,})" for reason, number in found.health.set_aside.items() if reason != "held"
     )
-    return f"{_instances(count)}: {reasons}"
+    return f"{instances}: {reasons}"
 
 
 def _runways(runways: Mapping[int, int]) -> str:
@@ -177,29 +184,31 @@ def _runways(runways: Mapping[int, int]) -> str:
     return f"wallets empty: {', '.join(wallets)}"
 
 
-def _instances(count: int) -> str:
-    return "1 instance" if count == 1 else f"{count:,} instances"
-
-
 def as_document(found: Status, settings: Settings) -> dict[str, object]:
     """Return the status as one document."""
     from containerstacks_billing.cli.runs import as_document as run_document
-    from containerstacks_billing.status.model import Biller, biller, limits_of, silent_for
-    from containerstacks_billing.status.verdict import next_run
+    from containerstacks_billing.status.sentences import takeover_of
+    from containerstacks_billing.status.verdict import Biller, Condition, verdict_of
 
-    health, limits = found.health, limits_of(settings)
-    daemon, who = health.daemon, biller(health, limits.failover_after)
-    silent = silent_for(health, limits) is not None
+    health, verdict = found.health, verdict_of(found.health, settings)
+    daemon, success = health.daemon, health.last_successful
     return {
         "now": found.now,
-        "late": found.is_late(limits.late_after),
-        "biller": who,
+        "late": verdict.success_is_late,
+        "biller": verdict.biller,
+        "since": verdict.since,
+        "takeover": {
+            "by": verdict.failover.who,
+            "at": verdict.takeover_at,
+            "sentence": takeover_of(verdict),
+            "reason": verdict.failover.reason,
+        },
         "daemon": daemon
         and {
             "instanceId": daemon.daemon_instance_id,
             "status": daemon.status,
-            "active": daemon.status == "running" and who is Biller.DAEMON,
-            "silent": silent or who is not Biller.DAEMON,
+            "active": verdict.condition is Condition.RUNNING and verdict.biller is Biller.DAEMON,
+            "silent": verdict.condition in {Condition.SILENT, Condition.GONE},
             "heartbeatAt": daemon.heartbeat_at,
             "startedAt": daemon.started_at,
             "lastRunAt": daemon.last_run_at,
@@ -209,11 +218,11 @@ def as_document(found: Status, settings: Settings) -> dict[str, object]:
         "leaseHolder": health.lease.holder,
         "openRun": health.in_progress and run_document(health.in_progress),
         "lastRun": found.last_run and run_document(found.last_run),
-        "lastSuccess": found.last_success and run_document(found.last_success),
-        "nextDue": next_run(health, who, limits.interval),
+        "lastSuccess": success and run_document(success),
+        "nextDue": verdict.next_run,
         "pastDueInstances": found.past_due_instances,
         "quarantinedInstances": health.quarantined_instances,
         "heldInstances": health.held_instances,
-        "reasons": found.reasons,
+        "reasons": health.set_aside,
         "runways": found.runways,
     }

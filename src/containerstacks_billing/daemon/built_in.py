@@ -1,55 +1,56 @@
-"""Built-in billing: the same run, by the application side, for as long as no daemon is alive.
+"""Built-in billing: the application side bills for as long as no daemon is alive.
 
-It looks at least once a minute, decides from the tables (status/failover.py) and calls `run_billing`.
-The decision is made twice: once without the lease, to leave a living daemon alone, and once more under it, because
-between looking and obtaining another replica may have billed this hour, or the daemon may have come back. What cannot
-be read is never taken for silence. It never writes billing_daemon_status: that table is the daemon's word.
+It looks at least once a minute, decides from the tables (status/failover.py) and calls `run_billing`. The decision is
+made twice, without the lease and again under it, because another application side may have billed this hour in between,
+or the daemon may have returned. An unreadable status is never taken for silence. It does not write
+billing_daemon_status, which is the daemon's own; its sign of life has a table of its own (application_side.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from containerstacks_billing import logs
 from containerstacks_billing.charging.model import OpenRun, RunResult
 from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
+from containerstacks_billing.clock import Clock
 from containerstacks_billing.config.target import target
+from containerstacks_billing.daemon import application_side
 from containerstacks_billing.errors import BillingError, LeaseNotObtained
 from containerstacks_billing.identity import process_name
-from containerstacks_billing.logs import logger
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.status.failover import (
     CHECK_SECONDS,
     Decision,
-    HeartbeatClamp,
+    FailoverDecision,
     Reading,
-    Verdict,
     decide,
     host_bills,
     pause_seconds,
 )
-from containerstacks_billing.status.read_failover import read_failover
+from containerstacks_billing.status.read import read_failover
+from containerstacks_billing.throttled_log import RecurringError
 
 TRIGGER = "built-in"
-# The same sentence is repeated hourly, so that a log of any hour answers who bills.
+# The same sentence is repeated hourly, so that the log of any hour answers who bills.
 _REPEAT_SECONDS = 3600.0
 _STOP_SECONDS = 60.0
 
 
 class NoLongerWanted(Exception):
-    """Between looking and obtaining the lease somebody else has billed, or the daemon has come back."""
+    """Between look and lease another biller has billed, or the daemon has returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at who bills: when (host clock), the verdict, whether the host's own built-in billing is alive."""
+    """One look at who bills: when (host clock), the decision, whether the host's own scheduler is alive."""
 
     at: datetime
-    verdict: Verdict
+    decision: FailoverDecision
     host_bills: bool | None = None
     result: RunResult | None = None
 
@@ -68,13 +69,20 @@ class BuiltInBilling:
         *,
         holder: str | None = None,
         check_seconds: float = CHECK_SECONDS,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._conninfo = conninfo or target(settings, embedded_allowed=False).conninfo
         self._holder = holder or f"built-in {process_name()}"
         self._check_seconds = check_seconds
-        self._clamp = HeartbeatClamp()
-        self._log = _OnChange()
+        self._clock = clock or Clock()
+        self._log = _ChangeLog(self._clock)
+        self._presence_error = RecurringError(
+            self._clock,
+            "The sign of life could not be written, so this application side is not shown as what takes over",
+            "The sign of life is written again",
+            level="warning",
+        )
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.last_look: Look | None = None
@@ -88,7 +96,7 @@ class BuiltInBilling:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread that `start` began is there."""
+        """Whether the thread that `start` began is alive."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
@@ -104,7 +112,7 @@ class BuiltInBilling:
     def stop(self, timeout_seconds: float = _STOP_SECONDS) -> bool:
         """Stop after the batches that are under way; False when that took longer than `timeout_seconds`.
 
-        What an interrupted run leaves is billed by the next replica that looks, or by the daemon.
+        What an interrupted run leaves is billed by the next application side that looks, or by the daemon.
         """
         self._stopping.set()
         if self._thread is not None:
@@ -112,47 +120,56 @@ class BuiltInBilling:
         return not self.is_alive
 
     def run(self, stopping: threading.Event) -> None:
-        """Look and bill until `stopping` is set. Nothing ends this loop but that."""
+        """Look and bill until `stopping` is set. Nothing else ends this loop."""
         while not stopping.is_set():
             try:
                 self.last_look = self.look(stopping)
-                pause = pause_seconds(self.last_look.verdict, self._check_seconds)
-            except Exception as error:  # noqa: BLE001 - built-in billing is the last resort, and stays
-                self._log.say("error", "Built-in billing failed in an unforeseen way", error=error)
+                pause = pause_seconds(self.last_look.decision, self._check_seconds)
+            except Exception as error:  # noqa: BLE001 - built-in billing is the last resort, and goes on
+                self._log.say("error", "Built-in billing failed unexpectedly", error=error)
                 pause = self._check_seconds
-            stopping.wait(pause)
+            self._clock.wait(stopping, pause)
+        with contextlib.suppress(BillingError):
+            application_side.withdraw(self._conninfo, self._holder)
 
     def look(self, stopping: threading.Event | None = None) -> Look:
-        """Look once, and bill if it is due; whatever keeps it from billing is an answer and not an error."""
+        """Look once, and bill if it is due; what keeps it from billing is a decision and not an error."""
         try:
-            reading = self._read()
+            reading = read_failover(self._conninfo)
         except BillingError as error:
             return self._cannot_tell(error)
-        verdict = self._decide(reading)
-        look = Look(datetime.now(UTC), verdict, host_bills(reading))
-        if verdict.decision is not Decision.BILL:
-            self._log.say("info", verdict.sentence)
+        self._report_presence()
+        decision = self._decide(reading)
+        look = Look(self._clock.host_time(), decision, host_bills(reading))
+        if decision.decision is not Decision.BILL:
+            self._log.say("info", decision.sentence)
             return look
         return self._bill(look, stopping or threading.Event())
 
-    def _read(self) -> Reading:
-        return read_failover(self._conninfo, self._clamp)
+    def _report_presence(self) -> None:
+        try:
+            application_side.report(self._conninfo, self._holder, self._settings)
+        except BillingError as error:
+            self._presence_error.report(error)
+        else:
+            self._presence_error.resolved()
 
-    def _decide(self, reading: Reading) -> Verdict:
+    def _decide(self, reading: Reading) -> FailoverDecision:
         failover_after = timedelta(minutes=self._settings.failover_after_minutes)
         return decide(reading, failover_after, self._settings.built_in_billing)
 
     def _cannot_tell(self, error: BillingError) -> Look:
         sentence = f"Built-in billing cannot tell who bills and does not bill: {error}"
         self._log.say("error", sentence, hint=error.hint)
-        return Look(datetime.now(UTC), Verdict(Decision.CANNOT_TELL, sentence, CHECK_SECONDS))
+        decision = FailoverDecision(Decision.CANNOT_TELL, sentence, CHECK_SECONDS)
+        return Look(self._clock.host_time(), decision)
 
     def _confirm(self) -> None:
-        """Look again under the lease."""
-        verdict = self._decide(self._read())
-        if verdict.decision is not Decision.BILL:
-            raise NoLongerWanted(verdict.sentence)
-        logger().warning(verdict.sentence, holder=self._holder)
+        """Decide again under the lease."""
+        decision = self._decide(read_failover(self._conninfo))
+        if decision.decision is not Decision.BILL:
+            raise NoLongerWanted(decision.sentence)
+        self._log.always("warning", decision.sentence, holder=self._holder)
 
     def _bill(self, look: Look, stopping: threading.Event) -> Look:
         settings = self._settings
@@ -164,6 +181,7 @@ class BuiltInBilling:
             holder=self._holder,
             workers=settings.billing_workers,
             batch_size=settings.billing_batch_size,
+            host_clock=self._clock.host_time(),
             wait_seconds=0,
             stopping=stopping,
             confirm=self._confirm,
@@ -173,24 +191,25 @@ class BuiltInBilling:
             result = run_billing(order)
         except NoLongerWanted as reason:
             self._log.say("info", str(reason))
-            return self._changed(look, Decision.NOT_DUE, str(reason))
+            return _decided(look, Decision.NOT_DUE, str(reason))
         except LeaseNotObtained as error:
             self._log.say("info", "Built-in billing leaves this run to another biller", holder=error)
-            return self._changed(look, Decision.NOT_DUE, str(error))
+            return _decided(look, Decision.NOT_DUE, str(error))
         except BillingError as error:
             which = {"run": opened[-1].run_id, "token": opened[-1].fencing_token} if opened else {}
             self._log.say("error", f"Built-in billing could not bill: {error}", hint=error.hint, **which)
-            return self._changed(look, Decision.CANNOT_TELL, str(error))
+            return _decided(look, Decision.CANNOT_TELL, str(error))
         _report(result, opened[-1])
-        return Look(look.at, look.verdict, look.host_bills, result)
+        return replace(look, result=result)
 
-    def _changed(self, look: Look, decision: Decision, sentence: str) -> Look:
-        return Look(look.at, Verdict(decision, sentence, CHECK_SECONDS), look.host_bills)
+
+def _decided(look: Look, decision: Decision, sentence: str) -> Look:
+    return replace(look, decision=FailoverDecision(decision, sentence, CHECK_SECONDS))
 
 
 def _report(result: RunResult, run: OpenRun) -> None:
-    say = logger().info if result.error_message is None else logger().error
-    say(
+    log = logs.logger().info if result.error_message is None else logs.logger().error
+    log(
         "Built-in billing run ended",
         run=result.run_id,
         token=run.fencing_token,
@@ -204,16 +223,21 @@ def _report(result: RunResult, run: OpenRun) -> None:
     )
 
 
-class _OnChange:
-    """Logs a sentence when it is a new one, and once an hour while it stays the same."""
+class _ChangeLog:
+    """Logs a sentence when it differs from the one before, and once an hour while it stays the same."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last: tuple[str, float] | None = None
 
     def say(self, level: str, sentence: str, **facts: object) -> None:
-        now = self._clock()
-        if self._last and self._last[0] == sentence and now - self._last[1] < _REPEAT_SECONDS:
-            return
-        self._last = (sentence, now)
-        partial(getattr(logger(), level), sentence)(**facts)
+        """Log a sentence unless it was the last one and less than an hour ago."""
+        now = self._clock.monotonic()
+        if self._last is None or self._last[0] != sentence or now - self._last[1] >= _REPEAT_SECONDS:
+            self.always(level, sentence, **facts)
+
+    def always(self, level: str, sentence: str, **facts: object) -> None:
+        """Log a sentence; whatever differs from it comes next is logged at once."""
+        self._last = (sentence, self._clock.monotonic())
+        write: Callable[..., object] = getattr(logs.logger(), level)
+        write(sentence, **facts)

@@ -20,6 +20,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "payment_transactions": ("SELECT", "INSERT"),
     "vps_billing_cycles": ("SELECT", "INSERT", "UPDATE"),
     "billing_daemon_status": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "billing_application_sides": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_policies": ("SELECT", "INSERT", "UPDATE"),
     "billing_leases": ("SELECT", "INSERT", "UPDATE"),
     "billing_runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),

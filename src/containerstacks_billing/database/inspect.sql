@@ -60,11 +60,12 @@ from heard_of order by heartbeat_at desc nulls last, id desc limit 20
 
 
 -- name: examine_foreign_debits
--- Debits of the last day that carry no key of ours: another biller takes money beside us.
+-- Hourly debits of the last day that carry no key of ours: the host's own scheduler takes money beside us.
 select count(*)
 from payment_transactions
 where payment_method = 'wallet_debit' and coalesce(provider_transaction_id, '') not like 'billing-%%'
   and created_at between billing_clock() - interval '1 day' and billing_clock()
+  and description like 'VPS Hourly Billing - %%'
 
 
 -- name: examine_billable_instances

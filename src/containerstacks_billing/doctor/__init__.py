@@ -13,7 +13,7 @@ from containerstacks_billing.config import target
 from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.database.conninfo import describe
-from containerstacks_billing.doctor import database, host, unit
+from containerstacks_billing.doctor import billing, database, host, unit
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.findings import Finding, Level, failure, ok
 from containerstacks_billing.sandbox.server import default_directory
@@ -53,7 +53,7 @@ def _database(loaded: configuration.Configuration) -> Iterator[Finding]:
             loaded.settings, chosen, connection, examination.server(connection, chosen.conninfo)
         )
         readable = not examination.missing_tables(connection) and examination.may_read(connection)
-        for check in (*database.CHECKS, *(database.TABLE_CHECKS if readable else ())):
+        for check in (*database.CHECKS, *((*billing.CHECKS, *database.TABLE_CHECKS) if readable else ())):
             try:
                 yield from check(subject)
             except BillingError as error:

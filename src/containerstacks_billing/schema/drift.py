@@ -23,12 +23,14 @@ from containerstacks_billing.schema.squash import with_baseline
 
 # Without these a run charges the same: what is missing is a status, a warning, a login or a convenience.
 _NOT_FOR_MONEY = {
-    "users", "billing_daemon_status", "billing_tokens", "billing_runways",
+    "users", "billing_daemon_status", "billing_application_sides", "billing_tokens", "billing_runways",
     "billing_notify_events", "billing_rights", "billing_admit",
 }  # fmt: skip
 STATUS_TABLE = "billing_daemon_status"
 # What they hold, the next heartbeat or run writes again. A warning about a runway may be given a second time.
-_WRITTEN_AGAIN = {STATUS_TABLE, "billing_quarantine", "billing_quarantine_counts", "billing_runways"}
+_WRITTEN_AGAIN = {
+    STATUS_TABLE, "billing_application_sides", "billing_quarantine", "billing_quarantine_counts", "billing_runways",
+}  # fmt: skip
 
 _RESTORE_HINT = (
     "Restore what was in there from a backup, see “Backup and restore” in docs/billing-daemon.md: "

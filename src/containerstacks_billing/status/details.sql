@@ -46,20 +46,7 @@ join wallets on wallets.id = soonest.wallet_id
 left join organizations on organizations.id = soonest.organization_id
 order by empties_at, soonest.organization_id;
 
--- name: runways_ending
--- How many wallets that owe nothing yet are empty within 3, 24 and 72 hours, each counted once; a hundred thousand at most.
-with
--- include: at_once
-select level, count(*)::integer as number
-from (
-    select case when empties_at <= in_3_hours then 3 when empties_at <= in_24_hours then 24 else 72 end as level
-    from billing_runways, at_once
-    where empties_at <= in_72_hours and past_due_since is null
-    limit 100000
-) ending
-group by level;
-
--- name: prices_to_come
+-- name: announced_prices
 -- The next price changes: what a plan costs per month before and after.
 select left(coalesce(vps_plans.name, version.plan_id::text), 200) as plan, version.valid_from,
     case when billing_usable_price(former) then former.base_price + coalesce(former.markup_price, 0) end as before,

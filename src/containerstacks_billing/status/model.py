@@ -1,4 +1,7 @@
-"""How billing is, as values: what the tables say, and who bills by it."""
+"""Values read from the tables: daemon, runs, lease, instances set aside, wallets; and the time limits.
+
+Everything is as of one instant of the database's clock. Who bills by these values is derived in verdict.py.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 from uuid import UUID
 
 from containerstacks_billing.settings import Settings
-from containerstacks_billing.status.failover import INTERVAL, Reading, heartbeat_is_fresh, host_bills
+from containerstacks_billing.status.failover import Reading
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long is too long, from the settings; `interval` is how often the daemon bills.
+    """Time limits from the settings; `interval` is the distance of two runs of the daemon.
 
-    A heartbeat older than `silent_after` was missed more than once: somebody should look, though nobody takes over
-    before `failover_after`. A run is late after `late_after`.
+    A heartbeat older than `silent_after` is missing, though failover waits for `failover_after`. A run is late after
+    `late_after`.
     """
 
     failover_after: timedelta
@@ -28,25 +30,16 @@ class Limits:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Read the limits off the settings."""
+    """Return the time limits of these settings."""
     failover_after = timedelta(minutes=settings.failover_after_minutes)
     interval = timedelta(minutes=settings.billing_interval_minutes)
     return Limits(
         failover_after=failover_after,
         silent_after=max(timedelta(minutes=5), timedelta(seconds=3 * settings.heartbeat_seconds)),
-        # A daemon that bills more seldom than others would take over is late when it left out a run, and not before.
+        # With an interval as long as the failover threshold, a run is late when one was left out, and not before.
         late_after=failover_after if interval < failover_after else 2 * interval,
         interval=interval,
     )
-
-
-class Biller(StrEnum):
-    """Who bills at present."""
-
-    DAEMON = "daemon"
-    BUILT_IN = "built-in"
-    HOST = "host"
-    NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +86,7 @@ class DaemonRow:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who holds the right to bill now, and for how many seconds still; without a holder it is free."""
+    """The holder of the lease, and for how many seconds it still holds; without a holder the lease is free."""
 
     holder: str | None = None
     seconds_left: float = 0.0
@@ -101,7 +94,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Everything that is shown of billing, read at `failover.now` by the database's clock."""
+    """What the tables say of billing at `failover.now`.
+
+    `last_finished` is the last run over the whole fleet that ended, `last_successful` the last that completed. The row
+    `daemon` is that of `failover.heartbeat_at`.
+    """
 
     failover: Reading
     daemon: DaemonRow | None = None
@@ -115,69 +112,26 @@ class Health:
 
     @property
     def now(self) -> datetime:
-        """The instant of this health."""
+        """The instant of this health, by the database's clock."""
         return self.failover.now
 
     @property
     def held_instances(self) -> int:
-        """Instances that wait for a decision about their hours."""
+        """Instances whose hours wait for a decision."""
         return self.set_aside.get("held", 0)
 
     @property
     def quarantined_instances(self) -> int:
-        """Instances set aside for bad data."""
+        """Instances set apart for bad data."""
         return sum(self.set_aside.values()) - self.held_instances
-
-
-def biller(health: Health, failover_after: timedelta) -> Biller:
-    """Tell who bills: a living daemon, else built-in billing if it did lately, else the host by itself, else nobody.
-
-    Says it of the database, not of this process: any replica may be the one.
-    """
-    reading = health.failover
-    if heartbeat_is_fresh(reading, failover_after):
-        return Biller.DAEMON
-    if reading.last_run_at is not None and reading.now - reading.last_run_at < 2 * INTERVAL:
-        return Biller.BUILT_IN
-    return Biller.HOST if host_bills(reading) else Biller.NOBODY
-
-
-def silent_for(health: Health, limits: Limits) -> timedelta | None:
-    """How long a daemon that should live has been silent, while nobody takes over yet; None when it is not.
-
-    A daemon that somebody stopped says so itself.
-    """
-    if biller(health, limits.failover_after) is not Biller.DAEMON or is_stopped(health):
-        return None
-    beat = health.failover.heartbeat_at
-    silence = health.now - beat if beat is not None else timedelta(0)
-    return silence if silence >= limits.silent_after else None
-
-
-def is_stopped(health: Health) -> bool:
-    """Whether the daemon was stopped by somebody: it ended in order, and said so."""
-    return health.daemon is not None and health.daemon.status == "stopped"
-
-
-def run_is_late(health: Health, late_after: timedelta) -> bool:
-    """Whether the daemon has not finished a run for so long; without a daemon, whether nobody has.
-
-    One that never ran had time since it started.
-    """
-    row, last = health.daemon, health.last_finished
-    if row is None:
-        since = (last.finished_at or last.started_at) if last else None
-    else:
-        since = row.last_run_at or row.started_at
-    return since is None or health.now - since >= late_after
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `status` shows: the health, and what waits for somebody.
+    """What `status` and `doctor` show: the health, and what needs attention.
 
     `last_run` is the last that ended, also one over a single organization. `runways` counts the wallets that are empty
-    within 3, 24 and 72 hours, each once.
+    within 3, 24 and 72 hours, each once; one that is empty already counts as within 3.
     """
 
     health: Health
@@ -190,16 +144,58 @@ class Status:
         """The instant of this status, by the database's clock."""
         return self.health.now
 
-    @property
-    def last_success(self) -> RunRecord | None:
-        """The last run over the whole fleet that completed."""
-        return self.health.last_successful
 
-    @property
-    def reasons(self) -> Mapping[str, int]:
-        """How many instances are set aside, by reason."""
-        return self.health.set_aside
+@dataclass(frozen=True, slots=True)
+class SetAsideInstance:
+    """An instance that the last run left out, and why."""
 
-    def is_late(self, late_after: timedelta) -> bool:
-        """Whether the last success is so long ago that somebody has to look."""
-        return self.last_success is None or self.now - self.last_success.as_of > late_after
+    reason: str
+    detail: str
+    first_seen_at: datetime
+    due_hours: Decimal | None
+    organization: str | None
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PastDueWallet:
+    """An organization that owes: since when, for how many instances, how much; `labels` names a few of them."""
+
+    organization: str | None
+    past_due_since: datetime
+    instances: int
+    amount: Decimal
+    labels: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Runway:
+    """A wallet that owes nothing yet: its balance, what it burns per hour, and when it is empty."""
+
+    organization: str | None
+    balance: Decimal
+    currency: str
+    burn_per_hour: Decimal
+    empties_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedPrice:
+    """An announced price of a plan per month, and the one before it; None where that one cannot be charged."""
+
+    plan: str
+    valid_from: datetime
+    before: Decimal | None
+    after: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What the status page shows to admins beside the health: bounded lists, the most urgent row first."""
+
+    runs: tuple[RunRecord, ...] = ()
+    set_aside: tuple[SetAsideInstance, ...] = ()
+    past_due: tuple[PastDueWallet, ...] = ()
+    runways: tuple[Runway, ...] = ()
+    levels: Mapping[int, int] = field(default_factory=dict)
+    prices: tuple[AnnouncedPrice, ...] = ()

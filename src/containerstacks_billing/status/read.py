@@ -1,24 +1,68 @@
-"""Read how billing is: a handful of rows, all asked before the first answer is fetched."""
+"""Read the state of billing: a handful of rows, all asked before the first answer is fetched."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from psycopg import Cursor
 from psycopg.rows import args_row, class_row
 
-from containerstacks_billing.database.connection import Connection
+from containerstacks_billing.database.connection import Connection, connect, read_pipeline, set_timeouts
 from containerstacks_billing.database.statements import ask
-from containerstacks_billing.status.failover import HeartbeatClamp, Reading
-from containerstacks_billing.status.model import DaemonRow, Health, Lease, RunRecord
+from containerstacks_billing.schema.diagnose import diagnosed
+from containerstacks_billing.status.failover import ApplicationSide, Reading
+from containerstacks_billing.status.model import (
+    AnnouncedPrice,
+    DaemonRow,
+    Details,
+    Health,
+    Lease,
+    PastDueWallet,
+    RunRecord,
+    Runway,
+    SetAsideInstance,
+    Status,
+)
 
-# Above every run.
+# Above the number of every run.
 LAST_RUN = 2**63 - 1
+READ_TIMEOUT = "5s"
+RUNS_OF_THE_PAGE = 48
+ROWS_OF_A_LIST = 8
 
 
-def ask_health(connection: Connection) -> Callable[[HeartbeatClamp], Health]:
-    """Ask for everything that is shown, in the caller's transaction; what is returned fetches the answers."""
+def read_failover(conninfo: str) -> Reading:
+    """Read what failover is decided from; raises BillingError when any part cannot be read.
+
+    Nothing is assumed: an unreadable status is not a silent daemon. It reads where writing is possible, since a standby
+    would show a heartbeat of the past.
+    """
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection, connection.transaction():
+        set_timeouts(connection, READ_TIMEOUT)
+        return _ask_reading(connection)()
+
+
+def read_status(connection: Connection) -> Status:
+    """Read what `status` and `doctor` show, as of one instant."""
+    with read_pipeline(connection):
+        health = ask_health(connection)
+        counts = ask(connection, "last_counts")
+        last_run = ask(connection, "last_ended_run", args_row(RunRecord))
+        runways = ask(connection, "runway_levels")
+    past_due = counts.fetchone()
+    return Status(
+        health=health(),
+        last_run=last_run.fetchone(),
+        past_due_instances=past_due[0] if past_due else 0,
+        runways=dict(runways.fetchall()),
+    )
+
+
+def ask_health(connection: Connection) -> Callable[[], Health]:
+    """Ask for the health, in the caller's transaction; what is returned fetches the answers."""
     reading = _ask_reading(connection)
     daemon = ask(connection, "newest_daemon", class_row(DaemonRow))
     last_finished = ask(connection, "last_run_of_fleet", args_row(RunRecord))
@@ -28,10 +72,10 @@ def ask_health(connection: Connection) -> Callable[[HeartbeatClamp], Health]:
     set_aside = ask(connection, "set_aside_reasons")
     events = ask(connection, "events_waiting")
 
-    def fetch(clamp: HeartbeatClamp) -> Health:
+    def fetch() -> Health:
         pending, dead = events.fetchall()[0]
         return Health(
-            failover=_reading(reading, clamp),
+            failover=reading(),
             daemon=daemon.fetchone(),
             last_finished=last_finished.fetchone(),
             last_successful=last_successful.fetchone(),
@@ -45,19 +89,40 @@ def ask_health(connection: Connection) -> Callable[[HeartbeatClamp], Health]:
     return fetch
 
 
-def read_reading(connection: Connection, clamp: HeartbeatClamp) -> Reading:
-    """Read heartbeat, last built-in run and the host's last debit, inside the caller's transaction."""
-    return _reading(_ask_reading(connection), clamp)
+def ask_details(connection: Connection) -> Callable[[], Details]:
+    """Ask for the lists of the page, in the caller's transaction; what is returned fetches the answers."""
+    some = {"limit": ROWS_OF_A_LIST}
+    runs = _ask_runs(connection, RUNS_OF_THE_PAGE, LAST_RUN)
+    set_aside = ask(connection, "set_aside_first", class_row(SetAsideInstance), some)
+    past_due = ask(connection, "past_due_first", class_row(PastDueWallet), some)
+    runways = ask(connection, "runways_first", class_row(Runway), some)
+    levels = ask(connection, "runway_levels")
+    prices = ask(connection, "announced_prices", class_row(AnnouncedPrice), some)
+    return lambda: Details(
+        runs=tuple(runs.fetchall()),
+        set_aside=tuple(set_aside.fetchall()),
+        past_due=tuple(past_due.fetchall()),
+        runways=tuple(runways.fetchall()),
+        levels=dict(levels.fetchall()),
+        prices=tuple(prices.fetchall()),
+    )
 
 
 def recent_runs(connection: Connection, limit: int, before: int = LAST_RUN) -> list[RunRecord]:
     """Return the latest runs before a number, newest first."""
-    return ask_recent_runs(connection, limit, before).fetchall()
+    return _ask_runs(connection, limit, before).fetchall()
 
 
-def ask_recent_runs(connection: Connection, limit: int, before: int = LAST_RUN) -> Cursor[RunRecord]:
-    """Ask for the latest runs before a number, newest first."""
-    return ask(connection, "runs_before", args_row(RunRecord), {"limit": limit, "before": before})
+def last_success(connection: Connection) -> RunRecord | None:
+    """Return the last run over the whole fleet that completed."""
+    return ask(connection, "last_success", args_row(RunRecord)).fetchone()
+
+
+def set_aside_reasons(connection: Connection, organization: UUID | None = None) -> dict[str, int]:
+    """Return how many instances are quarantined or held, by reason, most frequent first."""
+    if organization is None:
+        return dict(ask(connection, "set_aside_reasons").fetchall())
+    return dict(ask(connection, "set_aside_reasons_of", values={"organization": organization}).fetchall())
 
 
 def billed_lately(connection: Connection) -> tuple[int, ...]:
@@ -65,15 +130,24 @@ def billed_lately(connection: Connection) -> tuple[int, ...]:
     return ask(connection, "billed_lately").fetchall()[0]
 
 
-def _ask_reading(connection: Connection) -> tuple[Cursor[tuple[Any, ...]], ...]:
-    return tuple(
-        ask(connection, name) for name in ("newest_heartbeat", "last_built_in_run", "newest_debit_of_host")
-    )
+def _ask_runs(connection: Connection, limit: int, before: int) -> Cursor[RunRecord]:
+    return ask(connection, "runs_before", args_row(RunRecord), {"limit": limit, "before": before})
 
 
-def _reading(asked: tuple[Cursor[tuple[Any, ...]], ...], clamp: HeartbeatClamp) -> Reading:
-    heartbeat, last_run, debit = asked
-    ((now, heartbeat_at, ahead),) = heartbeat.fetchall()
-    started_at, outcome = last_run.fetchone() or (None, None)
-    ((host_debit_at,),) = debit.fetchall()
-    return Reading(now, clamp.clamp(now, heartbeat_at, ahead), started_at, outcome, host_debit_at)
+def _ask_reading(connection: Connection) -> Callable[[], Reading]:
+    heartbeat = ask(connection, "newest_heartbeat")
+    built_in_run = ask(connection, "last_built_in_run")
+    debit = ask(connection, "newest_debit_of_host")
+    sides = ask(connection, "application_sides", args_row(_application_side))
+
+    def fetch() -> Reading:
+        ((now, heartbeat_at),) = heartbeat.fetchall()
+        started_at, outcome = built_in_run.fetchone() or (None, None)
+        ((host_debit_at,),) = debit.fetchall()
+        return Reading(now, heartbeat_at, started_at, outcome, host_debit_at, tuple(sides.fetchall()))
+
+    return fetch
+
+
+def _application_side(holder: str, setting: Any, failover_seconds: float, looked_at: Any) -> ApplicationSide:
+    return ApplicationSide(holder, setting, timedelta(seconds=failover_seconds), looked_at)

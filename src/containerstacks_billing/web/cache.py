@@ -16,7 +16,6 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.database.pool import PoolExhausted, ReadingPool
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.schema.drift import expected_schema_problem
-from containerstacks_billing.status.failover import HeartbeatClamp
 from containerstacks_billing.status.model import Health
 from containerstacks_billing.status.read import ask_health
 from containerstacks_billing.throttled_log import RecurringError
@@ -62,7 +61,6 @@ class Readings:
 
     def __init__(self, pool: ReadingPool) -> None:
         self._pool = pool
-        self._clamp = HeartbeatClamp()
         self._trouble = RecurringError(
             Clock(),
             "The database cannot be read, so nobody sees how billing is",
@@ -98,7 +96,7 @@ class Readings:
             raise
         self.blind = False
         self._trouble.resolved()
-        health = answers(self._clamp)
+        health = answers()
         return health, health.now - before
 
     def _read_schema(self) -> tuple[str | None]:

@@ -8,13 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from containerstacks_billing.errors import BillingError
-from containerstacks_billing.status.failover import heartbeat_is_fresh
-from containerstacks_billing.status.model import Biller, Health, biller, limits_of, run_is_late
-from containerstacks_billing.status.verdict import next_run
+from containerstacks_billing.status.model import Health
+from containerstacks_billing.status.sentences import takeover_of
+from containerstacks_billing.status.verdict import Verdict, verdict_of
 from containerstacks_billing.web.auth import AsAdmin
 from containerstacks_billing.web.context import Context, InContext
 from containerstacks_billing.web.problems import Refused, documented
-from containerstacks_billing.web.schemas import ApiHealth, BuiltIn, Daemon, DaemonHealth, Run, State
+from containerstacks_billing.web.schemas import ApiHealth, BuiltIn, Daemon, DaemonHealth, Run, State, Takeover
 
 router = APIRouter(tags=["health"])
 
@@ -58,15 +58,14 @@ def api_health(context: InContext, response: Response) -> ApiHealth:
     response_model_exclude_unset=True,
 )
 def billing_daemon(context: InContext, _admin: AsAdmin) -> DaemonHealth:
-    """Say how the billing daemon is, and who bills."""
+    """Return the state of the billing daemon, the current biller, and what takes over."""
     health = context.readings.health()
     return DaemonHealth(success=True, timestamp=health.now, daemon=_daemon(context, health))
 
 
 def _daemon(context: Context, health: Health) -> Daemon:
-    limits = limits_of(context.settings)
-    stale = not heartbeat_is_fresh(health.failover, limits.failover_after)
-    heartbeat_at = health.failover.heartbeat_at
+    verdict = verdict_of(health, context.settings)
+    heartbeat_at = verdict.heartbeat_at
     last = health.last_finished
     row = health.daemon
     facts: dict[str, Any] = {"error_message": row.error_message} if row and row.error_message else {}
@@ -77,14 +76,21 @@ def _daemon(context: Context, health: Health) -> Daemon:
         instances_billed=row.instances_billed if row else 0,
         total_amount=float(row.total_amount) if row else 0.0,
         total_hours=float(row.total_hours) if row else 0.0,
-        next_scheduled_run=None if stale else next_run(health, Biller.DAEMON, limits.interval),
-        uptime_minutes=_uptime_minutes(health, stale),
-        is_stale=stale,
-        warning_threshold_exceeded=run_is_late(health, limits.late_after),
+        next_scheduled_run=None if verdict.is_stale else verdict.next_run,
+        uptime_minutes=_uptime_minutes(health, verdict),
+        is_stale=verdict.is_stale,
+        warning_threshold_exceeded=verdict.run_is_late,
         daemon_instance_id=row.daemon_instance_id if row else None,
         heartbeat_at=heartbeat_at,
         heartbeat_age_seconds=(health.now - heartbeat_at).total_seconds() if heartbeat_at else None,
-        biller=biller(health, limits.failover_after),
+        biller=verdict.biller,
+        since=verdict.since,
+        takeover=Takeover(
+            by=verdict.failover.who,
+            at=verdict.takeover_at,
+            sentence=takeover_of(verdict),
+            reason=verdict.failover.reason,
+        ),
         built_in=built_in_of(context),
         last_successful_run=Run.of(health.last_successful) if health.last_successful else None,
         run_in_progress=Run.of(health.in_progress) if health.in_progress else None,
@@ -95,9 +101,9 @@ def _daemon(context: Context, health: Health) -> Daemon:
     )
 
 
-def _uptime_minutes(health: Health, stale: bool) -> int | None:
+def _uptime_minutes(health: Health, verdict: Verdict) -> int | None:
     row = health.daemon
-    if stale or row is None or row.started_at is None or row.status == "stopped":
+    if verdict.is_stale or row is None or row.started_at is None or row.status == "stopped":
         return None
     return max(int((health.now - row.started_at).total_seconds() // 60), 0)
 
@@ -109,13 +115,8 @@ def built_in_of(context: Context) -> BuiltIn:
     return BuiltIn(
         setting=context.settings.built_in_billing,
         running=built_in is not None and built_in.is_alive,
-        decision=look.verdict.decision.value if look else None,
-        explanation=look.verdict.sentence if look else None,
+        decision=look.decision.decision.value if look else None,
+        explanation=look.decision.sentence if look else None,
         looked_at=look.at if look else None,
         host_bills=look.host_bills if look else None,
     )
-
-
-def biller_of(context: Context, health: Health) -> Biller:
-    """Tell who bills, by the settings of this application."""
-    return biller(health, limits_of(context.settings).failover_after)

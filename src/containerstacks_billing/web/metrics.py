@@ -20,12 +20,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from containerstacks_billing.errors import BillingError
-from containerstacks_billing.status.failover import Decision, heartbeat_is_fresh
-from containerstacks_billing.status.model import Biller, Health, RunRecord, limits_of
+from containerstacks_billing.status.failover import Decision
+from containerstacks_billing.status.model import Health, RunRecord
+from containerstacks_billing.status.verdict import Biller, verdict_of
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web.auth import address_of, require_admin
 from containerstacks_billing.web.context import Context, InContext
-from containerstacks_billing.web.health import biller_of
 from containerstacks_billing.web.problems import documented
 
 PREFIX = "containerstacks_billing_"
@@ -104,7 +104,7 @@ class _Tables(Collector):
         look = built_in.last_look if built_in else None
         running = built_in is not None and built_in.is_alive
         yield _gauge("built_in_running", "Whether this process looks after built-in billing", running)
-        blind = look is not None and look.verdict.decision is Decision.CANNOT_TELL
+        blind = look is not None and look.decision.decision is Decision.CANNOT_TELL
         yield _gauge(
             "built_in_blind", "Whether built-in billing cannot tell who bills, or could not bill", blind
         )
@@ -117,20 +117,30 @@ class _Tables(Collector):
         yield _gauge("schema_ok", "Whether the database has the schema of this version", fits)
 
     def _who(self, health: Health) -> Iterator[Metric]:
-        limits = limits_of(self._context.settings)
-        who = biller_of(self._context, health)
+        verdict = verdict_of(health, self._context.settings)
+        limits = verdict.limits
         billers = GaugeMetricFamily(
-            f"{PREFIX}biller", "Who bills at present: 1 for one of them", labels=["biller"]
+            f"{PREFIX}biller", "What bills at present: 1 for one of them", labels=["biller"]
         )
         for one in Biller:
-            billers.add_metric([one.value], float(one is who))
+            billers.add_metric([one.value], float(one is verdict.biller))
         yield billers
-        yield _gauge("built_in_active", "Whether built-in billing has taken over", who is Biller.BUILT_IN)
+        yield _gauge(
+            "built_in_active", "Whether built-in billing has taken over", verdict.biller is Biller.BUILT_IN
+        )
         yield _gauge(
             "daemon_active",
             "Whether the newest heartbeat is younger than the failover threshold",
-            heartbeat_is_fresh(health.failover, limits.failover_after),
+            not verdict.is_stale,
         )
+        targets = GaugeMetricFamily(
+            f"{PREFIX}failover_target",
+            "What takes over when the daemon is silent: 1 for one of them",
+            labels=["target"],
+        )
+        for target in ("built-in", "host", "both", "nobody"):
+            targets.add_metric([target], float(target == verdict.failover.who))
+        yield targets
         yield _gauge(
             "failover_after_seconds",
             "The age of a heartbeat at which built-in billing takes over",

@@ -27,7 +27,7 @@ from containerstacks_billing.web.middleware import HEAD
 from containerstacks_billing.web.problems import Refused
 from containerstacks_billing.web.sessions import COOKIE, LIFETIME_SECONDS, Session, Sessions, carries
 from containerstacks_billing.web.sse import Streams
-from containerstacks_billing.web.status_view import Look, StatusView
+from containerstacks_billing.web.status_view import StatusReader, StatusView
 
 router = APIRouter(include_in_schema=False)
 
@@ -46,7 +46,7 @@ class StatusPage:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.look = Look(context)
+        self.reader = StatusReader(context)
         self.sessions = Sessions(self._still_admin)
         self.streams = Streams()
 
@@ -79,9 +79,9 @@ def status(request: Request) -> HTMLResponse:
     """Show how billing stands."""
     page = _page_of(request)
     session = page.sessions.find(request.cookies.get(COOKIE))
-    standing = page.look.now()
-    text = _template("status.html").render(_values(standing, session), version=__version__)
-    return HTMLResponse(text, 200 if standing.health else 503, headers=_HEADERS)
+    view = page.reader.now()
+    text = _template("status.html").render(_values(view, session), version=__version__)
+    return HTMLResponse(text, 200 if view.health else 503, headers=_HEADERS)
 
 
 @router.get("/status/events")
@@ -94,13 +94,13 @@ async def events(request: Request) -> Response:
 
     def look(before: object) -> tuple[object, str, dict[str, object] | None]:
         session = page.sessions.find(cookie)
-        standing = page.look.now()
-        seen = (standing.essence, session is not None)
+        view = page.reader.now()
+        seen = (view.essence, session is not None)
         news: dict[str, object] | None = None
         if seen != before:
-            html = _template("live.html").render(_values(standing, session))
-            news = {"page": html, "admin": session is not None, "seen": standing.health is not None}
-        return seen, standing.now.isoformat(), news
+            html = _template("live.html").render(_values(view, session))
+            news = {"page": html, "admin": session is not None, "seen": view.health is not None}
+        return seen, view.now.isoformat(), news
 
     async def pieces() -> AsyncIterator[str]:
         async for piece in page.streams.pieces(lambda before: run_in_threadpool(look, before)):
@@ -202,21 +202,20 @@ async def _form(request: Request) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _values(standing: StatusView, session: Session | None) -> dict[str, object]:
-    health = standing.health
+def _values(view: StatusView, session: Session | None) -> dict[str, object]:
+    health = view.health
     return {
-        "at": standing,
-        "now": standing.now,
+        "at": view,
+        "now": view.now,
         "health": health,
         "daemon": health.daemon if health else None,
         "last": health.last_finished if health else None,
         "successful": health.last_successful if health else None,
         "open_run": health.in_progress if health else None,
-        "details": standing.details,
-        "chart": chart_of(standing.details.runs, figures=session is not None),
+        "details": view.details,
+        "chart": chart_of(view.details.runs, figures=session is not None),
         "chart_size": (WIDTH, HEIGHT),
-        "next_run": standing.next_run,
-        "heartbeat_at": health.failover.heartbeat_at if health else None,
+        "verdict": view.verdict,
         "session": session,
         "prefix": "status/",
     }

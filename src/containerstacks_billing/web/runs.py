@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from containerstacks_billing.status.read import LAST_RUN, billed_lately, recent_runs
+from containerstacks_billing.status.verdict import verdict_of
 from containerstacks_billing.web.auth import AsAdmin
 from containerstacks_billing.web.context import InContext
-from containerstacks_billing.web.health import biller_of
 from containerstacks_billing.web.problems import documented
 from containerstacks_billing.web.schemas import Run, Runs, Summary, Window
 
@@ -47,7 +47,7 @@ def summary(context: InContext, _admin: AsAdmin) -> Summary:
     return Summary(
         timestamp=health.now,
         currency=context.settings.currency,
-        biller=biller_of(context, health),
+        biller=verdict_of(health, context.settings).biller,
         day=day,
         week=week,
         thirty_days=thirty_days,

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from containerstacks_billing.money import plain
-from containerstacks_billing.status.model import Biller, RunRecord
+from containerstacks_billing.status.model import RunRecord
+from containerstacks_billing.status.verdict import Biller
 
 Money = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 
@@ -62,6 +63,15 @@ class BuiltIn(Answer):
     host_bills: bool | None = Field(description="Whether the host's own built-in billing seems to be alive")
 
 
+class Takeover(Answer):
+    """What takes over when the daemon is silent; only what has given a sign of life is named."""
+
+    by: str = Field(description="built-in, host, both or nobody")
+    at: datetime | None = Field(description="null where nothing takes over, or no daemon ever reported")
+    sentence: str
+    reason: str
+
+
 class Daemon(Answer):
     """The billing daemon, and who bills."""
 
@@ -85,7 +95,11 @@ class Daemon(Answer):
     daemon_instance_id: str | None
     heartbeat_at: datetime | None
     heartbeat_age_seconds: float | None
-    biller: Biller = Field(description="Who bills at present")
+    biller: Biller = Field(
+        description="What bills at present; nobody while the daemon is stopped or silent and nothing has taken over"
+    )
+    since: datetime | None = Field(description="Since when it bills; where nothing bills, the last heartbeat")
+    takeover: Takeover
     built_in: BuiltIn
     last_successful_run: Run | None
     run_in_progress: Run | None

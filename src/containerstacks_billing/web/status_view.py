@@ -1,137 +1,98 @@
-"""What the status page reads, once for everybody who looks, and when it has changed."""
+"""The view of the status page: read once for all viewers, with what makes one view differ from the next."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from containerstacks_billing.clock import Clock
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, LoginRefused
-from containerstacks_billing.status.details import Details
-from containerstacks_billing.status.model import (
-    Biller,
-    Health,
-    Limits,
-    biller,
-    is_stopped,
-    limits_of,
-    silent_for,
-)
-from containerstacks_billing.status.read_details import ask_details
-from containerstacks_billing.status.verdict import (
-    Judgement,
-    Notice,
-    Tone,
-    is_running,
-    judge,
-    next_run,
-    successor,
-    without_heartbeat,
-)
+from containerstacks_billing.status.model import Details, Health, Limits, limits_of
+from containerstacks_billing.status.read import ask_details
+from containerstacks_billing.status.sentences import headline_of, present_of, takeover_of
+from containerstacks_billing.status.verdict import Problem, Tone, Verdict, verdict_of
 from containerstacks_billing.web.cache import CachedValue
 from containerstacks_billing.web.context import Context
 
 DETAILS_SECONDS = 2.0
-_NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """One look: `health` is None when the database could not be read."""
+    """What the page shows at one instant; `health` and `verdict` are None when the database could not be read."""
 
     now: datetime
-    judgement: Judgement
     limits: Limits
     currency: str
+    tone: Tone
+    headline: str
+    text: str
+    problems: tuple[Problem, ...]
     health: Health | None = None
+    verdict: Verdict | None = None
     details: Details = field(default_factory=Details)
-    biller: Biller | None = None
-    running: bool = False
-    silent: bool = False
-    next_run: datetime | None = None
-    successor: str = ""
-    without_heartbeat: str = ""
     built_in: str | None = None
 
     @property
-    def at_present(self) -> str:
-        """Who bills, in words; nobody while a daemon that should is silent or stopped."""
-        stopped = self.health is not None and is_stopped(self.health)
-        if self.biller is Biller.DAEMON:
-            return "nobody" if self.silent or (stopped and not self.running) else "the daemon"
-        return {Biller.BUILT_IN: "built-in billing", Biller.HOST: "the host application"}.get(
-            self.biller or Biller.NOBODY, "nobody"
-        )
+    def present(self) -> str:
+        """The biller in words; empty when it is not known."""
+        return present_of(self.verdict) if self.verdict else ""
+
+    @property
+    def takeover(self) -> str:
+        """What takes over when the daemon is silent, without the time; empty when it is not known."""
+        return takeover_of(self.verdict) if self.verdict else ""
 
     @property
     def essence(self) -> object:
-        """What makes one look differ from another, apart from the time that passes anyway."""
-        health = self.health
-        if health is not None:
-            timeless = replace(health.failover, now=_NO_TIME)
-            holder = replace(health.lease, seconds_left=0.0)
-            health = replace(health, failover=timeless, lease=holder)
-        return (
-            health,
-            self.details,
-            self.judgement,
-            self.biller,
-            self.running,
-            self.silent,
-            self.next_run,
-            self.successor,
-            self.without_heartbeat,
-            self.built_in,
-        )
+        """The view without the time that passes: two views with equal essence look alike."""
+        health, verdict = self.health, self.verdict
+        if health is None or verdict is None:
+            return self.headline, self.text, self.problems
+        sides = tuple(replace(side, looked_at=_NO_TIME) for side in health.failover.application_sides)
+        timeless = replace(health.failover, now=_NO_TIME, application_sides=sides)
+        health = replace(health, failover=timeless, lease=replace(health.lease, seconds_left=0.0))
+        return health, replace(verdict, now=_NO_TIME), self.details, self.built_in
 
 
-def _unreadable(error: BillingError) -> Judgement:
-    """Say that nothing can be said, and not why: the answers of a database name what is nobody's business."""
-    away = isinstance(error, (DatabaseUnavailable, LoginRefused))
-    title = "The database does not answer" if away else "The database could not be read"
-    what = "This page looks again by itself. The daemon goes on as soon as it can, and no hour is lost."
-    return Judgement(
-        Tone.BAD,
-        "Billing cannot be seen",
-        f"{title}, so nobody can say who bills.",
-        (Notice(Tone.BAD, title, what, "containerstacks-billing doctor"),),
-    )
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 
-class Look:
-    """Looks at the tables for every page and stream of one application."""
+class StatusReader:
+    """Reads the tables for every page and stream of one application."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self._context, self._clock = context, Clock()
         self._details = CachedValue(self._read_details, DETAILS_SECONDS)
 
     def now(self) -> StatusView:
-        """Look; never raises BillingError."""
+        """Return the view; never raises BillingError."""
         settings = self._context.settings
-        limits = limits_of(settings)
         try:
             health = self._context.readings.health()
             details = self._details.get()
         except BillingError as error:
-            said = _unreadable(error)
-            return StatusView(datetime.now(UTC), said, limits, settings.currency)
+            return self._unreadable(error)
+        verdict = verdict_of(health, settings)
+        tone, headline, text = headline_of(verdict)
         built_in = self._context.built_in
         look = built_in.last_look if built_in else None
-        who = biller(health, limits.failover_after)
         return StatusView(
-            now=health.now,
-            judgement=judge(health, limits),
-            limits=limits,
-            currency=settings.currency,
-            health=health,
-            details=details,
-            biller=who,
-            running=is_running(health),
-            silent=silent_for(health, limits) is not None,
-            successor=successor(health, settings.built_in_billing),
-            without_heartbeat=without_heartbeat(health, who, settings.built_in_billing),
-            next_run=next_run(health, who, limits.interval),
-            built_in=look.verdict.sentence if look else None,
-        )
+            health.now, verdict.limits, settings.currency, tone, headline, text, verdict.problems,
+            health=health, verdict=verdict, details=details, built_in=look.decision.sentence if look else None,
+        )  # fmt: skip
+
+    def _unreadable(self, error: BillingError) -> StatusView:
+        """Return the view without a database; error details stay in the log, since anyone may see the page."""
+        away = isinstance(error, (DatabaseUnavailable, LoginRefused))
+        title = "The database does not answer" if away else "The database could not be read"
+        text = "This page looks again by itself. The daemon goes on as soon as it can, and no hour is lost."
+        problem = Problem(Tone.BAD, title, text, "containerstacks-billing doctor")
+        settings = self._context.settings
+        return StatusView(
+            self._clock.host_time(), limits_of(settings), settings.currency, Tone.BAD,
+            "Billing cannot be seen", f"{title}, so it is not known who bills.", (problem,),
+        )  # fmt: skip
 
     def _read_details(self) -> Details:
         with self._context.pool.reading() as connection:

@@ -2,7 +2,7 @@
 -- new column of such a table is added here too, by `add column if not exists`. (billing_daemon_status is of this kind and has
 -- a file of its own, tables/012_billing_daemon_status.sql, because the host application may have made it.)
 
--- creates: billing_quarantine, billing_quarantine_counts, billing_runways
+-- creates: billing_quarantine, billing_quarantine_counts, billing_runways, billing_application_sides
 
 -- One row per instance that the last run left out. A run replaces the rows of the organizations it went through, so an
 -- instance leaves as soon as it has been repaired.
@@ -62,3 +62,14 @@ insert into billing_runways (organization_id, wallet_id, past_due_since, updated
 select organization_id, id, past_due_since, billing_clock() from wallets
 where past_due_since is not null and not exists (select from billing_runways)
 on conflict (organization_id, wallet_id) do nothing;
+
+-- One row per application side: written at each of its looks, removed when it ends. It says what takes over when the daemon is
+-- silent, and nothing is decided by it.
+create table if not exists billing_application_sides (
+    holder         text        primary key,
+    setting        text        not null
+        constraint billing_application_sides_known_setting check (setting in ('auto', 'on', 'off')),
+    failover_after interval    not null,
+    looked_at      timestamptz not null
+);
+comment on table billing_application_sides is 'Application sides that may take over: BUILT_IN_BILLING, failover threshold and last look of each';

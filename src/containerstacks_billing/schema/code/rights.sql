@@ -23,6 +23,7 @@ as $$
         ('payment_transactions',        array['SELECT', 'INSERT']),
         ('vps_billing_cycles',          array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_daemon_status',       array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_application_sides',   array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('billing_policies',            array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_leases',              array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_runs',                array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
