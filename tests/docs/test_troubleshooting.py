@@ -364,6 +364,9 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("migrations", "Triggers are disabled"): undone("alter table vps_instances disable trigger billing_move_watermark"),
     ("migrations", "Triggers are missing"): undone("drop trigger billing_price_changed on vps_plans"),
     ("migrations", "Functions are missing"): undone("drop function billing_amount"),
+    ("migrations", "Functions are not those"): undone(
+        "create or replace function billing_money_text(amount numeric) returns text language sql return '1'"
+    ),
     ("migrations", "is missing or invalid"): undone("drop index vps_billing_cycles_one_charge_per_hour"),
     ("schema", "Missing: billing_decisions"): undone("drop table billing_decisions"),
     ("disk", "free for the embedded database"): a_full_disk_under_the_embedded_database,

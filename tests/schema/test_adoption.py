@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from tests.daemons import wait_for_lock
 
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.files import delivered_schema
 from containerstacks_billing.schema.migrator import findings, migrate, plan
 
 LEGACY = (Path(__file__).parent / "legacy.sql").read_text()
@@ -394,3 +397,38 @@ def test_the_host_may_change_the_types_of_its_columns(host: Connection) -> None:
     ):
         host.execute(f"alter table {table} alter column {column} type text")
     host.execute("update vps_instances set status = 'stopped'")
+
+
+def test_an_hour_that_the_host_bills_amid_adoption_is_not_charged_again(host: Connection) -> None:
+    """Adoption waits for the row that the host is moving, and then leaves it alone: the later watermark counts."""
+    adopt(host)
+    (step,) = [one for one in delivered_schema().tables[0].steps if one.title == "watermarks at adoption"]
+    # Not adopted yet.
+    host.execute("select set_config('containerstacks_billing.advancing', 'on', false)")
+    host.execute("update vps_instances set rated_from = null, rated_until = null where label = 'two-prices'")
+    host.execute("select set_config('containerstacks_billing.advancing', 'off', false)")
+    with psycopg.connect(_conninfo(host)) as billing, ThreadPoolExecutor() as pool:
+        # The host has billed an hour and has not committed yet; there are no triggers at this time of adoption.
+        billing.execute("set session_replication_role = replica")
+        billing.execute(
+            "update vps_instances set last_billed_at = '2025-03-01 11:00+00' where label = 'two-prices'"
+        )
+        adopting = pool.submit(execute, _conninfo(host), step.sql)
+        wait_for_lock(host)
+        billing.commit()
+        adopting.result()
+
+    marks = (
+        "select last_billed_at::text, rated_from, rated_until from vps_instances where label = 'two-prices'"
+    )
+    assert host.execute(marks).fetchone() == ("2025-03-01 11:00:00+00", None, None)
+    # Metering of the row begins with its next update, at the host's own mark.
+    host.execute("update vps_instances set label = 'renamed' where label = 'two-prices'")
+    rated = "select rated_until::text from vps_instances where label = 'renamed'"
+    assert one(host, rated) == "2025-03-01 11:00:00+00"
+
+
+def execute(conninfo: str, sql: str) -> None:
+    """Run a step of a migration on a connection of its own."""
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(sql.encode())

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import psycopg
@@ -223,6 +225,51 @@ def test_two_migrators_at_once_apply_each_file_once(legacy_database: str) -> Non
             process.communicate(timeout=180)
         assert [process.returncode for process in both] == [0, 0]
         assert [name for _, name in recorded(connection)] == names_of(delivered_schema())
+
+
+def test_a_changed_code_file_is_applied_again_and_alone(database: str, copies: Path) -> None:
+    """The file whose text differs, with its new record; until then billing waits, as for a migration."""
+    changed = copies / "code" / "rights.sql"
+    changed.write_text(
+        changed.read_text() + "\ncomment on function billing_admit(name, boolean) is 'changed';\n"
+    )
+    delivered = delivered_schema(copies)
+    with opened(database) as connection:
+        problem = expected_schema_problem(connection, delivered=delivered)
+        assert "lacks 1 of" in str(problem)
+        assert "the first is code/rights.sql" in str(problem)
+        assert [one.name for one in plan(database, delivered=delivered)] == ["code/rights"]
+        assert [one.name for one in migrate(database, delivered=delivered).applied] == ["code/rights"]
+        assert migrate(database, delivered=delivered).applied == ()
+        assert expected_schema_problem(connection, delivered=delivered) is None
+        rows = connection.execute(
+            "select count(*) from schema_migrations where name = 'code/rights'"
+        ).fetchall()
+    assert rows == [(1,)]
+
+
+def test_two_migrators_at_once_apply_a_changed_code_file_once(database: str, copies: Path) -> None:
+    """Both find it outdated and stand at the lock; the second sees what the first recorded, and does nothing."""
+    changed = copies / "code" / "functions.sql"
+    changed.write_text(changed.read_text() + "\n")
+    delivered = delivered_schema(copies)
+    waiting: Queue[str] = Queue()
+
+    def work() -> list[str]:
+        done = migrate(database, delivered=delivered, progress=waiting.put)
+        return [one.name for one in done.applied]
+
+    with opened(database) as connection, ThreadPoolExecutor() as pool:
+        with connection.transaction():
+            connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended('containerstacks-billing migrate', 0))"
+            )
+            both = [pool.submit(work) for _ in range(2)]
+            said = sorted(waiting.get(timeout=60) for _ in range(4))
+            assert said[:2] == ["code/functions.sql"] * 2
+            assert "waiting for another migration" in said[2]
+        assert sorted(one.result(timeout=60) for one in both) == [[], ["code/functions"]]
+        assert expected_schema_problem(connection, delivered=delivered) is None
 
 
 @pytest.mark.parametrize("step", [29, pytest.param(7, marks=pytest.mark.slow)])
