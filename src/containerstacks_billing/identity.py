@@ -1,7 +1,8 @@
-"""Name of this process on its host."""
+"""Names of this process and of its operator, on this host."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 
@@ -9,3 +10,12 @@ import socket
 def process_name() -> str:
     """Return `hostname-pid`, the name of this process in the lease, in runs and in the status table."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def operator_name() -> str:
+    """Return `user@hostname`, recorded with every decision of a person."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -113,7 +113,7 @@ def test_what_was_not_metered_comes_with_a_hint(command: Command, fleet: Fleet) 
 
 def test_a_database_that_was_not_migrated_is_refused(command: Command, conn: psycopg.Connection[Any]) -> None:
     """Books of another shape cannot be compared: exit 78 and what to do."""
-    conn.execute("delete from schema_migrations where version = 13")
+    conn.execute("delete from schema_migrations where version = 12")
     refused = command()
     assert refused.exit_code == 78
     assert "Run `containerstacks-billing migrate`" in refused.stderr

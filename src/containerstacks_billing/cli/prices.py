@@ -9,6 +9,7 @@ import click
 from containerstacks_billing.cli.arguments import AMOUNT, json_option
 from containerstacks_billing.cli.confirm import require_confirmation
 from containerstacks_billing.cli.main import app, configured
+from containerstacks_billing.identity import operator_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -153,7 +154,7 @@ def set_price(
                 " adjusted, --correct adjusts it.",
                 param_hint="--from",
             )
-        version = prices.set_price(connection, chosen, price, at, by=_who(), reason=reason)
+        version = prices.set_price(connection, chosen, price, at, by=operator_name(), reason=reason)
         shown = prices.price_versions(connection, [chosen], settings.hours_per_month)[chosen.plan_id]
     _show_set(chosen, version, shown, as_json=as_json)
 
@@ -221,19 +222,6 @@ def _instant(text: str | None) -> datetime | None:
         ) from None
 
 
-def _who() -> str:
-    """Name the person at the keyboard, for the record."""
-    import getpass
-    import os
-    import socket
-
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"
-
-
 def _show_set(
     plan: Plan, version: PriceVersion | None, versions: list[PriceVersion], *, as_json: bool
 ) -> None:
@@ -296,8 +284,8 @@ def _correct(
         conninfo,
         correction,
         settings.currency,
-        holder=f"prices on {_who()}",
-        by=_who(),
+        holder=f"prices on {operator_name()}",
+        by=operator_name(),
         reason=reason,
         posted=adjustments.append,
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -19,7 +16,7 @@ from containerstacks_billing.cli.arguments import (
 )
 from containerstacks_billing.cli.confirm import require_confirmation
 from containerstacks_billing.cli.main import app, configured
-from containerstacks_billing.identity import process_name
+from containerstacks_billing.identity import operator_name, process_name
 
 if TYPE_CHECKING:
     from containerstacks_billing.charging.forecast import Rehearsal
@@ -89,7 +86,7 @@ def release(
         )
         raise click.BadParameter(f"Say {missing}.")
     settings = configured(ctx).settings
-    decided_by, why = (by or _who())[:255], (reason or "no reason was given")[:1000]
+    decided_by, why = (by or operator_name())[:255], (reason or "no reason was given")[:1000]
     if not any(decisions):
         _release_brake(settings, decided_by, why, dry_run=dry_run, yes=yes, as_json=as_json)
         return
@@ -105,14 +102,6 @@ def release(
         dry_run,
     )
     _release_instances(settings, order, yes=yes, as_json=as_json)
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def _release_brake(

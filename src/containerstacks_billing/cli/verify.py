@@ -69,12 +69,16 @@ def _show(console: Console, verification: Verification) -> None:
                 console.print(printable(discrepancy), soft_wrap=True)
         if check.shown < check.found:
             console.print(f"{check.name}: … and {check.found - check.shown:,} more, not shown")
-        if not check.ok and check.hint:
-            console.print(f"hint: {check.hint}")
+        if not check.ok:
+            console.print(f"hint: {check.hint or _settle_hint(check.name)}", soft_wrap=True)
     console.print()
     for line in _remarks(verification):
         console.print(line)
     console.print(_summary(verification))
+
+
+def _settle_hint(check: str) -> str:
+    return f"Causes and the way back to right books: containerstacks-billing reconcile --check {check}"
 
 
 def _counted(number: int, unit: str) -> str:
@@ -116,7 +120,15 @@ def _remarks(verification: Verification) -> list[str]:
             f" {'is' if host.charged_by_both == 1 else 'are'} charged by us too, and it made"
             f" {_counted(host.unkeyed_debits, 'debits')} since our first run. Switch its billing off."
         )
+    remarks.extend(
+        f"Settled by decision: {_counted(one.decisions, 'discrepancies')} of {one.check} {_PAST[one.decision]},"
+        f" {plain(one.amount)} in all, last by {one.decided_by} on {one.decided_at:%Y-%m-%d %H:%M}."
+        for one in verification.settled
+    )
     return remarks
+
+
+_PAST = {"accept": "accepted", "restore": "restored"}
 
 
 def _summary(verification: Verification) -> str:
@@ -141,7 +153,7 @@ def _document(verification: Verification) -> dict[str, object]:
                 "examined": check.examined,
                 "discrepancies": check.found,
                 "shown": check.shown,
-                **({"hint": check.hint} if check.hint and not check.ok else {}),
+                **({"hint": check.hint or _settle_hint(check.name)} if not check.ok else {}),
             }
             for check in verification.checks
         ],
@@ -153,6 +165,17 @@ def _document(verification: Verification) -> dict[str, object]:
             "chargedByBoth": host.charged_by_both,
             "unkeyedDebits": host.unkeyed_debits,
         },
+        "settled": [
+            {
+                "check": one.check,
+                "decision": one.decision,
+                "decisions": one.decisions,
+                "amount": one.amount,
+                "decidedBy": one.decided_by,
+                "decidedAt": one.decided_at,
+            }
+            for one in verification.settled
+        ],
         "setAside": {
             "quarantinedInstances": aside.quarantined_instances,
             "heldInstances": aside.held_instances,

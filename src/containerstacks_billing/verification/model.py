@@ -7,6 +7,8 @@ shown. What the host application wrote beside us is counted separately and is ne
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,12 +21,19 @@ SHOWN_PER_CHECK = 1000
 class Discrepancy:
     """One difference: the check that found it, a sentence, and whatever identifies the place, by kind of identifier.
 
-    Kinds are organization_id, instance_id, wallet_id, charge_id, entry_id, run_id, plan_id, adjustment_id, failure_id.
+    Kinds are organization_id, instance_id, wallet_id, charge_id, entry_id, run_id, plan_id, adjustment_id, failure_id,
+    and the instants hours_from and hours_until.
     """
 
     check: str
     message: str
     identifiers: Mapping[str, str | int]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over check, message and identifiers: it changes as soon as the facts of the discrepancy do."""
+        facts = json.dumps([self.check, self.message, dict(self.identifiers)], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()
 
     def __str__(self) -> str:
         """Return the one line that a person reads, and may search for."""
@@ -88,6 +97,18 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Discrepancies of one check that were accepted or restored; `amount` is the sum of their absolute amounts."""
+
+    check: str
+    decision: str
+    decisions: int
+    amount: Decimal
+    decided_by: str
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """The books, compared as they stood at one instant."""
 
@@ -96,6 +117,7 @@ class Verification:
     discrepancies: tuple[Discrepancy, ...]
     host: HostRows
     set_aside: SetAside
+    settled: tuple[Settled, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -27,6 +27,7 @@ from containerstacks_billing.verification.model import (
     Discrepancy,
     HostRows,
     SetAside,
+    Settled,
     Verification,
 )
 
@@ -128,6 +129,9 @@ def _compare(
     }
     scope = _row(connection, "verify_scope", values)
     values["read_at"] = scope["read_at"]
+    accepted = set(connection.execute(query("accepted_fingerprints")).fetchall())
+    # Accepted discrepancies are found again each time; room for them beside those that are shown.
+    values["shown"] = shown + len(accepted)
     found: Counter[str] = Counter()
     kept: dict[str, list[Discrepancy]] = defaultdict(list)
     asked: set[str] = set()
@@ -139,8 +143,11 @@ def _compare(
             progressed(comparison.description)
             counted: dict[str, int] = {}
             for discrepancy, total in _discrepancies(connection, comparison.name, statement, values):
-                counted[discrepancy.check] = total
-                kept[discrepancy.check].append(discrepancy)
+                counted.setdefault(discrepancy.check, total)
+                if (discrepancy.check, discrepancy.fingerprint) in accepted:
+                    counted[discrepancy.check] -= 1
+                else:
+                    kept[discrepancy.check].append(discrepancy)
             found.update(counted)
     checks = tuple(
         Check(
@@ -160,6 +167,7 @@ def _compare(
         discrepancies=tuple(one for check in checks for one in kept[check.name][:shown]),
         host=HostRows(**_row(connection, "verify_host_rows", values)),
         set_aside=SetAside(**_row(connection, "verify_set_aside", values)),
+        settled=tuple(Settled(*row) for row in connection.execute(query("verify_accepted"), values)),
     )
 
 
@@ -172,7 +180,7 @@ def _discrepancies(
             total, message = row.pop("found"), row.pop("message")
             name = row.pop("check_name", check)
             identifiers = {
-                kind: str(value) if isinstance(value, UUID) else value
+                kind: value if isinstance(value, int) else str(value)
                 for kind, value in row.items()
                 if value is not None
             }

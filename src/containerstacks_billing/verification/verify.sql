@@ -146,7 +146,7 @@ unexplained as (
 ),
 finding as (
     select 'charged-once' as check_name, organization_id, instance_id, coalesce(charge_id, charge_before) as charge_id,
-        starts_at,
+        starts_at, null::timestamptz as hours_from, null::timestamptz as hours_until,
         case when charge_id is null
              then format('the stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
                 starts_at, ends_at, until)
@@ -156,11 +156,11 @@ finding as (
                 charge_before) end as message
     from overlap
     union all
-    select 'gaps', organization_id, instance_id, null, lower(hours),
+    select 'gaps', organization_id, instance_id, null, lower(hours), lower(hours), upper(hours),
         format('from %%s to %%s nothing is charged, past due or explained', lower(hours), upper(hours))
     from unexplained
 )
-select check_name, organization_id, instance_id, charge_id, message, found
+select check_name, organization_id, instance_id, charge_id, hours_from, hours_until, message, found
 from (
     select *, count(*) over (partition by check_name) as found,
         row_number() over (partition by check_name order by organization_id, instance_id, starts_at) as place
@@ -346,7 +346,8 @@ limit %(shown)s;
 
 -- name: find_wrong_carries
 -- Find organizations whose billed charges, with their adjustments, are not what was debited and what is carried, or whose carry
--- is not below a cent. Charges have no currency, so the debits and carries of all wallets of an organization count.
+-- is not below a cent. Charges have no currency, so the debits and carries of all wallets of an organization count. A
+-- difference that was accepted counts as billed.
 with
 -- include: own_entry
 ,
@@ -372,6 +373,13 @@ carried as (
     from wallets
     where organization_id between %(first_organization)s and %(last_organization)s
     group by organization_id
+),
+accepted as (
+    select organization_id, sum(amount) as amount
+    from billing_decisions
+    where decision = 'accept' and check_name = 'carries'
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
 )
 select organization.id as organization_id, wallet_id,
     case when not is_sound then format('the carry of a wallet is not between zero and one cent: %%s', carried.amount)
@@ -383,9 +391,11 @@ from organizations organization
 left join billed on billed.organization_id = organization.id
 left join adjusted on adjusted.organization_id = organization.id
 left join debited on debited.organization_id = organization.id
-left join carried on carried.organization_id = organization.id,
+left join carried on carried.organization_id = organization.id
+left join accepted on accepted.organization_id = organization.id,
 lateral (
-    select coalesce(billed.amount, 0) + coalesce(adjusted.amount, 0) as owed, coalesce(debited.amount, 0) as paid,
+    select coalesce(billed.amount, 0) + coalesce(adjusted.amount, 0) + coalesce(accepted.amount, 0) as owed,
+        coalesce(debited.amount, 0) as paid,
         coalesce(carried.amount, 0) as rest
 ) compared
 where organization.id between %(first_organization)s and %(last_organization)s
@@ -620,6 +630,20 @@ select count(*) as cycles, count(*) filter (where starts_at = previous_start) as
        and jsonb_typeof(entry.metadata -> 'run_id') is distinct from 'number'
        and entry.organization_id between %(first_organization)s and %(last_organization)s) as unkeyed_debits
 from placed;
+
+-- name: verify_accepted
+-- Decisions about discrepancies, by check: how many were accepted or restored, how much in all, the last author and instant.
+select check_name, decision, count(*)::integer as decisions, coalesce(sum(abs(amount)), 0) as amount,
+    (array_agg(decided_by order by id desc))[1] as decided_by, max(decided_at) as decided_at
+from billing_decisions
+where decision in ('accept', 'restore')
+  and (%(whole)s or organization_id between %(first_organization)s and %(last_organization)s)
+group by check_name, decision
+order by check_name, decision;
+
+-- name: accepted_fingerprints
+-- The discrepancies that were accepted one by one.
+select check_name, fingerprint from billing_decisions where decision = 'accept' and fingerprint is not null;
 
 -- name: verify_set_aside
 -- Count what is right and still worth knowing: what waits, what is owed, and what cannot be compared any more.

@@ -1,0 +1,1 @@
+"""Reconciliation: discrepancies of the books with their likely cause, and their settlement by a decision."""
