@@ -333,7 +333,7 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("rights", "lacks rights"): lambda p: p.examined(make_conninfo(p.conninfo, user=p.role, password=p.role)),
     ("recovery", "read-only by default"): read_only,
     ("service", "ended by signal"): ended(Result="signal", ExecMainCode="2", ExecMainStatus="11"),
-    ("service", "the watchdog was not fed"): ended(Result="watchdog", ExecMainCode="3", ExecMainStatus="6"),
+    ("service", "the watchdog timed out"): ended(Result="watchdog", ExecMainCode="3", ExecMainStatus="6"),
     ("service", "because memory was short"): ended(Result="oom-kill", ExecMainCode="2", ExecMainStatus="9"),
     ("memory", "for want of memory"): lambda p: little_memory(p, free=1_500_000, ended=2),
     ("memory", "available"): lambda p: little_memory(p, free=50_000, ended=0),

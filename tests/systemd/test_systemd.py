@@ -337,7 +337,7 @@ def a_busy_port_is_no_start(machine: Machine) -> None:
     found = doctor(machine)["app service"]
     assert ("FAIL", True) == (
         found["level"],
-        "exit 75 (somebody else listens on its HOST" in found["message"],
+        "exit 75 (another process listens on its HOST" in found["message"],
     )
     machine.do("journalctl", "--sync")
     errors = machine.do("journalctl", "-u", APP, "-p", "err", "-o", "cat", "--no-pager")

@@ -242,7 +242,7 @@ def how(**properties: str) -> dict[str, Finding]:
         ({"ExecMainCode": "1", "ExecMainStatus": "78"}, "exit 78 (the configuration or the schema is wrong)"),
         ({"ExecMainCode": "1", "ExecMainStatus": "243"}, "243/CREDENTIALS"),
         ({"Result": "oom-kill", "ExecMainCode": "2", "ExecMainStatus": "9"}, "because memory was short"),
-        ({"Result": "watchdog", "ExecMainCode": "3", "ExecMainStatus": "6"}, "the watchdog was not fed"),
+        ({"Result": "watchdog", "ExecMainCode": "3", "ExecMainStatus": "6"}, "the watchdog timed out"),
         ({"Result": "signal", "ExecMainCode": "2", "ExecMainStatus": "9"}, "ended by signal 9"),
     ],
 )

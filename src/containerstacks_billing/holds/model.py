@@ -1,4 +1,4 @@
-"""What an operator decides about held hours, and what is at stake in it."""
+"""Decisions about held hours and their effect, as values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HELD = "held"
 
 
 class Decision(StrEnum):
-    """Charge all hours due, only the most recent ones, or none."""
+    """Charge all hours due, the most recent ones only, or none."""
 
     CHARGE = "charge"
     CAP = "cap"
@@ -25,7 +25,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDecision:
-    """A decision about held instances: one, those of an organization, or all; with who decided it and why.
+    """A decision about held instances (one, of an organization, or all), its author and reason.
 
     `kept_hours` are the most recent hours of each instance, which stay due; older ones are waived.
     """
@@ -41,7 +41,7 @@ class ReleaseDecision:
 
 @dataclass(frozen=True, slots=True)
 class HeldHours:
-    """What a decision means for one instance; amounts are exact, and None where it has no usable price at present.
+    """Effect of a decision on one instance; amounts are exact, None without a usable price.
 
     `set_aside_for` is the reason that `quarantine` shows for it, None where it shows none: held is whoever has too many
     hours due, whatever else is wrong with it, and whether or not a run came by since.
@@ -58,17 +58,17 @@ class HeldHours:
 
     @property
     def other_reason(self) -> str:
-        """Why it is not listed as held."""
+        """Why the instance is not listed as held."""
         return self.set_aside_for or "not set aside by the last run"
 
     @property
     def hours_waived(self) -> Decimal:
-        """Hours that nobody will be charged for."""
+        """Hours that will not be charged."""
         return self.hours_due - self.hours_approved
 
     @property
     def amount_waived(self) -> Decimal | None:
-        """What they would have cost."""
+        """Amount of the waived hours."""
         if self.amount_due is None or self.amount_approved is None:
             return None
         return self.amount_due - self.amount_approved
@@ -76,7 +76,7 @@ class HeldHours:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseResult:
-    """What came of an order: sums over all instances, and the first of them one by one.
+    """Result of a release: sums over all instances, and the first of them individually.
 
     `other_reasons` counts the instances that are not listed as held.
     """
@@ -92,7 +92,7 @@ class ReleaseResult:
     other_reasons: Mapping[str, int] = field(default_factory=dict)
 
     def with_stakes(self, stakes: list[HeldHours]) -> ReleaseResult:
-        """Add instances to the sums, and to the list while there is room."""
+        """Return the result with instances added to the sums, and to the list up to its limit."""
         return replace(
             self,
             instances=self.instances + len(stakes),

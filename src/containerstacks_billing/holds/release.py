@@ -1,4 +1,4 @@
-"""Carry out a decision about held hours; the argument why it cannot lose one opens queries/release.sql."""
+"""Release of held hours by a decision; release.sql argues why no hour is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INSTANCES_AT_ONCE = 5000
 def release(
     conninfo: str, terms: Terms, order: ReleaseDecision, holder: str, wait_seconds: float = 90
 ) -> ReleaseResult:
-    """Decide about every held instance that the order names; under the lease, so never beside a run.
+    """Apply a decision to every held instance it names, under the lease, so never during a run.
 
     A dry run does the same without the lease and rolls back. Raises LeaseNotObtained, LeaseLost, DatabaseUnavailable,
     and WorkFailed when the host kept changing the instances; what was committed before that stays decided.
@@ -76,7 +76,7 @@ def _decide(
 def _ranges(
     connection: Connection, order: ReleaseDecision, values: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the ranges of organizations and instances that hold what the order names."""
+    """Yield ranges of organizations and instances that contain the held instances of a decision."""
     reaches = [(order.organization or FIRST_UUID, order.organization or LAST_UUID)]
     if order.instance is not None:
         owners = connection.execute(query("organization_of_instance"), {"instance_id": order.instance})
@@ -100,7 +100,7 @@ def _ranges(
 def _until_it_holds(
     connection: Connection, values: dict[str, Any], dry_run: bool, lease: Lease | None
 ) -> list[HeldHours]:
-    """Decide about one range; again from the rows when the host changed one of its instances in between."""
+    """Decide about one range; retried from the rows when the host changed an instance meanwhile."""
     last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:

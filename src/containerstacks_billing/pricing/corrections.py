@@ -1,4 +1,4 @@
-"""Correct a price of the past: see what that changes, then post it, once.
+"""Corrections of past prices: preview, then posting exactly once.
 
 What a correction is, and why posting it twice changes nothing, is said in migrations/020_price_corrections.sql; how
 the hours are found and what a wallet bears, in queries/corrections.sql. Here is the order of things:
@@ -40,7 +40,7 @@ _NO_CORRECTION = 2**62
 
 
 def draft(connection: Connection, plan: Plan, price: Price, at: datetime) -> Correction | None:
-    """Return what correcting the price from `at` on would be, or the recorded correction that did it already.
+    """Return the correction of a price from `at` on: as it would be, or as recorded when it was posted before.
 
     None when that was the price anyway. Only reads, except that it brings the versions up to what `vps_plans` shows.
     """
@@ -71,7 +71,7 @@ def _derive(connection: Connection, plan: Plan, price: Price, at: datetime) -> C
 def preview(
     connection: Connection, correction: Correction, currency: str, *, at_once: int = ORGANIZATIONS_AT_ONCE
 ) -> Iterator[OrganizationDifference]:
-    """Yield what a correction changes or, once it is posted, what is still missing, organization by organization."""
+    """Yield the differences per organization; after posting, those that are still missing."""
     for first, last in _ranges(connection, at_once):
         values = _parameters(correction, currency, first, last)
         rows = connection.execute(query("preview_correction"), values).fetchall()
@@ -90,7 +90,7 @@ def correct(
     at_once: int = ORGANIZATIONS_AT_ONCE,
     posted: Callable[[int], None] = lambda _: None,
 ) -> tuple[Correction, list[OrganizationDifference]]:
-    """Post a correction; return it as recorded and what wallets could not bear. Given again, it posts what is missing.
+    """Post a correction; return it as recorded and what wallets could not pay. Idempotent: it posts what is missing.
 
     Calls `posted` after each committed range, with the number of its adjustments. Raises LeaseNotObtained while
     somebody bills, LeaseLost when somebody took over, WorkFailed when the price was changed since the draft was made.
@@ -118,7 +118,7 @@ def correct(
 def _decide(
     connection: Connection, lease: Lease, seen: Correction, *, by: str, reason: str | None
 ) -> Correction:
-    """Rewrite the version and record the correction, unless that was done before."""
+    """Rewrite the price version and record the correction, unless done before."""
     with connection.transaction():
         set_timeouts(connection)
         _fence(connection, lease)
@@ -143,7 +143,7 @@ def _decide(
 
 
 def _post(connection: Connection, lease: Lease, values: dict[str, Any]) -> int:
-    """Post the adjustments of one range of organizations and commit them, or leave nothing behind."""
+    """Post the adjustments of one range of organizations in one transaction."""
     posting = uuid4()
     # In front of the identifier of an entry stand sixteen digits of version 4; those of a run have version 8 there.
     values = values | {"posting": posting, "posting_key": posting.hex[:16]}
@@ -169,7 +169,7 @@ def _fence(connection: Connection, lease: Lease) -> None:
 
 
 def _ranges(connection: Connection, at_once: int) -> Iterator[tuple[UUID, UUID]]:
-    """Yield ranges of organizations, both ends included, that cover all with charges of ours."""
+    """Yield inclusive ranges of organizations that together cover every organization with charges of ours."""
     after = FIRST_UUID
     while row := connection.execute(
         query("next_organizations"), {"after": after, "organizations": at_once}

@@ -1,4 +1,4 @@
-"""Dated prices as values: what a plan costs, from when until when, and what a correction of the past changes."""
+"""Dated prices as values: price versions and the effect of corrections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST_PRICE = Decimal(100_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan; one that was deleted has neither name nor provider_plan_id, but keeps its prices."""
+    """A plan; a deleted plan has no name and no provider_plan_id but keeps its prices."""
 
     plan_id: UUID
     name: str | None
@@ -23,13 +23,13 @@ class Plan:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Display name."""
         return self.name or f"deleted plan {self.plan_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A monthly price: what the provider asks, and what is put on top, which may be a discount."""
+    """A monthly price: base price and markup, which may be negative."""
 
     base: Decimal
     markup: Decimal
@@ -37,7 +37,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceVersion:
-    """A price of a plan and when it holds; no date where it is infinite, no rate where nobody can be charged at it."""
+    """A price version and its period; None for infinite dates, and for the rate of an unusable price."""
 
     plan_id: UUID
     version_id: int
@@ -57,7 +57,7 @@ class PriceVersion:
 
 @dataclass(frozen=True, slots=True)
 class PriceColumn:
-    """How many digits a price column of `vps_plans` takes, and how many of them behind the point; None: any."""
+    """Precision and scale of a price column of `vps_plans`; None for unconstrained."""
 
     digits: int | None
     decimals: int | None
@@ -65,7 +65,7 @@ class PriceColumn:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A price that takes the place of another for hours that were rated already.
+    """A price that replaces another for hours that were rated already.
 
     The span `[corrected_from, corrected_until)` lies within one recorded version. `version_until` is where that version
     ends, None if it does not. `correction_id` is None while it is only looked at.
@@ -83,13 +83,13 @@ class Correction:
 
     @property
     def reaches_into_the_future(self) -> bool:
-        """Whether the corrected price is the one in force now."""
+        """Whether the corrected price is in force now."""
         return self.version_until is None or self.version_until > self.decided_at
 
 
 @dataclass(frozen=True, slots=True)
 class OrganizationDifference:
-    """What a correction changes for one organization, in exact amounts.
+    """Effect of a correction on one organization, in exact amounts.
 
     Billed hours become adjustments; those of `unposted_charges` do not, because the wallet cannot bear the
     `unposted_amount` (`balance` None: it has no wallet). Past-due hours are rated anew and move no money.
@@ -112,12 +112,12 @@ class OrganizationDifference:
 
     @property
     def difference(self) -> Decimal:
-        """What the billed hours cost more (positive) or less."""
+        """Difference of the billed hours; positive when they cost more."""
         return self.new_amount - self.old_amount
 
 
 def price_problem(price: Price, columns: dict[str, PriceColumn]) -> str | None:
-    """Say why nobody could be charged at this price, or why `vps_plans` could not hold it; None when it is good."""
+    """Return why a price is unusable or does not fit `vps_plans`; None when it is valid."""
     if price.base < 0:
         return "The base price is negative."
     if price.base + price.markup < 0:

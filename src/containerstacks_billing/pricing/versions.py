@@ -1,4 +1,4 @@
-"""Read the dated prices, and enter one for now or for the future."""
+"""Price versions: listing, and new prices for now or the future."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from containerstacks_billing.pricing.model import Plan, Price, PriceColumn, Pric
 
 @dataclass(frozen=True, slots=True)
 class VersionInForce:
-    """The version that a new price takes the place of, locked."""
+    """The version that a new price replaces, locked."""
 
     version_id: int
     valid_from: datetime | None
@@ -28,14 +28,14 @@ class VersionInForce:
 
 
 def find_plans(connection: Connection, text: str | None) -> list[Plan]:
-    """Return the plans that `text` names by id, provider_plan_id or exact name; all of them for None."""
+    """Return the plans matching an id, provider_plan_id or exact name; all for None."""
     return [Plan(*row) for row in connection.execute(query("find_plans"), {"plan": text}).fetchall()]
 
 
 def price_versions(
     connection: Connection, plans: Sequence[Plan], hours_per_month: int
 ) -> dict[UUID, list[PriceVersion]]:
-    """Return the versions of each plan, oldest first, with the hourly rates that they lead to."""
+    """Return the versions of each plan, oldest first, with their hourly rates."""
     found: dict[UUID, list[PriceVersion]] = {plan.plan_id: [] for plan in plans}
     values = {"plans": list(found), "hours_per_month": hours_per_month}
     for row in connection.execute(query("price_versions"), values).fetchall():
@@ -44,12 +44,12 @@ def price_versions(
 
 
 def price_columns(connection: Connection) -> dict[str, PriceColumn]:
-    """Return how wide the price columns of `vps_plans` are; the host's successor widens them."""
+    """Return precision and scale of the price columns of `vps_plans`; the successor widens them."""
     return {name: PriceColumn(*width) for name, *width in connection.execute(query("price_columns"))}
 
 
 def database_clock(connection: Connection) -> datetime:
-    """Return the instant that the database calls now."""
+    """Return the time of the database."""
     row = connection.execute(query("database_clock")).fetchone()
     if row is None:
         raise InvariantBroken("the database does not say what time it is")
@@ -59,7 +59,7 @@ def database_clock(connection: Connection) -> datetime:
 def set_price(
     connection: Connection, plan: Plan, price: Price, at: datetime | None, *, by: str, reason: str | None
 ) -> PriceVersion | None:
-    """Let a price begin now (`at` None) or later, until the next recorded version; None when now it holds already.
+    """Start a price now (`at` None) or later, until the next recorded version; return None when it is in force already.
 
     A price for later is announced: `vps_plans` shows it from the first run after it began. An announcement for the same
     instant is replaced. Raises WorkFailed for a deleted plan, and for an instant that has passed.
@@ -94,7 +94,7 @@ def set_price(
 
 
 def lock_version(connection: Connection, plan: Plan, at: datetime) -> VersionInForce:
-    """Return the version in force at an instant and hold it; prices were recorded since ever, so there is one."""
+    """Lock and return the version in force at an instant; versions cover all time, so there is one."""
     row = connection.execute(query("lock_version"), {"plan_id": plan.plan_id, "at": at}).fetchone()
     if row is None:
         raise InvariantBroken(f"the {plan.title} has no recorded price at {at:%Y-%m-%d %H:%M} UTC")
@@ -112,7 +112,7 @@ def enter(
     by: str,
     reason: str | None,
 ) -> None:
-    """Put a price in the place of a version from an instant, or from the commit after it, to the version's end."""
+    """Replace a version by a price from an instant, or from the next commit, to the end of the version."""
     values: dict[str, Any] = {
         "version_id": version.version_id,
         "at": at,
@@ -127,6 +127,6 @@ def enter(
 
 
 def show(connection: Connection, plan: Plan, price: Price) -> None:
-    """Let `vps_plans` show a price that is in force."""
+    """Write a price in force to `vps_plans`."""
     values = {"plan_id": plan.plan_id, "base_price": price.base, "markup_price": price.markup}
     connection.execute(query("show_price"), values)

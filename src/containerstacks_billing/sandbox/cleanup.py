@@ -1,4 +1,4 @@
-"""What a killed PostgreSQL leaves behind, and how it is cleared away without guessing.
+"""Cleanup of what a killed PostgreSQL server leaves behind.
 
 `postmaster.pid` and the lock file beside the socket name a process id, and an id alone proves nothing: after SIGKILL
 the postmaster may linger as a zombie whose parent never waits for it, and after a reboot the id may be anybody's.
@@ -18,13 +18,13 @@ _SECONDS_TO_LEAVE = 10.0
 
 
 def living_postmaster(data: Path) -> int | None:
-    """The process id of the postmaster that works in this data directory, if one lives."""
+    """Return the process id of the live postmaster of a data directory; None without one."""
     pid = _recorded_pid(data / "postmaster.pid")
     return pid if pid is not None and _works_in(data, pid) else None
 
 
 def clear_remains(data: Path, socket: Path) -> None:
-    """End what still works for a postmaster that is gone, and remove its files where they would mislead.
+    """Stop orphaned server processes and remove stale pid and socket files.
 
     To be called under the server's lock and without a living postmaster. Backends notice by themselves that their
     postmaster died, but only between two statements; they are told to leave, which loses nothing that was committed.
@@ -48,7 +48,7 @@ def _recorded_pid(file: Path) -> int | None:
 
 
 def _works_in(data: Path, pid: int) -> bool:
-    """Whether the process lives, which a zombie does not, and works in this directory."""
+    """Return whether a process is alive (a zombie is not) and works in this directory."""
     try:
         # A zombie has no working directory any more, and asking for it fails.
         return Path(f"/proc/{pid}/cwd").readlink() == data.resolve()
@@ -57,7 +57,7 @@ def _works_in(data: Path, pid: int) -> bool:
 
 
 def _misleads(data: Path, pid: int) -> bool:
-    """Whether the id belongs to a zombie or to a process that is certainly not our server."""
+    """Return whether a process id belongs to a zombie or to a process other than our server."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""The demo fleet that `up` makes in a database which nobody has used yet."""
+"""Demo fleet of `up`, created in a new database only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """One organization after a run: what the run billed and debited, and how the wallet stands, in its currency."""
+    """One organization after a run: amounts billed and debited, and the balance, in its currency."""
 
     name: str
     instances: int
@@ -44,7 +44,7 @@ class Books:
 
 
 def make_demo_fleet(conninfo: str) -> bool:
-    """Create the fleet, a few hours due, if the database is new; False when it is not."""
+    """Create the fleet with a few hours due in a new database; return False for any other."""
     with (
         diagnosed(conninfo),
         connect(conninfo, purpose="maintenance") as connection,
@@ -61,7 +61,7 @@ def make_demo_fleet(conninfo: str) -> bool:
 
 
 def read_books(conninfo: str, run_id: int) -> list[Books]:
-    """Return the first hundred organizations by name, with what one run did to them."""
+    """Return the first hundred organizations by name, with what one run billed them."""
     with (
         diagnosed(conninfo),
         connect(conninfo, purpose="reading") as connection,

@@ -1,4 +1,4 @@
-"""Find the programs of PostgreSQL, and run them as somebody whom PostgreSQL accepts.
+"""Discovery of the PostgreSQL programs, and an identity to run them as, since they refuse root.
 
 PostgreSQL refuses to run as root. Where we are root there are two ways out, and neither creates a user:
 
@@ -33,19 +33,19 @@ _ACCOUNTS = ("postgres", "nobody")
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs of one PostgreSQL: the directory that holds them, and the major version."""
+    """Directory and major version of a PostgreSQL installation."""
 
     directory: Path
     major: int
 
     def path(self, name: str) -> str:
-        """Where the program of that name is."""
+        """Return the path of a program."""
         return str(self.directory / name)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """As whom the programs run: a prefix to the command, and the user and group to become (None: stay)."""
+    """Identity that the programs run as: a command prefix, and the user and group to switch to (None: no switch)."""
 
     prefix: tuple[str, ...] = ()
     user: int | None = None
@@ -53,11 +53,11 @@ class Identity:
 
     @property
     def owner(self) -> int:
-        """The user id that owns the server's files, seen from outside of a namespace."""
+        """User id that owns the files of the server, as seen outside its namespace."""
         return os.geteuid() if self.user is None else self.user
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run one program to its end; the caller judges its exit code."""
+        """Run one program and return its result; the caller checks the exit code."""
         return subprocess.run(
             [*self.prefix, *command],
             check=False,
@@ -73,7 +73,7 @@ class Identity:
         )
 
     def can_run(self, program: str) -> bool:
-        """Whether the program is there and this identity may run it."""
+        """Return whether a program exists and this identity may execute it."""
         try:
             return self.run(program, "--version").returncode == 0
         except OSError:
@@ -82,12 +82,12 @@ class Identity:
 
 @functools.cache
 def namespaces_allowed() -> bool:
-    """Whether this machine lets root enter a user namespace of its own."""
+    """Return whether root may enter a user namespace on this machine."""
     return Identity(_IN_NAMESPACE).can_run("true")
 
 
 def identity() -> Identity:
-    """As whom PostgreSQL runs here: as ourselves, in a user namespace, or as an account that exists."""
+    """Return the identity for PostgreSQL: this user, a user namespace, or an existing account."""
     if os.geteuid() != 0:
         return Identity()
     if namespaces_allowed():
@@ -105,7 +105,7 @@ def identity() -> Identity:
 
 
 def find_programs(chosen: Path | None = None, major: int | None = None) -> Programs:
-    """The first PostgreSQL of the major version that exists here, or of any major version from 15 on.
+    """Return the first PostgreSQL found of a major version, or of any from 15 on.
 
     Looked for in this order: the directory chosen, the setting CONTAINERSTACKS_BILLING_POSTGRES_BIN, the wheels of the
     extra `embedded`, and the system's own. The first two are not looked past. Raises ConfigurationError.
@@ -125,7 +125,7 @@ def find_programs(chosen: Path | None = None, major: int | None = None) -> Progr
 
 
 def copy_programs(programs: Programs, into: Path) -> Programs:
-    """Copy the programs and the libraries beside their package, and return the copy.
+    """Copy the programs and their libraries and return the copy.
 
     The libraries are found by their place relative to the program, so the copy keeps the last two levels above it.
     """
@@ -168,6 +168,6 @@ def _major_of(directory: Path) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment without what would steer PostgreSQL, and with messages in one language."""
+    """Return the environment without PostgreSQL variables, with messages in English."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return {**kept, "LC_ALL": "C"}

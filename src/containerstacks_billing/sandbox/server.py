@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL: a private server for trying the product and for its tests, never for production.
+"""Embedded PostgreSQL server for trials and tests, never for production.
 
 **What it is.** A state directory that only its owner may enter holds the data, the socket, the password and a log.
 Any number of processes share the server; whoever needs it first starts it, and it stays until it is stopped.
@@ -50,7 +50,7 @@ _LARGEST_LOG_BYTES = 10 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What is known of an embedded server; the version is that of the data where it does not run."""
+    """State of an embedded server; the version is that of the data directory while it is stopped."""
 
     running: bool
     version: str | None
@@ -59,7 +59,7 @@ class ServerStatus:
 
 
 class EmbeddedServer:
-    """The embedded PostgreSQL of one state directory.
+    """Embedded PostgreSQL of one state directory.
 
     `binaries` overrides where the programs are looked for; `settings` are given to the server that this object starts,
     and only then: `{"fsync": "off"}` makes a server for tests.
@@ -77,7 +77,7 @@ class EmbeddedServer:
         self._log = self.directory / "server.log"
 
     def start(self) -> str:
-        """Start the server unless it runs, and return the conninfo of its maintenance database `postgres`.
+        """Start the server unless it runs; return the conninfo of its maintenance database `postgres`.
 
         Raises ConfigurationError where there are no programs or the directory is not private, and DatabaseUnavailable
         where the server does not come up.
@@ -91,7 +91,7 @@ class EmbeddedServer:
         return self.conninfo("postgres")
 
     def stop(self) -> bool:
-        """Stop the server after its running statements were cancelled; False when it did not run."""
+        """Cancel running statements and stop the server; return False when it was not running."""
         if not self._data.is_dir():
             return False
         with self._state.locked():
@@ -109,7 +109,7 @@ class EmbeddedServer:
         )
 
     def status(self) -> ServerStatus:
-        """Whether the server runs, asked by connecting."""
+        """Return whether the server accepts a connection."""
         version = self._major_of_data()
         running = self._reply() == psycopg.pq.Ping.OK
         if running:
@@ -118,7 +118,7 @@ class EmbeddedServer:
         return ServerStatus(running, version, self.directory, self._state.socket())
 
     def conninfo(self, dbname: str) -> str:
-        """How to connect to one of its databases; it names the file with the password, not the password."""
+        """Return the conninfo of a database; it names the password file, not the password."""
         return make_conninfo(
             host=str(self._state.socket().parent),
             port=PORT,
@@ -130,11 +130,11 @@ class EmbeddedServer:
         )
 
     def psql(self) -> str:
-        """The path of its psql."""
+        """Return the path of psql."""
         return self._find().path("psql")
 
     def environment(self, dbname: str) -> dict[str, str]:
-        """The variables that lead any program of PostgreSQL to one of its databases, and to no other server.
+        """Return the environment variables for PostgreSQL programs to reach one of its databases.
 
         A connection string on a command line would not: an option behind it, such as -d, leaves nothing of it.
         """
@@ -185,7 +185,7 @@ class EmbeddedServer:
         }
 
     def _create(self, who: Identity, programs: Programs) -> None:
-        """Make the password and the data directory, which gets its name when it is complete."""
+        """Create password and data directory; it is renamed into place when complete."""
         unfinished = self.directory / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         password = secrets.token_urlsafe(32)
@@ -217,12 +217,12 @@ class EmbeddedServer:
         unfinished.rename(self._data)
 
     def _find(self) -> Programs:
-        """The programs that can read the data, or any where there is none yet."""
+        """Return the programs of the version of the data, or any for a new directory."""
         major = self._major_of_data()
         return find_programs(self._binaries, int(major) if major else None)
 
     def _programs(self, who: Identity) -> Programs:
-        """The programs, copied into the state directory where this identity cannot reach them."""
+        """Return the programs, copied into the state directory when this identity cannot reach them."""
         programs = self._find()
         if not who.can_run(programs.path("postgres")):
             programs = copy_programs(programs, self.directory / "programs")
@@ -237,18 +237,18 @@ class EmbeddedServer:
     # Asking whether it lives.
 
     def _reply(self) -> int:
-        """What the server answers to a connection, whatever the password."""
+        """Return the response of the server to a connection attempt, whatever the password."""
         return psycopg.pq.PGconn.ping(self.conninfo("postgres").encode())
 
     def _answers(self) -> bool:
-        """Whether the server takes connections, after it was given the time to come up or to go down."""
+        """Return whether the server accepts connections, after waiting for a start or stop in progress."""
         until = time.monotonic() + _SECONDS_TO_START
         while (answer := self._reply()) == psycopg.pq.Ping.REJECT and time.monotonic() < until:
             time.sleep(0.02)
         return answer == psycopg.pq.Ping.OK
 
     def _wait_for_postmaster(self) -> int | None:
-        """Give a postmaster that lives but does not answer the time to answer or to leave; its id if it lives."""
+        """Wait for an unresponsive postmaster to respond or exit; return its process id while it lives."""
         until = time.monotonic() + _SECONDS_TO_STOP
         while (postmaster := living_postmaster(self._data)) is not None and time.monotonic() < until:
             if self._answers():
@@ -270,7 +270,7 @@ class EmbeddedServer:
 
 
 def _last_line(text: str) -> str:
-    """The last line that says what went wrong, bounded."""
+    """Return the last error line, truncated."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     faults = [line for line in lines if "FATAL" in line or "error:" in line]
     return (faults or lines or ["no message"])[-1][:300]

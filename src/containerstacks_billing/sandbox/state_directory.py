@@ -1,4 +1,4 @@
-"""The state directory of the embedded PostgreSQL: private to one user, guarded by one lock, with a socket that fits."""
+"""State directory of the embedded PostgreSQL: private to one user, with one lock and the socket path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS_TO_WAIT = 240
 
 
 def default_directory() -> Path:
-    """The state directory of this user: $CONTAINERSTACKS_BILLING_STATE, else the place that XDG names.
+    """Return the state directory of this user: $CONTAINERSTACKS_BILLING_STATE, else the XDG location.
 
     Root without user namespaces runs the server as an account that cannot enter root's home; then it is in /var/lib.
     """
@@ -37,13 +37,13 @@ def default_directory() -> Path:
 
 
 class StateDirectory:
-    """A directory that only the server's owner may enter."""
+    """Directory with mode 0700."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def make_private(self, who: Identity) -> None:
-        """Create the state directory for its owner alone, or see that it is so; parents that exist stay as they are."""
+        """Create the state directory with mode 0700, or check it; existing parents are left unchanged."""
         try:
             for directory in (*reversed(self.path.parents), self.path):
                 with contextlib.suppress(FileExistsError):
@@ -63,7 +63,7 @@ class StateDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the one lock of this state directory; the kernel releases it when we die."""
+        """Hold the lock of this state directory; the kernel releases it when the process ends."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             until = time.monotonic() + _SECONDS_TO_WAIT
@@ -82,7 +82,7 @@ class StateDirectory:
             os.close(descriptor)
 
     def socket(self) -> Path:
-        """The socket: in the state directory, or where its path would be too long, in the one recorded there."""
+        """Return the socket directory: inside the state directory, or elsewhere when that path would be too long."""
         near = self.path / "socket"
         if not _fits(near):
             with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ class StateDirectory:
         return near / _SOCKET_NAME
 
     def make_socket_directory(self, who: Identity) -> None:
-        """Make the private directory that the socket will stand in, unless it is there."""
+        """Create the private socket directory unless it exists."""
         directory = self.socket().parent
         if not _fits(directory) or (directory.parent != self.path and not _belongs_to(directory, who)):
             # The name is random, so that nobody can have made it before us.
@@ -101,7 +101,7 @@ class StateDirectory:
         os.chown(directory, who.owner, -1)
 
     def write_private(self, name: str, text: str, who: Identity) -> None:
-        """Replace a file of this directory by one that only the server's owner may read."""
+        """Write a file of this directory atomically with mode 0600."""
         path = self.path / name
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,9 +1,8 @@
-"""Whether the user of a unit can reach what it has to execute, and whether somebody else could change it.
+"""Access checks for the user of a unit: can it execute the program and read the .env, and who else can change them.
 
-systemd answers both questions with `status=203/EXEC` and no word more. Here every parent of the path is looked at, each
-symbolic link on the way included, and what stands in the way is named with the command that mends it. Mode bits
-decide; where we may act as that user, the program is really started as well, since access lists and mount options
-have a say too.
+systemd reports `status=203/EXEC` and nothing else. These checks visit every parent directory and symbolic link of the
+path and name the culprit with the command that mends it. They decide by mode bits; where this process may act as that
+user, the program is really started too, because access lists and mount options count as well.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Account:
     groups: frozenset[int]
 
     def may(self, status: os.stat_result, right: int) -> bool:
-        """Tell whether the mode bits allow a right: 4 to read, 2 to write, 1 to execute or pass through."""
+        """Return whether the mode bits grant a right: 4 to read, 2 to write, 1 to execute or traverse."""
         if self.uid == 0:
             return right != 1 or stat.S_ISDIR(status.st_mode) or bool(status.st_mode & 0o111)
         if status.st_uid == self.uid:
@@ -46,7 +45,7 @@ class Account:
 
 
 def account(name: str) -> Account | None:
-    """Look up a user; None where there is none of that name."""
+    """Return the account of a user name; None when it does not exist."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -56,7 +55,7 @@ def account(name: str) -> Account | None:
 
 
 def steps_to(path: Path) -> Iterator[Path]:
-    """Yield every directory and link on the way to a path, and at last what it leads to."""
+    """Yield every directory and link on the way to a path, then its target."""
     pending, links = [path], 0
     seen: set[Path] = set()
     while pending:
@@ -74,7 +73,7 @@ def steps_to(path: Path) -> Iterator[Path]:
 
 
 def programs_of(executable: Path) -> list[Path]:
-    """Return a script and the interpreter that its first line names, which has to be reachable too."""
+    """Return a script and the interpreter of its first line, which has to be reachable too."""
     try:
         with executable.open("rb") as file:
             first = file.readline(4096)
@@ -87,7 +86,7 @@ def programs_of(executable: Path) -> list[Path]:
 
 
 def examine_executable(executable: Path, user: Account, *, hardened: bool) -> list[Finding]:
-    """Say what would make systemd answer 203/EXEC, and who else could change what it executes."""
+    """Return findings about what leads to 203/EXEC and about who else could change the program."""
     findings: list[Finding] = []
     for program in programs_of(executable):
         findings += _homes(program) if hardened else ()
@@ -100,7 +99,7 @@ def examine_executable(executable: Path, user: Account, *, hardened: bool) -> li
 
 
 def in_a_home(path: Path) -> bool:
-    """Tell whether ProtectHome=yes hides a path."""
+    """Return whether ProtectHome=yes hides a path."""
     return any(home in path.parents for home in _HOMES)
 
 
@@ -117,7 +116,7 @@ def _homes(program: Path) -> Iterator[Finding]:
 
 
 def _elsewhere(step: Path) -> str:
-    """Return the other way out, unless the program lies there already."""
+    """Return the alternative of installing elsewhere, unless the program is there already."""
     usual = Path("/opt/containerstacks")
     return "" if step == usual or usual in step.parents else f", or install under {usual}"
 
@@ -160,7 +159,7 @@ def _reachable(program: Path, user: Account) -> Iterator[Finding]:
 
 
 def _starts(executable: Path, user: Account) -> Iterator[Finding]:
-    """Start the program as that user: the kernel knows more than mode bits."""
+    """Run `--version` as that user; the kernel applies access lists and mount options too."""
     identity = {} if os.geteuid() == user.uid else {"user": user.uid, "group": user.gid}
     groups = {"extra_groups": sorted(user.groups)} if identity else {}
     try:
@@ -213,7 +212,7 @@ def _changeable(program: Path, user: Account) -> Iterator[Finding]:
 
 
 def _writers(status: os.stat_result, user: Account) -> str | None:
-    """Name who else may write; a sticky directory lets nobody replace what is not his."""
+    """Return who else may write; in a sticky directory only owners replace files."""
     if status.st_uid not in {0, user.uid}:
         return _user_name(status.st_uid)
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
@@ -226,7 +225,7 @@ def _writers(status: os.stat_result, user: Account) -> str | None:
 
 
 def examine_env_file(path: Path, user: Account, *, handed_over: bool = False) -> list[Finding]:
-    """Say whether the user of the unit can read the environment file, and whether others can too."""
+    """Return findings about who can read the environment file: the user of the unit has to, others must not."""
     quoted = shlex.quote(str(path))
     try:
         status = path.stat()
@@ -266,7 +265,7 @@ def examine_env_file(path: Path, user: Account, *, handed_over: bool = False) ->
 
 
 def readable(path: Path, user: Account) -> bool:
-    """Tell whether a user can read a file."""
+    """Return whether a user can read a file."""
     return all(finding.level == "OK" for finding in examine_env_file(path, user))
 
 

@@ -1,4 +1,4 @@
-"""Take a unit into systemd, and let it go again: what is looked at first, what is done, what is said about it."""
+"""Installation and removal of the systemd units: preflight checks, steps, report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from containerstacks_billing.systemd.unit import APP_UNIT, DEFAULT_USER, MARK, U
 
 
 def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves: bool) -> Unit:
-    """Make a unit out of what is here: this program, this .env, this systemd."""
+    """Return the unit for this program, its .env and the version of systemd."""
     name = user or (DEFAULT_USER if hardened else "root")
     executable = this_command()
     unit = Unit(
@@ -44,12 +44,12 @@ def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves:
 
 
 def _home_of(executable: Path) -> Path:
-    """Return the directory that holds the environment of the command, as .venv or under another name."""
+    """Return the directory that contains the virtual environment of the command."""
     return executable.parents[2]
 
 
 def examine(unit: Unit, *, knows_database: bool, create_user: bool = False) -> list[Finding]:
-    """Look at everything that could keep the unit from starting.
+    """Return findings about everything that could keep the unit from starting.
 
     `knows_database` is whether DATABASE_URL stands in a file that the service reads.
     """
@@ -84,7 +84,7 @@ def examine(unit: Unit, *, knows_database: bool, create_user: bool = False) -> l
 
 
 def _command_of(unit: Unit) -> str:
-    """Write the command that installs such a unit."""
+    """Return the command that installs such a unit."""
     return (
         "sudo containerstacks-billing service install"
         + (" --app" if unit.serves else "")
@@ -103,7 +103,7 @@ def refuse_what_fails(findings: list[Finding]) -> None:
 
 
 def steps(unit: Unit, *, create_user: bool) -> Iterator[str]:
-    """Say what an installation would do."""
+    """Yield the steps of an installation, as sentences."""
     if create_user and account(unit.user) is None:
         yield f"create the system user {unit.user}, without home, shell and password"
     yield f"write {control.UNIT_DIRECTORY / unit.name}"
@@ -113,7 +113,7 @@ def steps(unit: Unit, *, create_user: bool) -> Iterator[str]:
 
 
 def prepare(unit: Unit, *, create_user: bool) -> None:
-    """See that this can work at all, and create the user if asked."""
+    """Check that root and systemd are here; create the user where asked. Raises ConfigurationError."""
     if os.geteuid() != 0:
         raise ConfigurationError(
             "Only root can install a service.",
@@ -121,7 +121,7 @@ def prepare(unit: Unit, *, create_user: bool) -> None:
         )
     if not control.is_booted():
         raise ConfigurationError(
-            "systemd does not run this machine, so it can take in no service.",
+            "systemd does not run this machine, so no service can be installed.",
             hint="Start the daemon in the foreground: containerstacks-billing daemon",
         )
     if create_user and account(unit.user) is None:
@@ -129,7 +129,7 @@ def prepare(unit: Unit, *, create_user: bool) -> None:
 
 
 def install(unit: Unit, *, replace: bool) -> Iterator[str]:
-    """Write, reload, enable, start; yields what was done. A foreign unit of this name is replaced only when told to."""
+    """Write, reload, enable and start the unit; yield what was done. A foreign unit is replaced only with `replace`."""
     path, text = control.UNIT_DIRECTORY / unit.name, written(unit)
     if path.exists() and MARK not in path.read_text(errors="replace"):
         if not replace:
@@ -151,7 +151,7 @@ def install(unit: Unit, *, replace: bool) -> Iterator[str]:
 
 
 def uninstall(name: str, *, dry_run: bool) -> Iterator[str]:
-    """Stop, disable, remove, reload; yields what was done. What is not there is no failure."""
+    """Stop, disable and remove the unit; yield what was done. A unit that is not installed is no error."""
     path = control.UNIT_DIRECTORY / name
     if not path.exists():
         yield f"{name} is not installed; there is nothing to remove."
@@ -173,7 +173,7 @@ def uninstall(name: str, *, dry_run: bool) -> Iterator[str]:
 
 
 def _how_it_stopped(state: control.UnitState, was: str) -> str:
-    """Say what systemd says of the stop. Only it knows whether the daemon ended by itself, after its billing cycle."""
+    """Return how the unit stopped, from its properties in systemd."""
     if was not in {"active", "reloading", "activating", "deactivating"}:
         return f"{state.name} was not running."
     if state["Result"] != "success":

@@ -1,4 +1,4 @@
-"""What the unit files of a service say, drop-ins included, and which of them is that of this very program."""
+"""Installed unit files: their settings with drop-ins, and the unit that runs this program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIRECTORIES = (UNIT_DIRECTORY, Path("/lib/systemd/system"))
 
 @dataclass
 class Written:
-    """What a unit file says, drop-ins included; a later line replaces an earlier one, as systemd has it.
+    """Settings of a unit file with its drop-ins; a later line replaces an earlier one, as in systemd.
 
     `drop_ins` names the drop-in that a value comes from, by key; values of the unit file itself are not in it.
     """
@@ -28,13 +28,13 @@ class Written:
 
     @property
     def executable(self) -> Path | None:
-        """The program of ExecStart=, without the prefixes that change how it is run."""
+        """The program of ExecStart=, without prefixes such as `-` and `@`."""
         words = self.values.get("ExecStart", "").lstrip("@-:+!").split()
         return Path(words[0].strip('"')) if words and words[0].strip('"').startswith("/") else None
 
     @property
     def env_file(self) -> Path | None:
-        """The file that the service takes its settings from, however it gets it."""
+        """Environment file of the service, from LoadCredential=, Environment=, EnvironmentFile= or its directory."""
         named = self.environment.get("CONTAINERSTACKS_ENV_FILE", "")
         for text in (self.credentials.get("env", ""), named, self.values.get("EnvironmentFile", "")):
             path = text.lstrip("-").strip('"')
@@ -45,7 +45,7 @@ class Written:
 
 
 def read_unit(files: list[Path]) -> Written:
-    """Read the [Service] section of a unit file and of its drop-ins."""
+    """Return the [Service] settings of a unit file and its drop-ins."""
     found = Written()
     for file in files:
         section = ""
@@ -73,7 +73,7 @@ def _take(found: Written, key: str, value: str) -> None:
 
 
 def unit_files(name: str) -> list[Path]:
-    """List the unit file and its drop-ins; empty where it is not installed."""
+    """Return the paths of the unit file and its drop-ins; empty when the unit is not installed."""
     for directory in DIRECTORIES:
         if (directory / name).is_file():
             drop_ins = [p for d in DIRECTORIES for p in sorted((d / f"{name}.d").glob("*.conf"))]
@@ -82,7 +82,7 @@ def unit_files(name: str) -> list[Path]:
 
 
 def this_command() -> Path:
-    """Return the script beside this interpreter, through no link: it names the environment it belongs to.
+    """Return the command beside this interpreter, links not followed, since its path names the environment.
 
     An installation without an environment of its own may keep it elsewhere, where the PATH finds it.
     """

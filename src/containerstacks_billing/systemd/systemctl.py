@@ -1,4 +1,4 @@
-"""systemd as we use it: ask it about a unit, and have it take one in or let it go."""
+"""Interface to systemctl and journalctl: state of a unit, its last exit, and changes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from containerstacks_billing.systemd.unit import APP_UNIT
 
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 _ANSWER_SECONDS = 15
-# A start waits until the daemon is ready, a stop until the current billing cycle is completed, for which the daemon
-# asks systemd for more time as long as batches are committed.
-_PATIENCE_SECONDS = 3600
+# A start waits until the daemon is ready, a stop until the current billing cycle is completed; the daemon extends the
+# stop timeout while batches are committed.
+_START_STOP_SECONDS = 3600
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "ExecMainStatus", "ExecMainCode", "MainPID",
     "NRestarts", "StatusText", "WatchdogUSec", "MemoryCurrent", "FragmentPath", "ActiveEnterTimestamp",
@@ -30,14 +30,14 @@ EXITS = {
     "226": "226/NAMESPACE: a path of the sandbox does not exist",
     "243": "243/CREDENTIALS: a credential file cannot be read",
 }
-_APP_EXITS = EXITS | {"75": "somebody else listens on its HOST and PORT"}
+_APP_EXITS = EXITS | {"75": "another process listens on its HOST and PORT"}
 # What systemd writes into the journal when a main process has ended, and when a unit has failed (sd-messages.h).
 _PROCESS_ENDED, _UNIT_FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """What systemd says about a unit: its properties by name."""
+    """Properties of a unit as reported by `systemctl show`."""
 
     name: str
     properties: Mapping[str, str]
@@ -47,15 +47,15 @@ class UnitState:
 
     @property
     def loaded(self) -> bool:
-        """Whether systemd knows the unit."""
+        """Whether the unit is loaded."""
         return self["LoadState"] not in {"", "not-found"}
 
     @property
     def last_exit(self) -> str | None:
-        """How the process last ended, in words; None where it never ended, or ended as it should."""
+        """How the process last ended, in words; None when it never ended or ended successfully."""
         code, status = self["ExecMainCode"], self["ExecMainStatus"]
         if self["Result"] == "watchdog":
-            return "the watchdog was not fed, so systemd ended it"
+            return "the watchdog timed out, so systemd ended it"
         if self["Result"] == "oom-kill":
             return "the kernel ended it because memory was short"
         if code in {"2", "3"}:
@@ -67,12 +67,12 @@ class UnitState:
 
 
 def is_booted() -> bool:
-    """Tell whether systemd runs this machine."""
+    """Return whether systemd is the init of this machine."""
     return Path("/run/systemd/system").is_dir()
 
 
 def state_of(name: str) -> UnitState:
-    """Ask systemd about a unit; nothing is known where systemd does not answer."""
+    """Return the properties of a unit; empty when systemd does not answer."""
     try:
         done = subprocess.run(
             ["systemctl", "show", name, f"--property={','.join(_PROPERTIES)}"],
@@ -88,7 +88,7 @@ def state_of(name: str) -> UnitState:
 
 
 def last_end_of(name: str) -> UnitState:
-    """How a process of the unit last failed, which systemctl forgets when systemd has started another."""
+    """Return how a process of the unit last failed, from the journal; systemctl forgets it after a restart."""
     failed, ended = _last_message(name, _UNIT_FAILED), _last_message(name, _PROCESS_ENDED)
     if not failed:
         return UnitState(name, {})
@@ -98,7 +98,7 @@ def last_end_of(name: str) -> UnitState:
 
 
 def _last_message(name: str, message: str) -> dict[str, str]:
-    """Read the last message of this kind that systemd wrote of a unit since the machine was started."""
+    """Return the last journal message of a kind about a unit since boot."""
     match = [f"UNIT={name}", f"MESSAGE_ID={message}"]
     try:
         done = subprocess.run(
@@ -115,7 +115,7 @@ def _last_message(name: str, message: str) -> dict[str, str]:
 
 
 def systemd_version() -> int:
-    """Return the version of systemd, 0 where there is none."""
+    """Return the version of systemd; 0 without systemd."""
     try:
         done = subprocess.run(
             ["systemctl", "--version"], capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
@@ -127,10 +127,14 @@ def systemd_version() -> int:
 
 
 def systemctl(*arguments: str) -> None:
-    """Run systemctl; raises WorkFailed with what it said."""
+    """Run systemctl; raises WorkFailed with its message."""
     try:
         done = subprocess.run(
-            ["systemctl", *arguments], capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
+            ["systemctl", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_START_STOP_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkFailed(
@@ -146,7 +150,7 @@ def systemctl(*arguments: str) -> None:
 
 
 def write_unit(path: Path, text: str) -> None:
-    """Put a unit file in place as a whole, readable by all and writable by root."""
+    """Write a unit file atomically, mode 0644."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text)

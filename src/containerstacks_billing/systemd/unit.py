@@ -1,4 +1,4 @@
-"""The text of a systemd unit: one source for the delivered files and for what `service install` writes.
+"""Rendering of the systemd units, for the delivered files and for `service install`.
 
 **What the unit decides.** A configuration that no attempt will mend (exit 78), a program that cannot be executed (203)
 and a user that does not exist (217) are not tried again; everything else is, for as long as it takes, because a daemon

@@ -1,4 +1,4 @@
-"""Admin tokens: how one looks, and what is kept of it."""
+"""API tokens: format, hash and comparison."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SHAPE = re.compile(re.escape(PREFIX) + r"[A-Za-z0-9_-]{43}")
 
 
 def is_token(text: str) -> bool:
-    """Whether a text has the shape of a token of ours, so that looking for it makes sense."""
+    """Return whether a text has the format of an API token."""
     return _SHAPE.fullmatch(text) is not None
 
 
 def hash_of(text: str) -> bytes:
-    """Return what is kept of a token. It holds 256 random bits, so neither salt nor a slow hash would add anything."""
+    """Return the stored hash of a token. It holds 256 random bits, so salt or a slow hash would add nothing."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def same(first: bytes, second: bytes) -> bool:
-    """Compare two hashes in a time that says nothing about them."""
+    """Compare two hashes in constant time."""
     return hmac.compare_digest(first, second)

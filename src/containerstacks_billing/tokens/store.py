@@ -1,4 +1,4 @@
-"""Keep, find and end tokens; only their hashes are here."""
+"""Storage of API tokens; only hashes are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from containerstacks_billing.database.statements import query
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it may be shown: everything but the token."""
+    """A token without its secret, for listings."""
 
     id: int
     name: str
@@ -28,7 +28,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class FoundToken:
-    """A usable token that a hash led to; `note_use` says that its last use is more than a minute ago."""
+    """A valid token found by its hash; `note_use` is true when its last recorded use is over a minute old."""
 
     id: int
     name: str
@@ -39,7 +39,7 @@ class FoundToken:
 def create(
     connection: Connection, name: str, token_hash: bytes, created_by: str, valid_days: float | None
 ) -> Token | None:
-    """Keep a new token; None when a token of that name is in use."""
+    """Store a new token; return None when the name is in use."""
     values = {"name": name, "token_hash": token_hash, "created_by": created_by, "valid_days": valid_days}
     with (
         translate_errors(),
@@ -51,13 +51,13 @@ def create(
 
 
 def listed(connection: Connection) -> list[Token]:
-    """Return every token, the newest first."""
+    """Return all tokens, newest first."""
     with translate_errors(), connection.cursor(row_factory=class_row(Token)) as cursor:
         return cursor.execute(query("list_tokens"), {}).fetchall()
 
 
 def revoke(connection: Connection, which: str) -> list[Token]:
-    """End the token of this name or number; return those that ended."""
+    """Revoke the token of a name or number; return the revoked tokens."""
     with (
         translate_errors(),
         connection.transaction(),
@@ -68,17 +68,17 @@ def revoke(connection: Connection, which: str) -> list[Token]:
 
 
 def find(connection: Connection, token_hash: bytes) -> FoundToken | None:
-    """Return the usable token of this hash, inside the caller's transaction."""
+    """Return the valid token of a hash, inside the caller's transaction."""
     with connection.cursor(row_factory=class_row(FoundToken)) as cursor:
         return cursor.execute(query("find_token"), {"token_hash": token_hash}).fetchone()
 
 
 def note_use(connection: Connection, token: FoundToken) -> None:
-    """Note that a token was used now, inside the caller's transaction."""
+    """Record the use of a token, inside the caller's transaction."""
     connection.execute(query("note_token_use"), {"id": token.id})
 
 
 def role_of_user(connection: Connection, user: UUID) -> str | None:
-    """Return the role of a user of the host application; None when there is no such user."""
+    """Return the role of a host user; None when the user does not exist."""
     row = connection.execute(query("role_of_user"), {"user_id": user}).fetchone()
     return row[0] if row else None
