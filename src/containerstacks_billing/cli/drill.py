@@ -72,7 +72,9 @@ def drill(ctx: click.Context, seconds: int, seed: int | None, as_json: bool) -> 
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
     report = perform(chosen, seconds, lambda sentence: remarks.print(sentence, soft_wrap=True))
     if as_json:
-        render.emit_json(_document(report))
+        from containerstacks_billing.drill.schemas import DrillDocument
+
+        render.emit_json(DrillDocument.of(report))
     else:
         _show(render.stdout(), report)
     if not report.passed:
@@ -153,35 +155,3 @@ def _complain(console: Console, report: Report) -> None:
     console.print(
         f"--seed {report.seed} the same faults come in the same order, if not at the same instants."
     )
-
-
-def _document(report: Report) -> dict[str, object]:
-    installed = report.installed
-    return {
-        "passed": report.passed,
-        "version": installed.version,
-        "files": installed.files,
-        "sha256": installed.sha256,
-        "asDelivered": installed.as_delivered,
-        "changedFiles": installed.changed or [],
-        "serverVersion": report.server,
-        "embedded": report.embedded,
-        "leastPrivilege": report.owner_bills is None,
-        "ownerBillsBecause": report.owner_bills,
-        "seed": report.seed,
-        "seconds": round(report.seconds, 1),
-        "acts": report.acts,
-        "faults": dict(report.faults),
-        "crowd": dict(report.crowd),
-        "runs": dict(report.runs),
-        "hoursDue": report.due,
-        "hoursCharged": report.charged,
-        "hoursTwice": report.twice,
-        "hoursLost": report.lost,
-        "wallets": report.wallets,
-        "walletsOff": report.drifts,
-        "checks": report.checks,
-        "failedChecks": report.failed_checks,
-        "findings": report.findings,
-        "foundAfter": report.found_after,
-    }

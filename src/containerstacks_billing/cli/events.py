@@ -82,9 +82,10 @@ def verbs(
             require_organization(connection, organization)
         waiting, due_at = events.waiting(connection, organization)
     if as_json:
-        render.emit_json(
-            {"events": [_document(row) for row in rows], "waiting": waiting, "nextAttemptAt": due_at}
-        )
+        from containerstacks_billing.notifications.schemas import EventDocument, Events
+
+        found = [EventDocument.of(row) for row in rows]
+        render.emit_json(Events(events=found, waiting=waiting, next_attempt_at=due_at))
         return
     headings = ("No.", "When (UTC)", "Event", "About", "State")
     cells = [(row["id"], _minute(row["occurred_at"]), row["kind"], _about(row), _state(row)) for row in rows]
@@ -237,23 +238,3 @@ def _state(row: dict[str, Any]) -> str:
     if row["state"] != "waiting" or not row["attempts"]:
         return f"{row['state']}: {row['last_error']}" if row["state"] == "dead" else row["state"]
     return f"attempt {row['attempts']} failed: {row['last_error']}" if row["last_error"] else "being sent"
-
-
-def _document(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "sequence": row["id"],
-        "id": row["event_id"],
-        "kind": row["kind"],
-        "organizationId": row["organization_id"],
-        "organization": row["organization"],
-        "walletId": row["wallet_id"],
-        "runId": row["run_id"],
-        "occurredAt": row["occurred_at"],
-        "data": row["payload"],
-        "state": row["state"],
-        "attempts": row["attempts"],
-        "nextAttemptAt": row["next_attempt_at"] if row["state"] == "waiting" else None,
-        "deliveredAt": row["delivered_at"],
-        "deadAt": row["dead_at"],
-        "lastError": row["last_error"],
-    }

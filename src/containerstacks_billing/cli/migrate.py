@@ -13,7 +13,6 @@ from containerstacks_billing.errors import EXIT_CONFIGURATION
 
 if TYPE_CHECKING:
     from containerstacks_billing.schema.model import (
-        Finding,
         MigrationReport,
         MigrationStatus,
         PlannedMigration,
@@ -76,7 +75,9 @@ def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
 
     known = list(known)
     if as_json:
-        render.emit_json({"migrations": [_as_document(one) for one in known]})
+        from containerstacks_billing.schema.schemas import MigrationDocument
+
+        render.emit_json({"migrations": [MigrationDocument.model_validate(one) for one in known]})
     else:
         rows = [
             (
@@ -100,11 +101,9 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
 
     pending = list(pending)
     if as_json:
-        document = [
-            {"version": one.version, "name": one.name, "steps": one.steps, "effects": one.effects}
-            for one in pending
-        ]
-        render.emit_json({"pending": document})
+        from containerstacks_billing.schema.schemas import PlannedDocument
+
+        render.emit_json({"pending": [PlannedDocument.model_validate(one) for one in pending]})
         return
     console = render.stdout()
     for one in pending:
@@ -122,9 +121,11 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: 
     from containerstacks_billing.cli.run_report import number_of
 
     if as_json:
-        applied = [_as_document(one) for one in report.applied]
+        from containerstacks_billing.schema.schemas import FindingDocument, MigrationDocument
+
+        applied = [MigrationDocument.model_validate(one) for one in report.applied]
         shown = {"who": built_in.who, "sentence": built_in.explained, "advice": built_in.advice}
-        findings = [_finding(one) for one in report.findings]
+        findings = [FindingDocument.model_validate(one) for one in report.findings]
         render.emit_json({"applied": applied, "findings": findings, "builtInBilling": shown})
         return
     console = render.stdout()
@@ -138,17 +139,3 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: 
             # Not broken into lines: it is there to be copied.
             console.print(f"  {render.printable(finding.command)}", soft_wrap=True)
     console.print(f"\nWhen the daemon is silent: {built_in.explained}.\n{built_in.advice}")
-
-
-def _as_document(one: MigrationStatus) -> dict[str, object]:
-    return {
-        "version": one.version,
-        "name": one.name,
-        "state": one.state.value,
-        "appliedAt": one.applied_at,
-        "durationMs": one.duration_ms,
-    }
-
-
-def _finding(one: Finding) -> dict[str, object]:
-    return {"kind": one.kind, "count": one.count, "sentence": one.sentence, "command": one.command}

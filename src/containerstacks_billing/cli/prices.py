@@ -74,12 +74,9 @@ def show(ctx: click.Context, plan: str | None, as_json: bool) -> None:
         plans = [_one_plan(connection, plan)] if plan is not None else prices.find_plans(connection, None)
         versions = prices.price_versions(connection, plans, settings.hours_per_month)
     if as_json:
-        documents = [
-            price_tables.plan_document(one)
-            | {"versions": [price_tables.version_document(version) for version in versions[one.plan_id]]}
-            for one in plans
-        ]
-        render.emit_json({"hoursPerMonth": settings.hours_per_month, "plans": documents})
+        from containerstacks_billing.pricing.schemas import Prices
+
+        render.emit_json(Prices.of(settings.hours_per_month, plans, versions))
     else:
         price_tables.show_plans(plans, versions, settings.hours_per_month)
 
@@ -231,10 +228,10 @@ def _show_set(
     # Read again with the rates that the settings lead to.
     shown = next((one for one in versions if version and one.version_id == version.version_id), None)
     if as_json:
-        document = price_tables.version_document(shown) if shown else None
-        render.emit_json(
-            {"plan": price_tables.plan_document(plan), "changed": bool(shown), "version": document}
-        )
+        from containerstacks_billing.pricing.schemas import PriceSet
+
+        done = {"plan": plan, "changed": shown is not None, "version": shown}
+        render.emit_json(PriceSet.model_validate(done))
     elif shown is None:
         render.stdout().print(f"Nothing to do: this is the price of {plan.title} already.")
     else:
@@ -258,11 +255,12 @@ def _correct(
     from containerstacks_billing.cli import prices_report as price_tables
     from containerstacks_billing.cli import render
     from containerstacks_billing.pricing import corrections
+    from containerstacks_billing.pricing.schemas import Corrected
 
     correction = corrections.draft(connection, plan, price, at)
     if correction is None:
         if as_json:
-            render.emit_json({"correction": None, "posted": False, "organizations": [], "unposted": []})
+            render.emit_json(Corrected(correction=None, posted=False))
         else:
             render.stdout().print(f"Nothing to correct: this was the price of {plan.title} then.")
         return
@@ -271,7 +269,7 @@ def _correct(
         price_tables.show_correction(correction, differences, settings.currency)
     if dry_run:
         if as_json:
-            render.emit_json(price_tables.correction_document(correction, differences, None))
+            render.emit_json(Corrected.of(correction, differences, None))
         else:
             render.stdout().print("\nNothing was changed.")
         return
@@ -290,6 +288,6 @@ def _correct(
         posted=adjustments.append,
     )
     if as_json:
-        render.emit_json(price_tables.correction_document(correction, differences, short, sum(adjustments)))
+        render.emit_json(Corrected.of(correction, differences, short, sum(adjustments)))
     else:
         price_tables.show_posted(correction, sum(adjustments), short)

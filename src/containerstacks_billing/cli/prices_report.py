@@ -166,14 +166,8 @@ def _show_unposted(differences: Sequence[OrganizationDifference]) -> None:
         if number == 0:
             console.print()
         console.print(
-            render.printable(f"not posted: {plain(one.unposted_amount)} of {one.name}: {_why(one)}")
+            render.printable(f"not posted: {plain(one.unposted_amount)} of {one.name}: {one.why_unposted}")
         )
-
-
-def _why(one: OrganizationDifference) -> str:
-    if one.balance is None:
-        return f"it has no {one.currency} wallet"
-    return f"wallet holds {plain(one.balance) if one.balance.is_finite() else one.balance}"
 
 
 def show_posted(correction: Correction, adjustments: int, short: Sequence[OrganizationDifference]) -> None:
@@ -184,87 +178,3 @@ def show_posted(correction: Correction, adjustments: int, short: Sequence[Organi
     _show_unposted(short)
     if short:
         console.print("Give the same command again after a top-up: it posts what is missing, nothing twice.")
-
-
-def plan_document(plan: Plan) -> dict[str, object]:
-    """Return a plan for JSON."""
-    return {
-        "planId": plan.plan_id,
-        "name": plan.name,
-        "providerPlanId": plan.provider_plan_id,
-        "active": plan.active,
-        "onSale": plan.on_sale,
-    }
-
-
-def version_document(version: PriceVersion) -> dict[str, object]:
-    """Return a version for JSON; null instants are infinite."""
-    return {
-        "from": version.valid_from,
-        "until": version.valid_to,
-        "base": _number(version.base),
-        "markup": _number(version.markup),
-        "hourlyRate": version.hourly_rate,
-        "hourlyRateWithBackups": version.hourly_rate_with_backups,
-        "announced": version.announced,
-        "inForce": version.in_force,
-        "recordedAt": version.recorded_at,
-        "recordedBy": version.recorded_by,
-        "reason": version.reason,
-    }
-
-
-def _number(amount: Decimal | None) -> str | None:
-    return None if amount is None else _amount(amount)
-
-
-def correction_document(
-    correction: Correction,
-    differences: Sequence[OrganizationDifference],
-    short: Sequence[OrganizationDifference] | None,
-    adjustments: int = 0,
-) -> dict[str, object]:
-    """Return a correction for JSON; `short` is None while it was only shown."""
-    old_base, old_markup = correction.old
-    return {
-        "correction": {
-            "correctionId": correction.correction_id,
-            "plan": plan_document(correction.plan),
-            "from": correction.corrected_from,
-            "until": correction.corrected_until,
-            "oldBase": _number(old_base),
-            "oldMarkup": _number(old_markup),
-            "newBase": correction.new.base,
-            "newMarkup": correction.new.markup,
-        },
-        "posted": short is not None,
-        "adjustments": adjustments,
-        "organizations": [_difference_document(one) for one in differences],
-        "difference": sum((one.difference for one in differences), _ZERO),
-        "unposted": [
-            {
-                "organizationId": one.organization_id,
-                "charges": one.unposted_charges,
-                "amount": one.unposted_amount,
-                "reason": _why(one),
-            }
-            for one in (differences if short is None else short)
-            if one.unposted_charges
-        ],
-    }
-
-
-def _difference_document(one: OrganizationDifference) -> dict[str, object]:
-    return {
-        "organizationId": one.organization_id,
-        "name": one.name,
-        "instances": one.instances,
-        "hours": one.hours,
-        "oldAmount": one.old_amount,
-        "newAmount": one.new_amount,
-        "difference": one.difference,
-        "pastDueInstances": one.debt_instances,
-        "pastDueHours": one.debt_hours,
-        "pastDueOldAmount": one.debt_old_amount,
-        "pastDueNewAmount": one.debt_new_amount,
-    }

@@ -42,7 +42,9 @@ def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
         found = set_aside(connection, limit + 1)
     shown = found[:limit]
     if as_json:
-        render.emit_json({"instances": [_as_document(one) for one in shown], "more": len(found) > limit})
+        from containerstacks_billing.charging.schemas import Quarantine
+
+        render.emit_json(Quarantine.model_validate({"instances": shown, "more": len(found) > limit}))
         return
     console = render.stdout()
     if not found:
@@ -67,17 +69,3 @@ def _show(one: SetAside) -> None:
     since = f"{one.first_seen_at:%Y-%m-%d %H:%M}"
     console.print(render.indented(f"{render.printable(whose)[:60]}, since {since}{hours}", 4))
     console.print(render.indented(one.detail, 4))
-
-
-def _as_document(one: SetAside) -> dict[str, object]:
-    return {
-        "reason": one.reason,
-        "detail": one.detail,
-        "since": one.first_seen_at,
-        "hoursDue": None if one.due_hours is None else f"{one.due_hours.normalize():f}",
-        "organizationId": one.organization_id,
-        "organization": one.organization,
-        "instanceId": one.instance_id,
-        "segmentId": one.segment_id or None,
-        "label": one.label,
-    }

@@ -112,6 +112,7 @@ def _release_brake(
     from containerstacks_billing.cli.run_report import counted, hours
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.holds.schemas import ReleasedRun, WouldCharge
     from containerstacks_billing.money import display
     from containerstacks_billing.schema.diagnose import diagnosed
 
@@ -121,7 +122,7 @@ def _release_brake(
         hold = latest_hold(connection)
         if hold is None or hold.is_released:
             if as_json:
-                render.emit_json({"released": False, "runId": None, "sentence": None, "dryRun": dry_run})
+                render.emit_json(ReleasedRun(released=False, run_id=None, sentence=None, dry_run=dry_run))
             elif hold is None:
                 console.print("No run is held; there is nothing to release.")
             else:
@@ -136,23 +137,17 @@ def _release_brake(
         released = not dry_run and release_hold(connection, hold, decided_by, reason)
     forecast = _next_run(settings, conninfo) if dry_run else None
     if as_json:
-        would_charge = forecast and {
-            "instances": forecast.instances_billed,
-            "hours": forecast.hours,
-            "amount": forecast.amount,
-        }
-        render.emit_json(
-            {
-                "released": released,
-                "runId": hold.run_id,
-                "sentence": hold.sentence,
-                "heldAt": hold.held_at,
-                "decidedBy": decided_by,
-                "reason": reason,
-                "dryRun": dry_run,
-                **({"wouldCharge": would_charge} if forecast else {}),
-            }
+        document = ReleasedRun(
+            released=released,
+            run_id=hold.run_id,
+            sentence=hold.sentence,
+            held_at=hold.held_at,
+            decided_by=decided_by,
+            reason=reason,
+            dry_run=dry_run,
+            would_charge=WouldCharge.model_validate(forecast) if forecast else None,
         )
+        render.emit_json(document)
     elif forecast:
         amount = display(forecast.amount, settings.currency)
         console.print(
@@ -203,7 +198,9 @@ def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool,
         require_confirmation("\nDecide so?", "deciding", yes=yes, as_json=as_json)
         released = decide(conninfo, terms, order, holder)
     if as_json:
-        render.emit_json(release_tables.as_document(released, order))
+        from containerstacks_billing.holds.schemas import Released
+
+        render.emit_json(Released.of(released, order))
     else:
         release_tables.show(released, terms.currency)
         release_tables.conclude(released, order)

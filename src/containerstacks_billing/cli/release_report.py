@@ -65,34 +65,3 @@ def conclude(released: ReleaseResult, order: ReleaseDecision) -> None:
         )
     else:
         console.print("Decided.")
-
-
-def as_document(released: ReleaseResult, order: ReleaseDecision) -> dict[str, object]:
-    """Return what was decided, or would be, as one document."""
-    return {
-        "decision": order.decision,
-        "dryRun": order.dry_run,
-        "decidedBy": order.decided_by,
-        "reason": order.reason,
-        "asOf": released.as_of,
-        "instances": released.instances,
-        "unpricedInstances": released.unpriced_instances,
-        "hoursApproved": released.hours_approved,
-        "amountApproved": released.amount_approved,
-        "hoursWaived": released.hours_waived,
-        "amountWaived": released.amount_waived,
-        "otherReasons": released.other_reasons,
-        "listed": [
-            {
-                "organizationId": one.organization,
-                "instanceId": one.instance,
-                "label": one.label,
-                "setAsideFor": one.set_aside_for,
-                "hoursApproved": one.hours_approved,
-                "amountApproved": one.amount_approved,
-                "hoursWaived": one.hours_waived,
-                "amountWaived": one.amount_waived,
-            }
-            for one in released.listed
-        ],
-    }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
+from containerstacks_billing.document import Document
 from containerstacks_billing.money import plain
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ def emit_json(document: object) -> None:
     print(json.dumps(document, indent=2, default=_json_value))
 
 
-def _json_value(value: object) -> str:
+def _json_value(value: object) -> object:
     from datetime import UTC, datetime
 
+    if isinstance(value, Document):
+        return value.as_json()
     if isinstance(value, Decimal):
         return plain(value)
     if isinstance(value, datetime):

@@ -85,7 +85,9 @@ def run(
     from containerstacks_billing.cli import run_report as summary
 
     if as_json:
-        render.emit_json(summary.as_document(finished.result) | {"debited": finished.debited})
+        from containerstacks_billing.charging.schemas import FinishedRun
+
+        render.emit_json(FinishedRun.of(finished.result, finished.debited))
     else:
         summary.show(render.stdout(), finished)
     _deliver_events(order.conninfo, settings)

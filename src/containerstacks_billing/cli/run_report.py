@@ -42,25 +42,6 @@ def exit_code(outcome: Outcome, asked: int | None) -> int:
     return EXIT_FAILED
 
 
-def as_document(result: RunResult) -> dict[str, object]:
-    """Return the keys that scripts rely on, and the reason where there is one."""
-    return {
-        "runId": result.run_id,
-        "outcome": result.outcome.value,
-        "trigger": result.trigger,
-        "asOf": result.as_of,
-        "instancesBilled": result.instances_billed,
-        "hours": result.hours,
-        "amount": result.amount,
-        "pastDueInstances": result.past_due_instances,
-        "quarantinedInstances": result.quarantined_instances,
-        "heldInstances": result.held_instances,
-        "batches": result.batches,
-        "durationSeconds": round(result.duration_seconds, 3),
-        "errorMessage": result.error_message,
-    }
-
-
 def show(console: Console, finished: Finished) -> None:
     """Write what a run did."""
     result = finished.result

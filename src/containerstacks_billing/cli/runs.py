@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from containerstacks_billing.cli.arguments import WholeNumber, json_option
 from containerstacks_billing.cli.main import app, configured
-
-if TYPE_CHECKING:
-    from containerstacks_billing.status.model import RunRecord
 
 _EXAMPLES = """
 \b
@@ -42,7 +37,9 @@ def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = recent_runs(connection, limit)
     if as_json:
-        render.emit_json({"runs": [as_document(one) for one in found]})
+        from containerstacks_billing.status.schemas import RunList
+
+        render.emit_json(RunList.model_validate({"runs": found}))
         return
     if not found:
         render.stdout().print("No run yet. Look first: containerstacks-billing run --dry-run")
@@ -65,28 +62,3 @@ def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
     for one in found:
         if one.error_message:
             console.print(f"run {one.run_id}: {render.printable(one.error_message)}", soft_wrap=True)
-
-
-def as_document(run: RunRecord) -> dict[str, object]:
-    """Return the keys of `run --json`, and those that only a row in the list has."""
-    return {
-        "runId": run.run_id,
-        "outcome": run.outcome,
-        "trigger": run.trigger,
-        "holder": run.holder,
-        "organizationId": run.organization,
-        "asOf": run.as_of,
-        "startedAt": run.started_at,
-        "finishedAt": run.finished_at,
-        "instancesPlanned": run.instances_planned,
-        "batchesPlanned": run.batches_planned,
-        "instancesBilled": run.instances_billed,
-        "hours": run.hours,
-        "amount": run.amount,
-        "pastDueInstances": run.past_due_instances,
-        "quarantinedInstances": run.quarantined_instances,
-        "heldInstances": run.held_instances,
-        "batches": run.batches,
-        "durationSeconds": None if run.duration_seconds is None else round(run.duration_seconds, 3),
-        "errorMessage": run.error_message,
-    }

@@ -40,7 +40,9 @@ def runways(ctx: click.Context, below: float | None, limit: int, as_json: bool) 
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         rows = events.list_runways(connection, below_hours=below, limit=limit)
     if as_json:
-        render.emit_json({"runways": [_document(row) for row in rows]})
+        from containerstacks_billing.notifications.schemas import Runways
+
+        render.emit_json(Runways.model_validate({"runways": rows}))
         return
     console = render.stdout()
     if not rows:
@@ -72,20 +74,3 @@ def _left(row: dict[str, Any]) -> str:
     if hours <= 0:
         return "empty"
     return f"{hours:.1f} h" if hours < _TWO_DAYS else f"{hours / 24:.0f} d"
-
-
-def _document(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "organizationId": row["organization_id"],
-        "organization": row["name"],
-        "walletId": row["wallet_id"],
-        "balance": row["balance"],
-        "carry": row["billing_carry"],
-        "currency": row["currency"],
-        "burnPerHour": row["burn_per_hour"],
-        "emptiesAt": row["empties_at"],
-        "hoursLeft": None if row["hours_left"] is None else round(max(row["hours_left"], 0), 2),
-        "level": row["level"],
-        "pastDueSince": row["past_due_since"],
-        "updatedAt": row["updated_at"],
-    }

@@ -186,7 +186,7 @@ def _runways(runways: Mapping[int, int]) -> str:
 
 def as_document(found: Status, settings: Settings) -> dict[str, object]:
     """Return the status as one document."""
-    from containerstacks_billing.cli.runs import as_document as run_document
+    from containerstacks_billing.status.schemas import Run
     from containerstacks_billing.status.sentences import takeover_of
     from containerstacks_billing.status.verdict import Biller, Condition, verdict_of
 
@@ -216,9 +216,9 @@ def as_document(found: Status, settings: Settings) -> dict[str, object]:
             "errorMessage": daemon.error_message,
         },
         "leaseHolder": health.lease.holder,
-        "openRun": health.in_progress and run_document(health.in_progress),
-        "lastRun": found.last_run and run_document(found.last_run),
-        "lastSuccess": success and run_document(success),
+        "openRun": health.in_progress and Run.of(health.in_progress),
+        "lastRun": found.last_run and Run.of(found.last_run),
+        "lastSuccess": success and Run.of(success),
         "nextDue": verdict.next_run,
         "pastDueInstances": found.past_due_instances,
         "quarantinedInstances": health.quarantined_instances,

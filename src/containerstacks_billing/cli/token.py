@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from containerstacks_billing.cli.arguments import Number, json_option
 from containerstacks_billing.cli.main import app, configured
-
-if TYPE_CHECKING:
-    from containerstacks_billing.tokens.store import Token
 
 _EXAMPLES = """
 \b
@@ -64,7 +61,9 @@ def create(ctx: click.Context, name: str, days: float, never_expires: bool, as_j
             f"There is a token called {name} already.", hint="Choose another name, or revoke that one first."
         )
     if as_json:
-        render.emit_json({"token": text, **_document(made)})
+        from containerstacks_billing.tokens.schemas import NewToken, TokenDocument
+
+        render.emit_json(NewToken(token=text, **TokenDocument.model_validate(made).model_dump()))
         return
     print(text)
     until = f"until {made.expires_at:%Y-%m-%d %H:%M %Z}" if made.expires_at else "until it is revoked"
@@ -84,13 +83,13 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     with _connection(ctx) as connection:
         found = tokens.listed(connection)
     if as_json:
-        render.emit_json({"tokens": [_document(one) for one in found]})
+        from containerstacks_billing.tokens.schemas import TokenDocument
+
+        render.emit_json({"tokens": [TokenDocument.model_validate(one) for one in found]})
     elif not found:
         render.stdout().print("No tokens. Make one with `containerstacks-billing token create NAME`.")
     else:
-        rows = [
-            (one.id, one.name, _state(one), _day(one.expires_at), _day(one.last_used_at)) for one in found
-        ]
+        rows = [(one.id, one.name, one.state, _day(one.expires_at), _day(one.last_used_at)) for one in found]
         render.stdout().print(
             render.table(("No.", "Name", "State", "Expires", "Last used"), rows, right=("No.",))
         )
@@ -113,7 +112,9 @@ def revoke(ctx: click.Context, which: str, as_json: bool) -> None:
             f"There is no usable token called {which}.", hint="See `containerstacks-billing token list`."
         )
     if as_json:
-        render.emit_json({"revoked": [_document(one) for one in ended]})
+        from containerstacks_billing.tokens.schemas import TokenDocument
+
+        render.emit_json({"revoked": [TokenDocument.model_validate(one) for one in ended]})
         return
     for one in ended:
         render.stdout().print(render.printable(f"Revoked {one.name}."))
@@ -133,24 +134,5 @@ def _user(getpass: Any) -> str:
         return "unknown"
 
 
-def _state(one: Token) -> str:
-    if one.revoked_at:
-        return "revoked"
-    return "usable" if one.usable else "expired"
-
-
 def _day(at: Any) -> str:
     return f"{at:%Y-%m-%d %H:%M}" if at else "-"
-
-
-def _document(one: Token) -> dict[str, object]:
-    return {
-        "id": one.id,
-        "name": one.name,
-        "state": _state(one),
-        "createdAt": one.created_at,
-        "createdBy": one.created_by,
-        "expiresAt": one.expires_at,
-        "revokedAt": one.revoked_at,
-        "lastUsedAt": one.last_used_at,
-    }

@@ -14,7 +14,7 @@ from containerstacks_billing.errors import EXIT_FAILED
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from containerstacks_billing.verification.model import Discrepancy, Verification
+    from containerstacks_billing.verification.model import Verification
 
 _EXAMPLES = """
 \b
@@ -47,7 +47,9 @@ def verify(ctx: click.Context, organization: UUID | None, as_json: bool) -> None
     ):
         raise click.BadParameter(f"the books know nothing of an organization {organization}.")
     if as_json:
-        render.emit_json(_document(verification))
+        from containerstacks_billing.verification.schemas import VerificationDocument
+
+        render.emit_json(VerificationDocument.of(verification))
     else:
         _show(render.stdout(), verification)
     if not verification.ok:
@@ -69,16 +71,12 @@ def _show(console: Console, verification: Verification) -> None:
                 console.print(printable(discrepancy), soft_wrap=True)
         if check.shown < check.found:
             console.print(f"{check.name}: … and {check.found - check.shown:,} more, not shown")
-        if not check.ok:
-            console.print(f"hint: {check.hint or _settle_hint(check.name)}", soft_wrap=True)
+        if check.remedy:
+            console.print(f"hint: {check.remedy}", soft_wrap=True)
     console.print()
     for line in _remarks(verification):
         console.print(line)
     console.print(_summary(verification))
-
-
-def _settle_hint(check: str) -> str:
-    return f"Causes and the way back to right books: containerstacks-billing reconcile --check {check}"
 
 
 def _counted(number: int, unit: str) -> str:
@@ -138,57 +136,3 @@ def _summary(verification: Verification) -> str:
         return f"The books are right, as of {at}."
     differences = _counted(verification.found, "discrepancies")
     return f"{failed} of {len(verification.checks)} checks failed, {differences}, as of {at}."
-
-
-def _document(verification: Verification) -> dict[str, object]:
-    aside, host = verification.set_aside, verification.host
-    return {
-        "ok": verification.ok,
-        "readAt": verification.read_at,
-        "checks": [
-            {
-                "name": check.name,
-                "description": check.description,
-                "ok": check.ok,
-                "examined": check.examined,
-                "discrepancies": check.found,
-                "shown": check.shown,
-                **({"hint": check.hint or _settle_hint(check.name)} if not check.ok else {}),
-            }
-            for check in verification.checks
-        ],
-        "discrepancies": [_difference(one) for one in verification.discrepancies],
-        "host": {
-            "cycles": host.cycles,
-            "doubled": host.doubled,
-            "overlapped": host.overlapped,
-            "chargedByBoth": host.charged_by_both,
-            "unkeyedDebits": host.unkeyed_debits,
-        },
-        "settled": [
-            {
-                "check": one.check,
-                "decision": one.decision,
-                "decisions": one.decisions,
-                "amount": one.amount,
-                "decidedBy": one.decided_by,
-                "decidedAt": one.decided_at,
-            }
-            for one in verification.settled
-        ],
-        "setAside": {
-            "quarantinedInstances": aside.quarantined_instances,
-            "heldInstances": aside.held_instances,
-            "pastDueInstances": aside.past_due_instances,
-            "pastDueAmount": aside.past_due_amount,
-            "unpostedAdjustments": aside.unposted_adjustments,
-            "unsettledSegments": aside.unsettled_segments,
-            "chargesWithoutOrganization": aside.charges_without_organization,
-        },
-    }
-
-
-def _difference(discrepancy: Discrepancy) -> dict[str, object]:
-    """Name the identifiers as JSON does: organizationId, chargeId."""
-    identifiers = {f"{kind.removesuffix('_id')}Id": value for kind, value in discrepancy.identifiers.items()}
-    return {"check": discrepancy.check, **identifiers, "message": discrepancy.message}

@@ -7,27 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
+from containerstacks_billing.document import Document, Hours, Money
 from containerstacks_billing.explain import model, why
-from containerstacks_billing.money import plain
-
-Money = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
-Hours = Annotated[Decimal, PlainSerializer(lambda hours: f"{hours.normalize():f}", return_type=str)]
-
-
-class Document(BaseModel):
-    """A document in camelCase."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, from_attributes=True)
-
-    def as_json(self) -> object:
-        """Return it as values of JSON."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class PriceDocument(Document):

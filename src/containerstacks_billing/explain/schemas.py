@@ -8,14 +8,9 @@ from uuid import UUID
 
 from pydantic import Field
 
+from containerstacks_billing.document import Document, Hours, Money
 from containerstacks_billing.explain import why
-from containerstacks_billing.explain.charge_schemas import (
-    Document,
-    EntryDocument,
-    ExplainedCharge,
-    Hours,
-    Money,
-)
+from containerstacks_billing.explain.charge_schemas import EntryDocument, ExplainedCharge
 from containerstacks_billing.explain.timeline import FOREVER, Stretch
 
 

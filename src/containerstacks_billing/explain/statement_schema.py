@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from containerstacks_billing.explain.charge_schemas import Document, Hours, Money
+from containerstacks_billing.document import Document, Hours, Money
 
 ISSUED_FIELDS = ("number", "issued_at", "sha256")
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from containerstacks_billing.money import plain
+
 # What the charging statements accept as a price; also the limit where a column sets none.
 LARGEST_PRICE = Decimal(100_000_000)
 
@@ -114,6 +116,13 @@ class OrganizationDifference:
     def difference(self) -> Decimal:
         """Difference of the billed hours; positive when they cost more."""
         return self.new_amount - self.old_amount
+
+    @property
+    def why_unposted(self) -> str:
+        """Why adjustments cannot be posted yet."""
+        if self.balance is None:
+            return f"it has no {self.currency} wallet"
+        return f"wallet holds {plain(self.balance) if self.balance.is_finite() else self.balance}"
 
 
 def price_problem(price: Price, columns: dict[str, PriceColumn]) -> str | None:

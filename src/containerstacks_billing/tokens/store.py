@@ -25,6 +25,13 @@ class Token:
     last_used_at: datetime | None
     usable: bool
 
+    @property
+    def state(self) -> str:
+        """Whether it is usable, expired or revoked."""
+        if self.revoked_at:
+            return "revoked"
+        return "usable" if self.usable else "expired"
+
 
 @dataclass(frozen=True, slots=True)
 class FoundToken:

@@ -62,6 +62,14 @@ class Check:
         """Whether the statement holds."""
         return self.found == 0
 
+    @property
+    def remedy(self) -> str | None:
+        """What to do about its discrepancies; None where it holds."""
+        if self.ok:
+            return None
+        settle = f"containerstacks-billing reconcile --check {self.name}"
+        return self.hint or f"Causes and the way back to right books: {settle}"
+
 
 @dataclass(frozen=True, slots=True)
 class HostRows:

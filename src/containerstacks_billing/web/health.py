@@ -9,12 +9,13 @@ from fastapi import APIRouter, Response
 
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.status.model import Health
+from containerstacks_billing.status.schemas import Run
 from containerstacks_billing.status.sentences import takeover_of
 from containerstacks_billing.status.verdict import Verdict, verdict_of
 from containerstacks_billing.web.auth import AsAdmin
 from containerstacks_billing.web.context import Context, InContext
 from containerstacks_billing.web.problems import Refused, documented
-from containerstacks_billing.web.schemas import ApiHealth, BuiltIn, Daemon, DaemonHealth, Run, State, Takeover
+from containerstacks_billing.web.schemas import ApiHealth, BuiltIn, Daemon, DaemonHealth, State, Takeover
 
 router = APIRouter(tags=["health"])
 

@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from containerstacks_billing.status.read import LAST_RUN, billed_lately, recent_runs
+from containerstacks_billing.status.schemas import Run
 from containerstacks_billing.status.verdict import verdict_of
 from containerstacks_billing.web.auth import AsAdmin
 from containerstacks_billing.web.context import InContext
 from containerstacks_billing.web.problems import documented
-from containerstacks_billing.web.schemas import Run, Runs, Summary, Window
+from containerstacks_billing.web.schemas import Runs, Summary, Window
 
 router = APIRouter(prefix="/api/billing", tags=["billing"])
 

@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field
 
-from containerstacks_billing.money import plain
-from containerstacks_billing.status.model import RunRecord
+from containerstacks_billing.document import Document, Money
+from containerstacks_billing.status.schemas import Run
 from containerstacks_billing.status.verdict import Biller
 
-Money = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
 
-
-class Answer(BaseModel):
-    """An answer in camelCase."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class Run(Answer):
-    """A billing run."""
-
-    run_id: int
-    trigger: str = Field(description="daemon, built-in, or who else started it")
-    holder: str = Field(description="The process that billed")
-    outcome: str | None = Field(
-        description="completed, interrupted, failed or held; null while it is in progress"
-    )
-    as_of: datetime
-    started_at: datetime
-    finished_at: datetime | None
-    duration_seconds: float | None = Field(description="null while it is in progress")
-    instances_planned: int
-    instances_billed: int
-    hours: Money
-    amount: Money
-    past_due_instances: int
-    quarantined_instances: int
-    held_instances: int
-    batches: int
-    batches_planned: int
-    error_message: str | None
-
-    @classmethod
-    def of(cls, row: RunRecord) -> Run:
-        """Show a run."""
-        return cls.model_validate(row, from_attributes=True)
-
-
-class BuiltIn(Answer):
+class BuiltIn(Document):
     """Built-in billing, as this process sees it."""
 
     setting: str = Field(description="BUILT_IN_BILLING: auto, on or off")
@@ -63,7 +22,7 @@ class BuiltIn(Answer):
     host_bills: bool | None = Field(description="Whether the host's own built-in billing seems to be alive")
 
 
-class Takeover(Answer):
+class Takeover(Document):
     """What takes over when the daemon is silent; only what has given a sign of life is named."""
 
     by: str = Field(description="built-in, host, both or nobody")
@@ -72,7 +31,7 @@ class Takeover(Answer):
     reason: str
 
 
-class Daemon(Answer):
+class Daemon(Document):
     """The billing daemon, and who bills."""
 
     status: str = Field(
@@ -108,7 +67,7 @@ class Daemon(Answer):
     held_instances: int
 
 
-class DaemonHealth(Answer):
+class DaemonHealth(Document):
     """The answer that the host application's page reads."""
 
     success: bool
@@ -116,7 +75,7 @@ class DaemonHealth(Answer):
     daemon: Daemon
 
 
-class ApiHealth(Answer):
+class ApiHealth(Document):
     """Whether the application side works."""
 
     success: bool
@@ -131,14 +90,14 @@ class State(BaseModel):
     status: str
 
 
-class Runs(Answer):
+class Runs(Document):
     """A page of runs, newest first."""
 
     runs: list[Run]
     next_before: int | None = Field(description="Pass it as `before` for the next page; null on the last one")
 
 
-class Window(Answer):
+class Window(Document):
     """What the runs of a while billed."""
 
     runs: int
@@ -146,7 +105,7 @@ class Window(Answer):
     amount: Money
 
 
-class Summary(Answer):
+class Summary(Document):
     """Billing in a few figures."""
 
     timestamp: datetime
