@@ -31,9 +31,9 @@ from tests.campaign import throw_away_database
 from tests.faultlab.killed_process import copied, dies
 from tests.faultlab.steps import Moment, watched
 
-from containerstacks_billing.schema import migrator as module
 from containerstacks_billing.schema.catalog import read_catalog
 from containerstacks_billing.schema.files import delivered_schema
+from containerstacks_billing.schema.lock import Patience
 from containerstacks_billing.schema.migrator import migrate
 
 LEGACY = (Path(__file__).parents[1] / "schema" / "legacy.sql").read_text()
@@ -43,6 +43,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # The files in the order in which they are applied.
 ORDER = [file.file_name for file in delivered_schema().files]
+
+
+HASTY = Patience(pause_seconds=0.02)
 
 
 class Exchange(NamedTuple):
@@ -123,7 +126,7 @@ def trace(conninfo: str) -> list[Exchange]:
     """Migrate, and list the exchanges."""
     watch = Watch()
     with watched(watch.note):
-        migrate(conninfo, progress=watch.progress)
+        migrate(conninfo, progress=watch.progress, patience=HASTY)
     return watch.order
 
 
@@ -142,7 +145,7 @@ def doomed(conninfo: str, ends: Callable[[Exchange | None, Moment | None, str], 
 
     def work() -> None:
         with watched(tell):
-            migrate(conninfo, progress=progress)
+            migrate(conninfo, progress=progress, patience=HASTY)
 
     return dies(work, "a migration")
 
@@ -158,7 +161,7 @@ def round_of_kills(template: str, turn: int, tally: Counter[str]) -> list[str]:
     findings: list[str] = []
 
     def finish(disturbed: str, what: str) -> None:
-        migrate(disturbed)
+        migrate(disturbed, patience=HASTY)
         tally["migrations"] += 1
         findings.extend(f"{what}: {line}" for line in Contents(disturbed, known).differences(expected))
 
@@ -205,7 +208,6 @@ def main() -> int:
     parser.add_argument("--legacy", help="a database of the host to make copies of")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    module.PAUSE_SECONDS = 0.02
     began, tally, findings = time.monotonic(), Counter[str](), list[str]()
     with nullcontext() if chosen.empty or chosen.legacy else throw_away_database() as server:
         templates = [one for one in (chosen.empty, chosen.legacy) if one]

@@ -18,17 +18,18 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from containerstacks_billing import schema
 from containerstacks_billing.errors import DatabaseUnavailable, RightsMissing, SchemaMismatch
 from containerstacks_billing.sandbox.programs import find_programs
-from containerstacks_billing.schema import migrator as module
 from containerstacks_billing.schema.catalog import read_catalog
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.files import CODE, DeliveredSchema, delivered_schema
+from containerstacks_billing.schema.lock import Patience
 from containerstacks_billing.schema.migrator import migrate, plan, status
 from containerstacks_billing.schema.model import MigrationState
 
 LEGACY = (Path(__file__).parent / "legacy.sql").read_text()
-ROOM = Path(module.__file__).parent
+ROOM = Path(schema.__file__).parent
 Connection = psycopg.Connection[Any]
 
 # A process of its own that migrates, and kills itself without warning before its statement of the given number.
@@ -380,19 +381,15 @@ def test_a_failing_migration_leaves_nothing_behind(empty_database: str, copies: 
         assert expected_schema_problem(connection) is None
 
 
-def test_a_long_query_of_the_host_is_not_queued_behind(
-    legacy_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_query_of_the_host_is_not_queued_behind(legacy_database: str) -> None:
     """While a report reads the ledger, migrate gives up its place in the queue and says so; then it goes through."""
-    monkeypatch.setattr(module, "TABLE_LOCK_TIMEOUT", "10ms")
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(module, "ATTEMPTS", 3)
+    hasty = Patience(lock_timeout="10ms", attempts=3, pause_seconds=0.0)
     said: list[str] = []
     with opened(legacy_database) as report:
         with report.transaction():
             report.execute("select count(*) from vps_billing_cycles")
             with pytest.raises(DatabaseUnavailable, match="stayed locked by another session"):
-                migrate(legacy_database, progress=said.append)
+                migrate(legacy_database, progress=said.append, patience=hasty)
         assert [line for line in said if "trying again" in line] == [
             "columns and exact amounts of vps_billing_cycles: a table is in use, trying again (2 attempts left)",
             "columns and exact amounts of vps_billing_cycles: a table is in use, trying again (1 attempts left)",

@@ -17,7 +17,7 @@ from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.errors import MIGRATE_HINT
 from containerstacks_billing.errors import SchemaMismatch
 from containerstacks_billing.schema.catalog import expected_catalog
-from containerstacks_billing.schema.files import DeliveredSchema, delivered_schema
+from containerstacks_billing.schema.files import DeliveredSchema, SchemaFile, delivered_schema
 from containerstacks_billing.schema.history import Recorded, find_table, read_record, statement
 from containerstacks_billing.schema.squash import with_baseline
 
@@ -99,7 +99,8 @@ def expected_schema_problem(
         return mismatch
     if pending := pending_files(delivered, record, code):
         return SchemaMismatch(
-            f"The database lacks {len(pending)} of {len(delivered.files)} migrations, the first is {pending[0]}.",
+            f"The database lacks {len(pending)} of {len(delivered.files)} migrations,"
+            f" the first is {pending[0].file_name}.",
             MIGRATE_HINT,
         )
     return drift(connection)
@@ -107,14 +108,15 @@ def expected_schema_problem(
 
 def pending_files(
     delivered: DeliveredSchema, record: Mapping[int, Recorded], code: Mapping[str, Recorded]
-) -> list[str]:
-    """Return the names of the files that migrate would apply, in order."""
-    tables = [file.file_name for file in delivered.tables if file.version not in record]
-    return tables + [
-        file.file_name
-        for file in delivered.code
-        if file.name not in code or code[file.name].checksum != file.checksum
-    ]
+) -> list[SchemaFile]:
+    """Return the files that migrate would apply, in order."""
+    tables = [file for file in delivered.tables if file.version not in record]
+    return tables + [file for file in delivered.code if is_outdated(file, code)]
+
+
+def is_outdated(file: SchemaFile, code: Mapping[str, Recorded]) -> bool:
+    """Whether a repeatable file is recorded with another text, or not at all."""
+    return file.name not in code or code[file.name].checksum != file.checksum
 
 
 def refuse_mismatch(delivered: DeliveredSchema, record: Mapping[int, Recorded]) -> None:
