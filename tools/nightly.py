@@ -96,7 +96,8 @@ def _designs(output: str) -> str:
     return f"{len(searched)} designs searched completely, {output.count(' DIFFERS')} with another verdict"
 
 
-PYTEST = "-m pytest -n auto -q --slow -m slow --postgres=15"
+# One at a time: some of them can only be told by seconds, and need the machine to themselves.
+PYTEST = "-m pytest -n 0 -q --slow -m slow --postgres=15"
 PARTS = (
     Part("slow tests", PYTEST, _line(r"(\d+ passed)(?:.*?(, \d+ skipped))?"), 0, (POSTGRESQL_15,), "nothing"),
     Part(

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is missing: ./dev installs it")
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from tests.daemons import PATIENCE_SECONDS
 from tests.web.client import ADMIN_TOKEN
 
 CHROMIUM = Path(shutil.which("chromium") or "/usr/bin/chromium")
@@ -39,7 +40,9 @@ def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip("chromium is missing: apt-get install chromium fonts-dejavu-core")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE_SECONDS * 1000
+        )
         yield browser
         browser.close()
 
@@ -89,7 +92,7 @@ def visit(browser: Browser) -> Callable[..., Any]:
         }
         context = browser.new_context(**settings)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)
         one = Visit(page, root)
         page.on(
             "console",

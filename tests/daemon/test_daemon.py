@@ -364,7 +364,7 @@ def test_systemd_is_told_how_it_is(fleet: Fleet, start: Start) -> None:
     name = f"\0containerstacks-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name)
-        systemd.settimeout(20)
+        systemd.settimeout(180)
         told: list[str] = []
 
         def hears(pattern: str) -> str:

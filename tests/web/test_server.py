@@ -151,7 +151,7 @@ def test_systemd_hears_that_it_answers(served: Serve) -> None:
     name = f"\0containerstacks-serve-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name)
-        systemd.settimeout(30)
+        systemd.settimeout(180)
         one = served(NOTIFY_SOCKET=name.replace("\0", "@"))
         assert f"READY=1\nSTATUS=listening at {one.address}" == systemd.recv(4096).decode()
         one.process.send_signal(signal.SIGTERM)
