@@ -305,7 +305,7 @@ def test_debits_of_another_biller_are_named(command: Command, database: str) -> 
         conn.execute("insert into organizations (name, slug, owner_id) select 'O', 'o', id from users")
         conn.execute(
             "insert into payment_transactions (organization_id, amount, currency, payment_method, payment_provider, status,"
-            " description) select id, -1, 'USD', 'wallet_debit', 'internal', 'completed', 'VPS' from organizations"
+            " description) select id, -1, 'USD', 'wallet_debit', 'internal', 'completed', 'VPS Hourly Billing - web (1h)' from organizations"
         )
     said = command("doctor", environment={"DATABASE_URL": database}).stdout
     assert "WARN other billers: In the last day 1 wallet debits were written that are not ours" in said
