@@ -30,7 +30,9 @@ def test_the_plan_then_the_work_then_nothing_to_do(command: Any) -> None:
     assert "001_baseline.sql, step 1 of" in done.stderr
     again = command().stdout
     assert again.startswith("Nothing to do: every migration has been applied.\n")
-    assert "ours takes over when the daemon is silent (BUILT_IN_BILLING=auto)." in again
+    assert "When the daemon is silent: Nothing takes over: no application side has looked" in " ".join(
+        again.split()
+    )
     assert command("--dry-run").stdout == "Nothing to do: every migration has been applied.\n"
 
 
@@ -40,7 +42,7 @@ def test_every_form_has_its_json(command: Any) -> None:
     assert set(pending[0]) == {"version", "name", "steps", "effects"}
     report = json.loads(command("--json").stdout)
     assert [one["version"] for one in report["applied"]] == [one["version"] for one in pending]
-    assert (report["findings"], report["builtInBilling"]["who"]) == ([], "ours")
+    assert (report["findings"], report["builtInBilling"]["who"]) == ([], "nobody")
     known = json.loads(command("--status", "--json").stdout)["migrations"]
     assert {one["state"] for one in known} == {"applied"}
     assert set(known[0]) == {"version", "name", "state", "appliedAt", "durationMs"}
@@ -60,22 +62,25 @@ def test_a_migration_that_changed_is_shown_and_ends_78(command: Any, empty_datab
     assert "hint: Restore the file" in refused.stderr
 
 
-def test_it_says_which_built_in_billing_the_site_is_left_with(
-    command: Any, empty_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A host that debits by itself keeps its own; who switches ours on beside it is told to stop the other."""
+def test_it_says_what_takes_over_from_the_daemon(command: Any, empty_database: str) -> None:
+    """A host that debits by itself has its own scheduler; an application side that bills beside it makes two."""
     command()
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute(
             """
             with owner as (insert into users (email, password_hash, name) values ('a@b.example', 'x', 'A') returning id),
             org as (insert into organizations (name, slug, owner_id) select 'A', 'a', id from owner returning id)
-            insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status)
-            select id, -1, 'wallet_debit', 'internal', 'completed' from org
+            insert into payment_transactions (organization_id, amount, payment_method, payment_provider, status, description)
+            select id, -1, 'wallet_debit', 'internal', 'completed', 'VPS Hourly Billing - web (1h)' from org
             """
         )
-    assert "the host's own takes over, ours stays off" in " ".join(command().stdout.split())
-    monkeypatch.setenv("BUILT_IN_BILLING", "on")
+    said = " ".join(command().stdout.split())
+    assert "When the daemon is silent: The host’s own scheduler takes over" in said
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            "insert into billing_application_sides (holder, setting, failover_after, looked_at)"
+            " values ('built-in host-1-7', 'on', '90 minutes', now())"
+        )
     assert json.loads(command("--json").stdout)["builtInBilling"]["who"] == "both"
 
 
