@@ -200,7 +200,7 @@ def test_all_months_of_all_organizations_are_the_ledger(fleet: Fleet) -> None:
     fleet.bill()
     with snapshot(fleet.conninfo) as connection:
         read = [
-            list(read_statements(connection, Reading(month_named(month), "USD"), at_once=2))
+            list(read_statements(connection, Reading(month_named(month), "USD", at_once=2)))
             for month in ("2026-10", "2026-11")
         ]
     assert [7, 7] == [len(month) for month in read]

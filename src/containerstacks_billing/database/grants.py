@@ -34,6 +34,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_price_corrections": ("SELECT",),
     "billing_adjustments": ("SELECT",),
     "billing_tokens": ("SELECT", "INSERT", "UPDATE"),
+    "billing_statements": ("SELECT", "INSERT"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_runways": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "schema_migrations": ("SELECT",),

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
+from psycopg.rows import namedtuple_row
 
 from containerstacks_billing.database.connection import Connection, connect
+from containerstacks_billing.database.statements import ask
 from containerstacks_billing.schema.diagnose import diagnosed
 
 # Row security would hide rows without saying so; turned off, it is an error that names the missing right.
@@ -30,3 +33,9 @@ def snapshot(conninfo: str, statement_timeout: str = "0") -> Iterator[Connection
         with connection.transaction():
             connection.execute(_BOUNDS, (statement_timeout,))
             yield connection
+
+
+def rows_of(connection: Connection, statement: str, values: dict[str, Any]) -> list[Any]:
+    """Return the rows of a named statement, as named tuples."""
+    rows: list[Any] = ask(connection, statement, namedtuple_row, values).fetchall()
+    return rows

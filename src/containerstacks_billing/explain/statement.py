@@ -10,13 +10,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import namedtuple_row
-
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.statements import ask
 from containerstacks_billing.explain.model import hours_from_seconds
 from containerstacks_billing.explain.month import Month, month_of
+from containerstacks_billing.explain.snapshot import rows_of
 from containerstacks_billing.explain.statement_checks import findings
 from containerstacks_billing.explain.statement_schema import (
     EntrySum,
@@ -38,10 +36,11 @@ _CENT = Decimal("0.01")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is asked for: a month, in a currency."""
+    """What is asked for: a month, in a currency; `at_once` organizations are read together."""
 
     month: Month
     currency: str
+    at_once: int = ORGANIZATIONS_AT_ONCE
 
     def values(self, first: UUID, last: UUID) -> dict[str, Any]:
         """Return the values of the statements for a range of organizations."""
@@ -74,28 +73,26 @@ def read_statement(connection: Connection, reading: Reading, organization: UUID)
     return found[0] if found else None
 
 
-def read_statements(
-    connection: Connection, reading: Reading, at_once: int = ORGANIZATIONS_AT_ONCE
-) -> Iterator[Statement]:
+def read_statements(connection: Connection, reading: Reading) -> Iterator[Statement]:
     """Yield the statement of every organization, also of those that are deleted and left charges.
 
     They are read a few at a time, so memory does not grow with their number.
     """
     values = reading.values(FIRST_UUID, LAST_UUID)
-    every = [row.organization_id for row in _rows(connection, "statement_organizations", values)]
-    for start in range(0, len(every), at_once):
-        batch = every[start : start + at_once]
+    every = [row.organization_id for row in rows_of(connection, "statement_organizations", values)]
+    for start in range(0, len(every), reading.at_once):
+        batch = every[start : start + reading.at_once]
         yield from _read(connection, reading, batch[0], batch[-1])
 
 
 def _read(connection: Connection, reading: Reading, first: UUID, last: UUID) -> Iterator[Statement]:
     values = reading.values(first, last)
-    organizations = _rows(connection, "statement_organizations", values)
+    organizations = rows_of(connection, "statement_organizations", values)
     if not organizations:
         return
-    [state] = _rows(connection, "statement_is_complete", values)
+    [state] = rows_of(connection, "statement_is_complete", values)
     entries, single_entries, usage, adjustments, host, sums = (
-        _grouped(_rows(connection, name, values))
+        _grouped(rows_of(connection, name, values))
         for name in (
             "statement_entries",
             "statement_single_entries",
@@ -284,16 +281,11 @@ def _damage(rows: _Rows, statement: Statement) -> Iterator[str]:
         )
     if sums is None or block is None:
         return
-    carried = sums.billed_ever + sums.adjusted_ever - sums.debited_ever
+    carried = sums.billed_ever + sums.adjusted_ever - sums.debited_ever + sums.accepted
     if carried != sums.carried_now:
         yield (
             f"At present {plain(sums.carried_now)} is carried, but charges and debits leave {plain(carried)};"
             " `verify` says more."
         )
-    elif not ZERO <= block.carry_out < _CENT:
+    elif not sums.accepted and not ZERO <= block.carry_out < _CENT:
         yield f"What was carried out of the month, {plain(block.carry_out)}, is not between nothing and a cent."
-
-
-def _rows(connection: Connection, statement: str, values: dict[str, Any]) -> list[Any]:
-    rows: list[Any] = ask(connection, statement, namedtuple_row, values).fetchall()
-    return rows

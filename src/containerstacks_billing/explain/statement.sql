@@ -190,6 +190,13 @@ debited as (
       and kind in ('billing', 'correction', 'reversal', 'credit', 'other billing')
     group by organization_id
 ),
+accepted as (
+    select organization_id, sum(amount) as accepted
+    from billing_decisions
+    where decision = 'accept' and check_name = 'carries'
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+),
 carried as (
     select organization_id, sum(billing_carry) as carried_now
     from wallets
@@ -203,11 +210,12 @@ select organization_id, coalesce(billed_before, 0) as billed_before, coalesce(bi
     coalesce(adjusted, 0) as adjusted, coalesce(adjusted_ever, 0) as adjusted_ever,
     coalesce(debited_before, 0) as debited_before, coalesce(debited, 0) as debited,
     coalesce(debited_elsewhere, 0) as debited_elsewhere, coalesce(debited_ever, 0) as debited_ever,
-    coalesce(carried_now, 0) as carried_now
+    coalesce(carried_now, 0) as carried_now, coalesce(accepted, 0) as accepted
 from billed
 full join adjusted using (organization_id)
 full join debited using (organization_id)
 full join carried using (organization_id)
+left join accepted using (organization_id)
 order by organization_id;
 
 -- name: statement_adjustments

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from pydantic import Field
 
 from containerstacks_billing.document import Document, Hours, Money
 
-ISSUED_FIELDS = ("number", "issued_at", "sha256")
+_SUBTRACTED = ("debited_later", "past_due", "debited_earlier", "carry_out")
+ISSUED_FIELDS = ("number", "issued_at", "sha256", "changes")
 
 
 class EntrySum(Document):
@@ -123,6 +125,17 @@ class Reconciling(Document):
     debits_in_other_currencies: Money
     difference: Money = Field(description="0, or the books are damaged")
 
+    def steps(self) -> list[tuple[str, Decimal]]:
+        """Return the steps from usage to debits with their signs, so that they add up, without those of nothing."""
+        found = [
+            (name, -amount if name in _SUBTRACTED else amount)
+            for name, amount in self
+            if amount and name not in ("debits", "debits_in_other_currencies", "difference")
+        ]
+        if not self.usage:
+            found.insert(0, ("usage", self.usage))
+        return [*found, ("debits", self.debits)]
+
 
 class Statement(Document):
     """One month of an organization: a cash account, a usage account, and what connects them."""
@@ -150,6 +163,7 @@ class Statement(Document):
     usage: Usage
     reconciling: Reconciling | None = Field(description="null: the organization and its ledger are deleted")
     findings: list[str] = Field(description="What does not add up, in sentences; empty where all does")
+    changes: list[str] = Field(default=[], description="What the books say otherwise since it was issued")
 
     @property
     def is_empty(self) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import class_row, dict_row, namedtuple_row
+from psycopg.rows import class_row, dict_row
 
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.statements import ask
@@ -27,6 +27,7 @@ from containerstacks_billing.explain.model import (
     charge_findings,
     derive,
 )
+from containerstacks_billing.explain.snapshot import rows_of
 from containerstacks_billing.explain.timeline import State, Stretch
 from containerstacks_billing.money import plain
 
@@ -113,7 +114,7 @@ class OrganizationExplanation:
 
 def find(connection: Connection, identifier: UUID) -> Found:
     """Return what an id names: charge, entry, instance or organization."""
-    [row] = _rows(connection, "identify", {"id": identifier})
+    [row] = rows_of(connection, "identify", {"id": identifier})
     return Found(row.kind, row.read_at)
 
 
@@ -202,19 +203,19 @@ def explain_organization(
         "at": at,
         "limit": INSTANCES_SHOWN,
     }
-    [record] = _rows(connection, "organization_record", values)
-    last = _rows(connection, "latest_entry_of", values)
-    [past_due] = _rows(connection, "past_due_of_organization", values)
+    [record] = rows_of(connection, "organization_record", values)
+    last = rows_of(connection, "latest_entry_of", values)
+    [past_due] = rows_of(connection, "past_due_of_organization", values)
     return OrganizationExplanation(
         identifier,
         record.name,
         record.exists,
         read_at,
         at,
-        _rows(connection, "wallets_of_organization", values),
-        _rows(connection, "entries_by_kind", values),
+        rows_of(connection, "wallets_of_organization", values),
+        rows_of(connection, "entries_by_kind", values),
         past_due,
-        _rows(connection, "instances_of_organization", values),
+        rows_of(connection, "instances_of_organization", values),
         explain_entry(connection, last[0].id) if last else None,
     )
 
@@ -223,8 +224,8 @@ def _records(
     connection: Connection, identifier: UUID, read_at: datetime, starts_at: datetime, ends_at: datetime
 ) -> Records | None:
     values: dict[str, Any] = {"instance": identifier, "from": starts_at, "until": ends_at}
-    instance = next(iter(_rows(connection, "instance_record", values)), None)
-    segments = _rows(connection, "segments_of_instance", values)
+    instance = next(iter(rows_of(connection, "instance_record", values)), None)
+    segments = rows_of(connection, "segments_of_instance", values)
     if instance is None and not segments:
         return None
     values["organizations"] = list({one.organization_id for one in (instance, *segments) if one is not None})
@@ -233,15 +234,10 @@ def _records(
         read_at=read_at,
         instance=instance,
         segments=segments,
-        charges=_rows(connection, "charges_of_instance", values),
-        decisions=_rows(connection, "waived_hours_of_instance", values),
-        quarantine=_rows(connection, "quarantine_of_instance", values),
+        charges=rows_of(connection, "charges_of_instance", values),
+        decisions=rows_of(connection, "waived_hours_of_instance", values),
+        quarantine=rows_of(connection, "quarantine_of_instance", values),
     )
-
-
-def _rows(connection: Connection, statement: str, values: dict[str, Any]) -> list[Any]:
-    rows: list[Any] = ask(connection, statement, namedtuple_row, values).fetchall()
-    return rows
 
 
 def _adjustments(connection: Connection, statement: str, values: dict[str, Any]) -> tuple[Adjustment, ...]:
@@ -255,7 +251,7 @@ def _charges(connection: Connection, statement: str, values: dict[str, Any]) -> 
         return ()
     charges = [Charge(**row) for row in rows]
     prices = _prices(connection, charges)
-    divisors = [one.hours_per_month for one in _rows(connection, "hours_per_month_used", {})]
+    divisors = [one.hours_per_month for one in rows_of(connection, "hours_per_month_used", {})]
     adjustments = _adjustments(
         connection,
         "adjustments_of_charges",

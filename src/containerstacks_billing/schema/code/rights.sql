@@ -36,6 +36,7 @@ as $$
         ('billing_price_corrections',   array['SELECT']),
         ('billing_adjustments',         array['SELECT']),
         ('billing_tokens',              array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_statements',          array['SELECT', 'INSERT']),
         ('billing_events',              array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('billing_runways',             array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('schema_migrations',           array['SELECT']),
