@@ -14,6 +14,10 @@ class Clock:
         """Return monotonic seconds."""
         return time.monotonic()
 
+    def patience(self) -> float:
+        """Return monotonic seconds for the bounds of a shutdown, which no test runs faster."""
+        return time.monotonic()
+
     def host_time(self) -> datetime:
         """Return the time of this host; runs record it to detect a database clock that jumped."""
         return datetime.now(UTC)

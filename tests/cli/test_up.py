@@ -22,7 +22,7 @@ from tests.command import Command
 from tests.daemons import eventually
 
 from containerstacks_billing.cli import up_supervisor as together
-from containerstacks_billing.daemon.interruption import interruptible, without_its_terminal
+from containerstacks_billing.daemon.signals import interruptible, without_its_terminal
 from containerstacks_billing.sandbox.server import EmbeddedServer
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests import daemons
-from tests.daemons import Start, waits_for_lock
+from tests.daemons import Start, wait_for_lock, waits_for_lock
 from tests.fleet import Fleet
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -237,7 +237,7 @@ def test_a_run_without_progress_takes_the_heartbeat_back(fleet: Fleet, start: St
         daemon = start(speed=60, **settings, BILLING_WORKERS="1")
         row = daemon.when(lambda row: row.status == "error")
         age = fleet.rows("select billing_clock() - heartbeat_at as age from billing_daemon_status")[0].age
-        daemon.says("level=error", "Billing makes no progress", "built-in billing takes over")
+        daemon.says("level=error", "Billing makes no progress", "failover can happen")
     assert "billing has made no progress for" in row.error_message
     assert age.total_seconds() >= 60
 
@@ -427,3 +427,77 @@ def test_the_logs_are_found_as_the_guide_looks_for_them(fleet: Fleet, start: Sta
     )
     assert "instances=3" in daemon.says("Billing run completed")
     assert not daemon.lines("<3>")
+
+
+@contextmanager
+def table_locked(fleet: Fleet, table: str, mode: str = "access exclusive") -> Any:
+    """Hold a lock on a table, so that a daemon waits at a place that the test knows."""
+    with psycopg.connect(fleet.conninfo) as other:
+        other.execute(f"lock table {table} in {mode} mode".encode())
+        yield
+        other.rollback()
+
+
+def test_after_the_first_signal_no_run_begins(fleet: Fleet, start: Start) -> None:
+    """The signal comes while the daemon takes the lease: it gets the lease, begins nothing and ends with 0."""
+    three_organizations(fleet)
+    with table_locked(fleet, "billing_leases"):
+        daemon = start()
+        wait_for_lock(fleet.conn)
+        daemon.signal(signal.SIGTERM)
+        daemon.says("event=Stopping")
+    assert 0 == daemon.ended()
+    assert ([], []) == (fleet.rows("select * from billing_runs"), billed(fleet))
+    assert ("stopped", None, None) == (
+        daemon.row().status,
+        daemon.row().last_run_success,
+        daemon.row().error_message,
+    )
+
+
+def test_a_run_that_has_begun_is_completed_however_early_the_signal_comes(fleet: Fleet, start: Start) -> None:
+    """The signal comes between the lease and the row of the run: it counts as begun, and everything is charged."""
+    organizations = three_organizations(fleet)
+    with table_locked(fleet, "billing_policies"):
+        daemon = start()
+        wait_for_lock(fleet.conn)
+        daemon.signal(signal.SIGTERM)
+        daemon.says("Stopping: the current billing run is completed first")
+    assert 0 == daemon.ended()
+    assert organizations == billed(fleet)
+    assert [("completed",)] == fleet.rows("select outcome from billing_runs")
+    assert daemon.row().last_run_success
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_a_signal_at_the_first_heartbeat_interrupts_no_run(fleet: Fleet, start: Start, turn: int) -> None:
+    """Whichever comes first, the run or the signal, no run is interrupted."""
+    three_organizations(fleet)
+    daemon = start()
+    daemon.until(daemon.row)
+    daemon.signal(signal.SIGTERM)
+    assert 0 == daemon.ended()
+    assert fleet.rows("select outcome from billing_runs") in ([], [("completed",)])
+    assert daemon.row().last_run_success in (None, True)
+
+
+def test_a_daemon_that_was_killed_is_named_by_the_next_one(fleet: Fleet, start: Start) -> None:
+    """At the priority of errors, once; its row says so too, and one that stopped in order is not named."""
+    stopped = start()
+    stopped.until(stopped.row)
+    stopped.stop()
+    killed = start()
+    name = killed.until(killed.row).daemon_instance_id
+    killed.kill()
+    third = start(LOG_FORMAT="logfmt", JOURNAL_STREAM="8:1")
+    line = third.says("The billing daemon before this one was killed", name)
+    assert line.startswith("<3>")
+    assert ("error", "the process was killed: it ended without stopping") == (
+        killed.row().status,
+        killed.row().error_message,
+    )
+    third.stop()
+    fourth = start()
+    fourth.until(fourth.row)
+    fourth.stop()
+    assert [] == fourth.lines("was killed")

@@ -10,7 +10,7 @@ import pytest
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.daemon.housekeeping_statements import remove_old
+from containerstacks_billing.daemon.housekeeping import remove_old
 from containerstacks_billing.verification.verify import verify
 
 

@@ -14,7 +14,7 @@ import pytest
 from containerstacks_billing import logs
 from containerstacks_billing.charging.model import Outcome, Progress, RunResult
 from containerstacks_billing.clock import Clock
-from containerstacks_billing.daemon.model import DaemonState, describe, judge, problem_of
+from containerstacks_billing.daemon.model import DaemonStatus, describe, judge, problem_of
 from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.systemd_notify import notify, watchdog_seconds
 from containerstacks_billing.daemon.watchdog import look
@@ -47,7 +47,7 @@ def test_waiting_for_a_tick_is_progress_until_it_is_due() -> None:
     """An hour of waiting is no silence; an hour after the tick without a run is one."""
     clock = Hand()
     pulse = LoopProgress(clock)
-    pulse.waits(clock.at + 3600)
+    pulse.waiting(clock.at + 3600)
     clock.at += 3600
     assert 0 == pulse.silent_seconds()
     clock.at += 5400
@@ -58,7 +58,7 @@ def test_a_run_makes_progress_with_each_batch() -> None:
     """Planning it is a step; the first batch that is committed is progress."""
     clock = Hand()
     pulse = LoopProgress(clock)
-    pulse.begins()
+    pulse.started()
     clock.at += 100
     pulse.progressed(7, batch(0))
     assert (100, 0) == (pulse.silent_seconds(), pulse.stalled_seconds())
@@ -73,13 +73,13 @@ def test_failed_attempts_are_steps_and_no_progress() -> None:
     clock = Hand()
     pulse = LoopProgress(clock)
     for _ in range(120):
-        pulse.begins()
+        pulse.started()
         pulse.failed("away")
-        pulse.retries(clock.at + 60)
+        pulse.retrying(clock.at + 60)
         clock.at += 60
     assert (7200, 0) == (pulse.silent_seconds(), pulse.stalled_seconds())
     beat = pulse.beat("me", 5400, {}, stopped=False)
-    assert (DaemonState.ERROR, 7200, False) == (beat.state, beat.silent_seconds, beat.last_run_success)
+    assert (DaemonStatus.ERROR, 7200, False) == (beat.status, beat.silent_seconds, beat.last_run_success)
     assert "billing has made no progress for 120 minutes; away" == beat.error_message
 
 
@@ -89,14 +89,14 @@ def test_a_run_that_ended_is_progress_however_it_ended(outcome: Outcome) -> None
     clock = Hand()
     pulse = LoopProgress(clock)
     clock.at += 9000
-    pulse.begins()
+    pulse.started()
     pulse.ended(result(outcome, "a price rose"))
     beat = pulse.beat("me", 5400, {}, stopped=False)
-    assert (DaemonState.ERROR, 0, False) == (beat.state, beat.silent_seconds, beat.last_run_success)
+    assert (DaemonStatus.ERROR, 0, False) == (beat.status, beat.silent_seconds, beat.last_run_success)
 
     pulse.ended(result())
     beat = pulse.beat("me", 5400, {}, stopped=False)
-    assert (DaemonState.RUNNING, True, None) == (beat.state, beat.last_run_success, beat.error_message)
+    assert (DaemonStatus.RUNNING, True, None) == (beat.status, beat.last_run_success, beat.error_message)
 
 
 def test_waiting_for_another_biller_is_no_problem() -> None:
@@ -116,16 +116,16 @@ def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
     late = {"billing": pulse.stalled_seconds, "heartbeat": lambda: 0.0}
     for _ in range(100):
         # Failed attempts with their pauses, for hours.
-        pulse.begins()
+        pulse.started()
         pulse.failed("The database refuses connections.")
         hand.at += 60
-        pulse.retries(hand.at)
+        pulse.retrying(hand.at)
     assert (True, None) == look(late, 300)
     hand.at += 301
     fed, said = look(late, 300)
     assert (False, True) == (fed, "billing takes no step" in str(said))
 
-    pulse.begins()
+    pulse.started()
     fed, said = look({**late, "heartbeat": lambda: 301.0}, 300)
     assert (False, True) == (fed, "heartbeat takes no step" in str(said))
 
@@ -137,8 +137,8 @@ def test_stopped_is_what_a_stopped_daemon_says() -> None:
     pulse.ended(result())
     clock.at += 9000
     beat = pulse.beat("me", 5400, {}, stopped=True)
-    assert (DaemonState.STOPPED, 0, True, 3) == (
-        beat.state,
+    assert (DaemonStatus.STOPPED, 0, True, 3) == (
+        beat.status,
         beat.silent_seconds,
         beat.last_run_success,
         beat.last_run.instances_billed,
@@ -150,15 +150,17 @@ def test_the_line_of_systemctl_status_is_a_sentence_each() -> None:
     """A problem without a second full stop, and a run that is due within the minute in seconds."""
     pulse = LoopProgress(clock := Hand())
     pulse.failed("no PostgreSQL is listening there.")
-    pulse.waits(clock.at + 30)
+    pulse.waiting(clock.at + 30)
     beat = pulse.beat("me", 5400, {}, stopped=False)
     assert "no PostgreSQL is listening there; no run yet; next run in 30 s" == describe(beat)
 
 
 def test_the_heartbeat_is_kept_until_readers_would_have_given_up() -> None:
     """A daemon that is silent for 89 minutes may still be in the middle of something."""
-    assert (DaemonState.RUNNING, None, 0.0) == judge(None, 5399, 5400)
-    assert (DaemonState.ERROR, "billing has made no progress for 90 minutes", 5400) == judge(None, 5400, 5400)
+    assert (DaemonStatus.RUNNING, None, 0.0) == judge(None, 5399, 5400)
+    assert (DaemonStatus.ERROR, "billing has made no progress for 90 minutes", 5400) == judge(
+        None, 5400, 5400
+    )
 
 
 def test_a_hold_is_named_once() -> None:

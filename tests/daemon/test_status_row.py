@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.fleet import Fleet
 
-from containerstacks_billing.daemon.model import Beat, DaemonState, LastRun
+from containerstacks_billing.daemon.model import Beat, DaemonStatus, LastRun
 from containerstacks_billing.daemon.status_row import last_run, write_beat
 
 GUIDE_QUERY = """
@@ -35,7 +35,7 @@ def fleet(conn: psycopg.Connection[Any]) -> Fleet:
 
 
 def a_beat(**changes: Any) -> Beat:
-    beat = Beat("host-1-abc", DaemonState.RUNNING, 0.0, 90.0, 1800.0, LastRun(), None, None)
+    beat = Beat("host-1-abc", DaemonStatus.RUNNING, 0.0, 90.0, 1800.0, LastRun(), None, None)
     return replace(beat, **changes)
 
 

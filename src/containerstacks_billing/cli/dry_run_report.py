@@ -22,7 +22,7 @@ from containerstacks_billing.cli.run_report import (
     nothing_due,
     number_of,
 )
-from containerstacks_billing.daemon.interruption import interruptible
+from containerstacks_billing.daemon.signals import interruptible
 from containerstacks_billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from containerstacks_billing.money import display
 from containerstacks_billing.status.model import RunRecord

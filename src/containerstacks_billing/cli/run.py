@@ -116,7 +116,7 @@ def bill_and_watch(order: RunOrder) -> tuple[Finished, int]:
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli import run_report as summary
     from containerstacks_billing.cli.progress import RunDisplay
-    from containerstacks_billing.daemon.interruption import interruptible
+    from containerstacks_billing.daemon.signals import interruptible
     from containerstacks_billing.errors import LeaseNotObtained
 
     remarks = render.stderr()

@@ -66,7 +66,7 @@ def _watch(conninfo: str, settings: Settings) -> None:
     from rich.live import Live
 
     from containerstacks_billing.cli import render
-    from containerstacks_billing.daemon.interruption import interruptible
+    from containerstacks_billing.daemon.signals import interruptible
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.errors import DatabaseUnavailable
     from containerstacks_billing.schema.diagnose import diagnosed

@@ -81,7 +81,7 @@ def _run_services(console: Console, conninfo: str, port: int) -> int:
     import secrets
 
     from containerstacks_billing.cli.up_supervisor import together, wait_for_end
-    from containerstacks_billing.daemon.interruption import interruptible, without_its_terminal
+    from containerstacks_billing.daemon.signals import interruptible, without_its_terminal
     from containerstacks_billing.sandbox.server import default_directory
 
     token = secrets.token_urlsafe(24)

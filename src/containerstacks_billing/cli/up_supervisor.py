@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from containerstacks_billing.daemon.interruption import without_its_terminal
+from containerstacks_billing.daemon.signals import without_its_terminal
 from containerstacks_billing.errors import EXIT_CONFIGURATION, EXIT_DONE, WorkFailed
 
 READY_SECONDS = 60

@@ -1,18 +1,16 @@
-"""One billing cycle of the daemon: an attempt at a run, and what has to happen next, sorted by how it ended."""
+"""Billing cycle of the daemon: one attempt at a run, and when to try again, by how it ended."""
 
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from containerstacks_billing.backoff import pause_seconds
-from containerstacks_billing.charging.model import OpenRun, Outcome, Progress, RunResult
+from containerstacks_billing.charging.model import Outcome, Progress, RunResult
 from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
-from containerstacks_billing.clock import Clock
-from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.run_log import RunLog
+from containerstacks_billing.daemon.shutdown import Shutdown
+from containerstacks_billing.daemon.state import DaemonState, StopRequested
 from containerstacks_billing.errors import (
     BillingError,
     ConfigurationError,
@@ -22,11 +20,10 @@ from containerstacks_billing.errors import (
     RightsMissing,
     SchemaMismatch,
 )
-from containerstacks_billing.settings import Settings
 from containerstacks_billing.throttled_log import RecurringError
 
 TRIGGER = "daemon"
-# The daemon looks again by itself, so it does not stand in the queue for long; a stop is not kept waiting either.
+# The daemon tries again by itself, so it waits for the lease briefly, and a stop does not wait for it.
 LEASE_WAIT_SECONDS = 10.0
 LEASE_RETRY_SECONDS = 30.0
 LONGEST_AWAY_PAUSE_SECONDS = 60.0
@@ -47,76 +44,72 @@ class Attempt:
 
 
 class Cycle:
-    """Bills, tells the pulse, and logs. `progressed` is called after each batch, `after_batch` ends a run early."""
+    """Attempts runs, and writes how each ended into progress and log."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        pulse: LoopProgress,
-        holder: str,
-        after_batch: threading.Event,
-        progressed: Callable[[], None],
-    ) -> None:
-        self._clock, self._pulse, self._holder = clock, pulse, holder
-        self._after_batch, self._progressed = after_batch, progressed
+    def __init__(self, state: DaemonState, shutdown: Shutdown) -> None:
+        self._state, self._shutdown = state, shutdown
         self._failures = 0
-        self._complaint = RecurringError(clock, "Billing is not possible", "Billing is possible again")
+        self._error = RecurringError(state.clock, "Billing is not possible", "Billing is possible again")
         self._waiting = RecurringError(
-            clock, "Billing waits for another biller", "Billing waits for nobody any more", level="warning"
+            state.clock,
+            "Billing waits for another biller, which holds the lease",
+            "Lease acquired; billing resumed",
+            level="warning",
         )
-        self.is_open = False
 
-    def attempt(self, settings: Settings, conninfo: str) -> Attempt:
-        """Bill once. Whatever happens is logged, told to the pulse, and returned; nothing is raised."""
-        log = RunLog(self._clock)
-
-        def opened(run: OpenRun) -> None:
-            self.is_open = True
-            log.opened(run)
+    def attempt(self) -> Attempt:
+        """Bill once. Whatever happens is logged, written into the progress, and returned; nothing is raised."""
+        state, log = self._state, RunLog(self._state.clock)
 
         def progressed(progress: Progress) -> None:
-            self._pulse.progressed(log.run_id, progress)
+            state.progress.progressed(log.run_id, progress)
             log.progressed(progress)
-            self._progressed()
+            state.database_answered()
+            self._shutdown.extend()
 
+        settings = state.settings
         order = RunOrder(
-            conninfo=conninfo,
+            conninfo=state.conninfo,
             terms=terms_of(settings),
             trigger=TRIGGER,
-            holder=self._holder,
+            holder=state.instance_id,
             workers=settings.billing_workers,
             batch_size=settings.billing_batch_size,
-            host_clock=self._clock.host_time(),
+            host_clock=state.clock.host_time(),
             wait_seconds=LEASE_WAIT_SECONDS,
-            stopping=self._after_batch,
-            opened=opened,
+            stopping=state.after_batch,
+            confirm=state.begin_run,
+            opened=log.opened,
             progressed=progressed,
         )
-        self._pulse.begins()
+        state.progress.started()
         try:
             result = run_billing(order)
         except Exception as error:  # noqa: BLE001  (a daemon outlives every error of a run)
             return self._failed(error)
         finally:
-            self.is_open = False
+            state.end_run()
         self._failures = 0
-        self._complaint.resolved()
+        self._error.resolved()
         self._waiting.resolved()
-        self._pulse.ended(result)
+        state.progress.ended(result)
         log.ended(result)
         return Attempt(result)
 
     def _failed(self, error: Exception) -> Attempt:
+        if isinstance(error, StopRequested):
+            self._state.progress.failed(None)
+            return Attempt()
         if isinstance(error, LeaseNotObtained):
-            self._pulse.failed(None)
-            if not self._after_batch.is_set():
+            self._state.progress.failed(None)
+            if not self._state.stop_requested:
                 self._waiting.report(error)
             return Attempt(retry_seconds=LEASE_RETRY_SECONDS * (0.5 + random.random() / 2))  # noqa: S311
         self._failures += 1
-        self._pulse.failed(
+        self._state.progress.failed(
             str(error) if isinstance(error, BillingError) else f"{type(error).__name__}: {error}"
         )
-        self._complaint.report(error)
+        self._error.report(error)
         if isinstance(error, (SchemaMismatch, RightsMissing, ConfigurationError)):
             return Attempt()
         away = isinstance(error, (DatabaseUnavailable, LoginRefused))

@@ -1,42 +1,81 @@
-"""Housekeeping after a run, once an hour at most. It is a courtesy: a failure is a warning, and the next time comes."""
+"""Housekeeping: removal of old rows that are not part of the books, after a run and once an hour at most.
+
+What may go, and why, opens housekeeping.sql. A failure is a warning, and the next hour tries again.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from containerstacks_billing import logs
-from containerstacks_billing.clock import Clock
-from containerstacks_billing.daemon.housekeeping_statements import remove_old
-from containerstacks_billing.database.connection import connect
+from containerstacks_billing.daemon.state import DaemonState
+from containerstacks_billing.database.connection import Connection, connect, set_timeouts
+from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.schema.diagnose import diagnosed
 
 SECONDS_BETWEEN = 3600.0
+ROWS_AT_ONCE = 500
+STATEMENTS_AT_MOST = 40
 
 
 class Housekeeping:
     """Removes old rows for one daemon."""
 
-    def __init__(self, clock: Clock, instance_id: str, stopping: Callable[[], bool]) -> None:
-        self._clock, self._instance_id, self._stopping = clock, instance_id, stopping
-        self._next_at = clock.monotonic()
+    def __init__(self, state: DaemonState) -> None:
+        self._state = state
+        self._next_at = state.clock.monotonic()
 
-    def tidy(self, conninfo: str, retention_days: int) -> None:
-        """Remove what is older than `retention_days`, unless that was done within the hour."""
-        now = self._clock.monotonic()
-        if now < self._next_at or self._stopping():
+    def tidy(self) -> None:
+        """Remove what is older than RETENTION_DAYS, unless that was done within the hour."""
+        state, now = self._state, self._state.clock.monotonic()
+        if now < self._next_at or state.stop_requested:
             return
         self._next_at = now + SECONDS_BETWEEN
+        conninfo, retention_days = state.conninfo, state.settings.retention_days
         try:
             with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
                 removed = remove_old(
                     connection,
                     retention_days=retention_days,
-                    instance_id=self._instance_id,
-                    stopping=self._stopping,
+                    instance_id=state.instance_id,
+                    stopping=lambda: state.stop_requested,
                 )
         except BillingError as error:
             logs.logger().warning("Old rows could not be removed", reason=str(error), hint=error.hint)
             return
         if removed:
             logs.logger().info("Old rows removed", retention_days=retention_days, **removed)
+
+
+def remove_old(
+    connection: Connection,
+    *,
+    retention_days: int,
+    instance_id: str,
+    stopping: Callable[[], bool] | None = None,
+) -> dict[str, int]:
+    """Remove what is older than `retention_days`; return how many rows of each table, those with none left out.
+
+    One call removes 20,000 rows of a table at most; what is left goes the next time.
+    """
+    values = {"retention_days": retention_days, "instance_id": instance_id, "limit": ROWS_AT_ONCE}
+    stopping = stopping or threading.Event().is_set
+    removed: dict[str, int] = {}
+    for table, name in (
+        ("billing_daemon_status", "remove_old_statuses"),
+        ("billing_runs", "remove_old_runs"),
+        ("billing_events", "remove_old_events"),
+    ):
+        for _ in range(STATEMENTS_AT_MOST):
+            if stopping():
+                return removed
+            with connection.transaction():
+                set_timeouts(connection)
+                count = connection.execute(query(name), values).rowcount
+            if count:
+                removed[table] = removed.get(table, 0) + count
+            if count < ROWS_AT_ONCE:
+                break
+    return removed

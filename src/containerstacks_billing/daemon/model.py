@@ -1,9 +1,9 @@
-"""What a daemon says about itself: the facts of its last run, and whether it makes progress.
+"""Values of a daemon's status row: the facts of its last run, and whether it makes progress.
 
-A heartbeat is a promise that billing works, so it is not the process that has to live but the billing loop.
-Progress is a batch that was committed, a run that came to an end, or waiting for a tick that is not due yet. A
-daemon without progress keeps its heartbeat for as long as a reader would believe a silent one, and then takes it
-back: the heartbeat is set to the instant of the last progress, and whoever reads it takes over at once.
+A heartbeat promises that billing works, so the billing loop has to be alive and not only the process. Progress is a
+batch that was committed, a run that ended, or waiting for a tick that is not due yet. A daemon without progress keeps
+its heartbeat for as long as readers would wait for a silent one, and then sets it back to the instant of the last
+progress, so that failover happens at once and not that long again later.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from enum import StrEnum
 from typing import Any
 
 from containerstacks_billing.charging.model import Outcome, RunResult
+from containerstacks_billing.text import counted
 
 
-class DaemonState(StrEnum):
+class DaemonStatus(StrEnum):
     """The status column of billing_daemon_status."""
 
     RUNNING = "running"
@@ -48,7 +49,7 @@ class Beat:
     """
 
     instance_id: str
-    state: DaemonState
+    status: DaemonStatus
     silent_seconds: float
     up_seconds: float
     next_seconds: float | None
@@ -85,23 +86,22 @@ def describe(beat: Beat) -> str:
     """Return the line that `systemctl status` shows."""
     last = beat.last_run
     if last.ended_at is None:
-        told = "no run yet"
+        ran = "no run yet"
     else:
-        instances = "1 instance" if last.instances_billed == 1 else f"{last.instances_billed:,} instances"
-        told = f"last run {last.ended_at:%Y-%m-%d %H:%M %Z} {last.outcome}, {instances}, {last.amount:,.2f}"
+        instances = counted(last.instances_billed, "instance")
+        ran = f"last run {last.ended_at:%Y-%m-%d %H:%M %Z} {last.outcome}, {instances}, {last.amount:,.2f}"
     if beat.error_message:
-        told = f"{beat.error_message.rstrip('.')}; {told}"
-    if beat.state is DaemonState.STOPPED:
-        return f"stopped; {told}"
+        ran = f"{beat.error_message.rstrip('.')}; {ran}"
+    if beat.status is DaemonStatus.STOPPED:
+        return f"stopped; {ran}"
     under_way = beat.metadata.get("under_way")
     if under_way:
-        return f"billing, {under_way['instances']:,} of {under_way['instances_planned']:,} instances; {told}"
+        return f"billing, {under_way['instances']:,} of {under_way['instances_planned']:,} instances; {ran}"
     if beat.next_seconds is None:
-        return f"billing; {told}"
-    soon = beat.next_seconds < 60
-    return (
-        f"{told}; next run in {f'{beat.next_seconds:.0f} s' if soon else f'{beat.next_seconds / 60:.0f} min'}"
-    )
+        return f"billing; {ran}"
+    if beat.next_seconds < 60:
+        return f"{ran}; next run in {beat.next_seconds:.0f} s"
+    return f"{ran}; next run in {beat.next_seconds / 60:.0f} min"
 
 
 def _was(outcome: Outcome) -> str:
@@ -110,12 +110,12 @@ def _was(outcome: Outcome) -> str:
 
 def judge(
     problem: str | None, silent_seconds: float, failover_seconds: float
-) -> tuple[DaemonState, str | None, float]:
-    """Return the state to show, the message to keep, and how many seconds to set the heartbeat back.
+) -> tuple[DaemonStatus, str | None, float]:
+    """Return the status to show, the message to keep, and how many seconds to set the heartbeat back.
 
     `silent_seconds` is the time without progress, `failover_seconds` the silence after which readers take over.
     """
     if silent_seconds >= failover_seconds:
         message = f"billing has made no progress for {silent_seconds / 60:,.0f} minutes"
-        return DaemonState.ERROR, f"{message}; {problem}" if problem else message, silent_seconds
-    return (DaemonState.ERROR if problem else DaemonState.RUNNING), problem, 0.0
+        return DaemonStatus.ERROR, f"{message}; {problem}" if problem else message, silent_seconds
+    return (DaemonStatus.ERROR if problem else DaemonStatus.RUNNING), problem, 0.0

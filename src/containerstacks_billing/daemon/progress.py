@@ -1,9 +1,8 @@
-"""What the billing loop tells about itself, for the threads that have to answer for it.
+"""Progress of the billing loop, read by the heartbeat and the watchdog.
 
-Two questions are asked of it. *Silence* is the time without progress (daemon/model.py says what that is): it
-decides whether the heartbeat may go on. *Stall* is the time since the loop last took any step at all, failed attempts
-and their pauses included: it decides whether the watchdog is fed. A database that is away makes the daemon silent but
-not stalled, and to restart it would help nobody.
+*Silence* is the time without progress (see model.py); it decides whether the heartbeat goes on. *Stall* is
+the time since the loop last took any step at all, failed attempts and their pauses included; it decides whether the
+watchdog is fed. A database that is away makes the daemon silent but not stalled, and a restart would not help.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 from containerstacks_billing.charging.model import Progress, RunResult
 from containerstacks_billing.clock import Clock
-from containerstacks_billing.daemon.model import Beat, DaemonState, LastRun, facts_of, judge, problem_of
+from containerstacks_billing.daemon.model import Beat, DaemonStatus, LastRun, facts_of, judge, problem_of
 
 
 class LoopProgress:
@@ -23,32 +22,32 @@ class LoopProgress:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._began = self._progress_at = self._step_at = clock.monotonic()
+        self._started_at = self._progress_at = self._step_at = clock.monotonic()
         self._waiting_until: float | None = None
         self._next_at: float | None = None
         self._last_run = LastRun()
         self._problem: str | None = None
         self._under_way: dict[str, Any] | None = None
 
-    # What the billing loop tells.
+    # Written by the billing loop.
 
-    def recall(self, last_run: LastRun, problem: str | None) -> None:
-        """Take over the facts that another process left, unless this one has some of its own."""
+    def restore(self, last_run: LastRun, problem: str | None) -> None:
+        """Restore the facts that another process left, unless this one has facts of its own."""
         with self._lock:
             if self._last_run == LastRun() and self._problem is None:
                 self._last_run, self._problem = last_run, problem
 
-    def waits(self, until: float) -> None:
+    def waiting(self, until: float) -> None:
         """The loop waits for a tick, which is progress until the tick is due."""
         with self._lock:
             self._waiting_until = self._next_at = self._step_at = until
 
-    def retries(self, at: float) -> None:
+    def retrying(self, at: float) -> None:
         """The loop pauses before it tries again, which is a step but no progress."""
         with self._lock:
             self._next_at = self._step_at = at
 
-    def begins(self) -> None:
+    def started(self) -> None:
         """The loop attempts a run."""
         now = self._clock.monotonic()
         with self._lock:
@@ -87,7 +86,7 @@ class LoopProgress:
             self._under_way = None
             self._problem = problem or self._problem
 
-    # What heartbeat and watchdog ask.
+    # Read by heartbeat and watchdog.
 
     def stalled_seconds(self) -> float:
         """Return how long the loop is overdue with its next step."""
@@ -104,13 +103,13 @@ class LoopProgress:
     def beat(
         self, instance_id: str, failover_seconds: float, metadata: dict[str, Any], *, stopped: bool
     ) -> Beat:
-        """Put together what a heartbeat says now."""
+        """Return the heartbeat of this moment."""
         now = self._clock.monotonic()
         with self._lock:
-            state, message, silent = judge(self._problem, self._silence(now), failover_seconds)
+            status, message, silent = judge(self._problem, self._silence(now), failover_seconds)
             if stopped:
-                # The loop has ended, so its silence says nothing; what went wrong before stays readable.
-                state, message, silent = DaemonState.STOPPED, self._problem, 0.0
+                # The loop has ended, so its silence means nothing; what went wrong before stays readable.
+                status, message, silent = DaemonStatus.STOPPED, self._problem, 0.0
             last = self._last_run
             facts = {
                 "run_id": last.run_id,
@@ -122,9 +121,9 @@ class LoopProgress:
             success = last.success if self._problem is None else False
             return Beat(
                 instance_id=instance_id,
-                state=state,
+                status=status,
                 silent_seconds=silent,
-                up_seconds=now - self._began,
+                up_seconds=now - self._started_at,
                 next_seconds=until_next,
                 last_run=last,
                 last_run_success=success if last.ended_at or self._problem else None,

@@ -1,13 +1,13 @@
-"""How the daemon stops: a short way down, and a bound for each step of it.
+"""Shutdown of the daemon: its states, and a bound for each step.
 
-    running  --first signal-->  stopping: a run under way is completed, no other begins
+    running  --first signal-->  stopping: a run that has begun is completed, no other begins
     stopping --second signal, more than a second later-->  the run ends after the batches that are under way
     stopping --database silent for 10 s-->  the same, since a run cannot go on without it
     stopping --database silent for 20 s-->  the process ends where it stands
 
-A terminal sends Ctrl-C to a whole process group, and an impatient wrapper sends the signal again: hence the second.
-The last step is safe at any moment, as kill -9 is. It exists because systemd would wait for us, and we for a database
-that nobody will bring back before the machine is off. While batches are committed systemd is told that the stop takes
+A terminal sends Ctrl-C to a whole process group, and an impatient wrapper sends the signal again; hence the second. The
+last step is safe at any moment, as kill -9 is. It exists because systemd would wait for the daemon, and the daemon for
+a database that stays away until the machine is off. While batches are committed systemd is told that the stop takes
 longer; as soon as none is, its own patience counts.
 """
 
@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable
 
 from containerstacks_billing import logs
+from containerstacks_billing.daemon.state import DaemonState, StopRequest
 from containerstacks_billing.daemon.systemd_notify import notify
 
-SECOND_SIGNAL_SECONDS = 1.0
 AWAY_STOPS_RUN_SECONDS = 10.0
 AWAY_GIVEN_UP_SECONDS = 20.0
 # Longer than the slowest batch with all its attempts; counted from the last batch that was committed.
@@ -29,64 +27,44 @@ EXTENSION_SECONDS = 240
 
 
 class Shutdown:
-    """Whether the daemon was told to stop, and how urgently.
+    """Takes stop requests and bounds how long stopping may take."""
 
-    `run_is_open` tells whether there is a run to complete, `look` makes somebody ask the database soon, and
-    `unanswered_seconds` how long it has not answered; `wake` lets the billing loop see that it has to end.
-    """
+    def __init__(self, state: DaemonState) -> None:
+        self._state = state
 
-    def __init__(
-        self,
-        *,
-        run_is_open: Callable[[], bool],
-        look: Callable[[], None],
-        unanswered_seconds: Callable[[], float],
-        wake: Callable[[], None],
-    ) -> None:
-        self._run_is_open, self._look = run_is_open, look
-        self._unanswered_seconds, self._wake = unanswered_seconds, wake
-        self._since: float | None = None
-        self.after_batch = threading.Event()
-
-    @property
-    def asked(self) -> bool:
-        """Whether somebody asked."""
-        return self._since is not None
-
-    def ask(self) -> None:
-        """Obey a signal: the first lets a run complete, a later one ends it after its batches."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-            notify("STOPPING=1")
-            self.extend()
-            if self._run_is_open():
-                logs.logger().info(
-                    "Stopping: the current billing run is completed first; a second signal ends it after a batch"
-                )
-            else:
-                logs.logger().info("Stopping")
-                self.after_batch.set()  # an attempt that still waits for the lease has nothing to complete
-            self._wake()
-            threading.Thread(target=self._bound, name="stop", daemon=True).start()
-        elif now - self._since > SECOND_SIGNAL_SECONDS and not self.after_batch.is_set():
-            logs.logger().warning("Stopping after the batches that are under way")
-            self.after_batch.set()
+    def request(self) -> None:
+        """Take a stop request: the first completes a run, a later one ends it after its batches."""
+        log = logs.logger()
+        request = self._state.request_stop()
+        if request is StopRequest.AFTER_BATCH:
+            log.warning("Stopping after the batches that are under way")
+        if request not in {StopRequest.COMPLETE_RUN, StopRequest.STOP}:
+            return
+        notify("STOPPING=1")
+        self.extend()
+        if request is StopRequest.COMPLETE_RUN:
+            log.info(
+                "Stopping: the current billing run is completed first; a second signal ends it after a batch"
+            )
+        else:
+            log.info("Stopping")
+        self._state.loop_news.set()
+        threading.Thread(target=self._bound, name="stop", daemon=True).start()
 
     def extend(self) -> None:
-        """While stopping, tell systemd that it is worth waiting."""
-        if self.asked:
+        """While stopping, tell systemd that the stop takes longer."""
+        if self._state.stop_requested:
             notify(f"EXTEND_TIMEOUT_USEC={EXTENSION_SECONDS * 1_000_000}")
 
     def _bound(self) -> None:
-        """Give up a database that stays away."""
+        """End without a database that stays away."""
         never = threading.Event()
         while True:
-            self._look()
+            self._state.heartbeat_news.set()
             never.wait(1)
-            away = self._unanswered_seconds()
+            away = self._state.unanswered_seconds()
             if away >= AWAY_STOPS_RUN_SECONDS:
-                self.after_batch.set()
+                self._state.after_batch.set()
             if away >= AWAY_GIVEN_UP_SECONDS:
                 logs.logger().error(
                     "Stopped without the database, which does not answer; nothing is half charged"

@@ -30,3 +30,19 @@ select id, finished_at, outcome = 'completed' as success, outcome, instances_bil
 from billing_runs
 where trigger = 'daemon' and outcome is not null
 order by id desc limit 1;
+
+-- name: rows_of_host
+-- The daemons of one host that never wrote that they ended, with what identifies their process.
+with
+-- include: heard_of
+select daemon_instance_id, heartbeat_at, metadata
+from heard_of
+where status <> 'stopped' and daemon_instance_id <> %(instance_id)s and metadata ->> 'hostname' = %(hostname)s
+  and metadata ->> 'ended' is null
+order by id desc limit 100;
+
+-- name: close_row
+-- Write into the row of a process that is gone that it was killed; its heartbeat stays.
+update billing_daemon_status
+set status = 'error', error_message = %(message)s, metadata = metadata || '{"ended": true}', updated_at = billing_clock()
+where daemon_instance_id = %(instance_id)s;
