@@ -24,8 +24,8 @@ from tests.fleet import Fleet
 from tests.planted.patches import copy_of_sources, does_not_apply
 
 from containerstacks_billing.cli.drill import _count
-from containerstacks_billing.drill.environment import DATABASE_PREFIX, Stage, stage
-from containerstacks_billing.drill.faults import Act, Drill, play
+from containerstacks_billing.drill.environment import DATABASE_PREFIX, DrillEnvironment, stage
+from containerstacks_billing.drill.faults import Drill, FaultKind, inject
 from containerstacks_billing.drill.fingerprint import installed
 from containerstacks_billing.drill.least_privilege import admit_biller
 from containerstacks_billing.drill.processes import Billers
@@ -176,31 +176,31 @@ def test_one_of_something_is_not_called_many(capsys: pytest.CaptureFixture[str])
     assert "2  billing processes killed with SIGKILL" in told
 
 
-def acting(*hits: bool) -> tuple[Drill, Act, list[bool]]:
-    """Return a drill without a stage, and an act that hits or misses in this order and for ever misses after it."""
-    drill = Drill(cast("Stage", None), cast("Billers", None), Random(1))
+def acting(*hits: bool) -> tuple[Drill, FaultKind, list[bool]]:
+    """Return a drill without an environment, and a fault that hits or misses in this order and always misses afterwards."""
+    drill = Drill(cast("DrillEnvironment", None), cast("Billers", None), Random(1))
     past: list[bool] = []
 
     def once(drill: Drill) -> None:
         past.append(len(past) < len(hits) and hits[len(past)])
         drill.done["hits"] += past[-1]
 
-    return drill, Act("Something is done", 0.1, once, least=2), past
+    return drill, FaultKind("Something is done", 0.1, once, least=2), past
 
 
 def test_a_fault_that_hit_nothing_is_tried_again() -> None:
     """A biller that had ended before its kill, on a machine that got faster, is none of those that are promised."""
     drill, act, past = acting(False, True, False, False, True)
-    play(drill, act, 0.0)
-    assert ([], 2, 5) == (drill.complaints, drill.times, len(past))
+    inject(drill, act, 0.0)
+    assert ([], 2, 5) == (drill.problems, drill.times, len(past))
 
 
 def test_faults_that_could_not_be_done_are_no_pass() -> None:
     """Bounded, and with the name of what was never hit."""
     drill, act, past = acting(True)
-    play(drill, act, 0.0)
+    inject(drill, act, 0.0)
     assert 1 == drill.times < 20 < len(past)
-    assert [f"Something is done: there was nothing to hit in {len(past) - 1} tries"] == drill.complaints
+    assert [f"Something is done: there was nothing to hit in {len(past) - 1} tries"] == drill.problems
 
 
 def test_without_a_server_it_says_what_to_install(command: Command, tmp_path: Path) -> None:

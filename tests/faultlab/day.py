@@ -38,7 +38,7 @@ from containerstacks_billing.charging.run import RunOrder, run_billing
 from containerstacks_billing.drill import fake_clock as clock
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.drill.commit_proxy import CommitProxy, Where, mentions
-from containerstacks_billing.drill.workload import Crowd, make_fleet
+from containerstacks_billing.drill.workload import Workload, make_fleet
 from containerstacks_billing.sandbox.state_directory import PORT
 from containerstacks_billing.verification.verify import verify
 
@@ -247,7 +247,7 @@ def live(
         )
         stack.callback(daemon.kill)
         pid, day = daemon.pid, Day(pair, way, daemon, report, began)
-        with Crowd(pair.conninfo, seed, pause_seconds=0.3) as crowd:
+        with Workload(pair.conninfo, seed, pause_seconds=0.3) as crowd:
             for share, happens in course:
                 day.until(share * hours)
                 happens(day)

@@ -63,14 +63,14 @@ def drill(ctx: click.Context, seconds: int, seed: int | None, as_json: bool) -> 
 
     from containerstacks_billing import logs
     from containerstacks_billing.cli import render
-    from containerstacks_billing.drill.runner import perform
+    from containerstacks_billing.drill.runner import run_drill
 
     logs.configure("error")
     # Ended by systemd or kill it clears the stage too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     remarks = render.stderr()
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
-    report = perform(chosen, seconds, lambda sentence: remarks.print(sentence, soft_wrap=True))
+    report = run_drill(chosen, seconds, lambda sentence: remarks.print(sentence, soft_wrap=True))
     if as_json:
         from containerstacks_billing.drill.schemas import DrillDocument
 

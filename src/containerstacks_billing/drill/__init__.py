@@ -1,1 +1,1 @@
-"""Faults on purpose and an oracle that judges what they left: the operator's drill, and the base of the fault tests."""
+"""Fault injection on a throw-away database, judged by an independent oracle."""

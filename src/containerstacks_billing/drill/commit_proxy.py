@@ -1,4 +1,4 @@
-"""A loopback proxy that cuts connections around their COMMIT.
+"""Loopback proxy that cuts connections before, during or after their COMMIT.
 
 **What it is for.** A COMMIT whose answer never comes leaves the client not knowing. The driver raises the same error
 whether the transaction is in or out, so only a client that starts again from the rows is right in both cases. Here
@@ -44,18 +44,18 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def every_commit(_: Sequence[str]) -> bool:
-    """Be interested in whatever is committed."""
+    """Match every commit."""
     return True
 
 
 def mentions(word: str) -> Interesting:
-    """Be interested in transactions with a statement in which this word stands, for example the name of a table."""
+    """Return a filter for transactions with a statement that contains a word, such as a table name."""
     pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
     return lambda statements: any(pattern.search(statement) for statement in statements)
 
 
 class CommitProxy:
-    """Listens on a port of the loopback and forwards to a server: a host, or the directory of its Unix socket.
+    """Proxy on a loopback port, forwarding to a host or to the directory of a Unix socket.
 
     `armed` is how many commits are still to be cut, `fired` how many were.
     """
@@ -91,7 +91,7 @@ class CommitProxy:
             link.thread.join()
 
     def conninfo(self, conninfo: str) -> str:
-        """Return the same connection string, through this proxy."""
+        """Return a connection string that goes through this proxy."""
         parameters = {
             name: str(value) for name, value in conninfo_to_dict(conninfo).items() if name != "hostaddr"
         }
@@ -101,7 +101,7 @@ class CommitProxy:
     def arm(
         self, where: Where, times: int = 1, *, interesting: Interesting = every_commit, skip: int = 0
     ) -> None:
-        """Cut the next commits that are interesting, after letting some of them pass; replaces what was armed before.
+        """Cut the next matching commits after `skip` of them; replaces what was armed before.
 
         `interesting` is given the statements of the transaction in order, without BEGIN and COMMIT.
         """
@@ -109,12 +109,12 @@ class CommitProxy:
             self._where, self._interesting, self._skip, self.armed = where, interesting, skip, times
 
     def disarm(self) -> None:
-        """Cut nothing any more."""
+        """Stop cutting."""
         with self._lock:
             self.armed = 0
 
     def verdict(self, statements: Sequence[str]) -> Where | None:
-        """Say where this commit is to be cut, if at all; asked once for each commit."""
+        """Return where to cut this commit, None for nowhere; called once per commit."""
         with self._lock:
             if not self.armed or not self._interesting(statements):
                 return None
@@ -125,7 +125,7 @@ class CommitProxy:
             return self._where
 
     def note_fired(self) -> None:
-        """Count a cut, just before the client can know of it."""
+        """Count a cut, just before the client can observe it."""
         with self._lock:
             self.fired += 1
 
@@ -141,13 +141,13 @@ class CommitProxy:
             link.thread.start()
 
     def forget(self, link: _Link) -> None:
-        """Let go of a connection that has ended."""
+        """Remove a closed connection."""
         with self._lock:
             self._links.discard(link)
 
 
 class _Link:
-    """One connection: the client's socket, the server's, and what the protocol said on them so far."""
+    """One proxied connection with its protocol state."""
 
     def __init__(self, proxy: CommitProxy, client: socket.socket, target: tuple[str, int]) -> None:
         self._proxy = proxy
@@ -166,7 +166,7 @@ class _Link:
         self.thread = threading.Thread(target=self._run, name="commit-proxy-link", daemon=True)
 
     def reset(self) -> None:
-        """Cut both sides so that neither gets what is still under way."""
+        """Reset both sides so that data in flight is lost."""
         for side in (self._client, self._server):
             if side is not None:
                 # The option makes the close a reset; the shutdown wakes whoever waits for this socket.
@@ -190,7 +190,7 @@ class _Link:
             self._proxy.forget(self)
 
     def _forward(self, client: socket.socket, server: socket.socket) -> bool:
-        """Wait for either side and hand on what it said; False when the connection is over."""
+        """Forward data from either side; return False when the connection has ended."""
         readable, _, _ = select.select([client, server], [], [])
         if server in readable:
             data = server.recv(65536)
@@ -215,7 +215,7 @@ class _Link:
         return True
 
     def _ask(self, kind: bytes, frame: bytes, client: socket.socket, server: socket.socket) -> bool:
-        """Take one frame of the client; False when the connection is cut here."""
+        """Handle one client frame; return False when the connection is cut here."""
         if kind == b"" and _code(frame) in {_SSL_REQUEST, _GSS_REQUEST}:
             self._from_client.starts_up = True
             client.sendall(b"N")
@@ -241,7 +241,7 @@ class _Link:
         return True
 
     def _note(self, kind: bytes, frame: bytes) -> None:
-        """Remember the text of a statement that is asked for."""
+        """Record the text of a statement."""
         if kind == b"Q":
             self._request.append(frame[5:-1].decode(errors="replace"))
         elif kind == b"P":
@@ -252,7 +252,7 @@ class _Link:
             self._request.append(self._prepared.get(name, ""))
 
     def _commits(self) -> bool:
-        """Whether the request under way makes something permanent."""
+        """Return whether the current request commits."""
         if any(_COMMIT.match(statement) for statement in self._request):
             return True
         return self._is_idle and not self._begins() and any(_WRITE.match(text) for text in self._request)
@@ -273,14 +273,14 @@ class _Link:
 
 
 class _Frames:
-    """Cuts one direction of the protocol into its frames; a client's first one has no kind."""
+    """Parser of one direction of the protocol into frames; the first client frame has no type byte."""
 
     def __init__(self, *, starts_up: bool = False) -> None:
         self.starts_up = starts_up
         self._rest = bytearray()
 
     def read(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """Take what has arrived and return the frames that are complete; ValueError for one without end."""
+        """Return the complete frames of the data so far; ValueError for an oversized frame."""
         self._rest += data
         frames: list[tuple[bytes, bytes]] = []
         while True:

@@ -1,4 +1,4 @@
-"""Where a drill plays: a database that it has made itself, and whose end is the end of the drill.
+"""Environment of a drill: a database created for it and dropped at its end.
 
 **Real tables are out of reach.** Every connection string that a drill hands on is made here, from one server and one
 name: the name of a database that `create database` has just made, which fails where one of that name exists. The
@@ -48,8 +48,8 @@ _SERVER_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The database of one drill, the server if it is the drill's own, and an empty directory for what it starts.
+class DrillEnvironment:
+    """Database of one drill, its own server if it has one, and an empty working directory.
 
     `host` is an address, or the directory of a Unix socket. `conninfo` is that of the owner, `billing` that of billers,
     and `owner_bills` why the two are the same, where they are.
@@ -65,13 +65,13 @@ class Stage:
     owner_bills: str | None = "no role has been made yet"
 
     def environment(self, conninfo: str | None = None) -> dict[str, str]:
-        """Return the whole environment of a process that bills here, perhaps through a detour."""
+        """Return the environment variables of a billing process, optionally through a proxy."""
         kept = {name: os.environ[name] for name in _LEFT_TO_CHILDREN if name in os.environ}
         ours = Path(__file__).parent.parent.parent
         return {**kept, "PYTHONPATH": str(ours), "DATABASE_URL": conninfo or self.billing}
 
     def crash_server(self) -> None:
-        """End the server without a checkpoint, as a crash does, and start it again; only an own one can be."""
+        """Crash and restart the server of the drill; an external server is never stopped."""
         if self.server is None:
             raise ConfigurationError("a server that is not the drill's own is never ended")
         postmaster = living_postmaster(self.server.directory / "data")
@@ -81,8 +81,8 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Make the database, and drop it when the block ends, however it ends."""
+def stage() -> Iterator[DrillEnvironment]:
+    """Create the database and drop it when the block ends."""
     with (
         _without_the_operators_settings(),
         tempfile.TemporaryDirectory(prefix="containerstacks-") as directory,
@@ -93,12 +93,14 @@ def stage() -> Iterator[Stage]:
             name = f"{DATABASE_PREFIX}{secrets.token_hex(6)}"
             with _database(maintenance, name) as (version, host, port):
                 conninfo = make_conninfo(maintenance, dbname=name)
-                yield Stage(conninfo, version, host, port, server, Path(directory), billing=conninfo)
+                yield DrillEnvironment(
+                    conninfo, version, host, port, server, Path(directory), billing=conninfo
+                )
 
 
 @contextmanager
 def _database(maintenance: str, name: str) -> Iterator[tuple[str, str, int]]:
-    """Make a database of this name for the length of the block; yields version, host and port of the server.
+    """Create a database for the length of the block; yield version, host and port of the server.
 
     With it goes the role of the same name, if one was made.
     """
@@ -141,7 +143,7 @@ def _own_server() -> Iterator[EmbeddedServer]:
 
 
 def _clear_forgotten() -> None:
-    """Stop the servers of drills that were killed before they could."""
+    """Stop servers left behind by killed drills."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*"):
         pid = directory.name.removeprefix(_DIRECTORY_PREFIX).split("-")[0]
         with contextlib.suppress(OSError):
@@ -162,7 +164,7 @@ def _lives(pid: int) -> bool:
 
 @contextmanager
 def _without_the_operators_settings() -> Iterator[None]:
-    """Take away from this process whatever could lead to another database."""
+    """Remove every setting that could lead to another database."""
     taken: Mapping[str, str] = {
         name: value for name, value in os.environ.items() if name in _TAKEN_AWAY or name.startswith("PG")
     }

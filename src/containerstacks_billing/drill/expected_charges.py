@@ -1,4 +1,4 @@
-"""What the journal says: when each instance was what, and what each plan cost when. Instants are whole microseconds.
+"""Expected charges from the journal: lifetimes and prices. Instants are whole microseconds.
 
 The clock may be set. It then goes through *passes*, one between two settings, and an instant can lie in several of
 them. A price is in force at an instant if it was in force there in one of the passes. Where a time comes again, hours
@@ -27,20 +27,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def instant(microseconds: int) -> str:
-    """Write an instant in UTC, as short as it goes."""
+    """Return an instant in UTC as short text."""
     at = _EPOCH + timedelta(microseconds=microseconds)
     return at.strftime("%Y-%m-%d %H:%M:%S.%f").rstrip("0").removesuffix(".").removesuffix(":00")
 
 
 def hours_of(start: int, until: int) -> Iterator[tuple[int, int]]:
-    """Cut [start, until) into hours counted from its start; the last may be a part of one."""
+    """Yield the hours of [start, until) from its start; the last may be partial."""
     while start < until:
         yield start, min(start + HOUR, until)
         start += HOUR
 
 
 def minus(span: tuple[int, int], others: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield what is left of a span when others are taken out of it."""
+    """Yield the parts of a span outside of others."""
     start, end = span
     for first, last in sorted(others):
         if last <= start or first >= end:
@@ -53,8 +53,8 @@ def minus(span: tuple[int, int], others: list[tuple[int, int]]) -> Iterator[tupl
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """A time in which an instance owed its hours, counted from `start`, at the prices of one plan."""
+class OwedSpan:
+    """A span in which an instance owes hours from `start` at the prices of one plan."""
 
     instance: UUID
     organization: UUID
@@ -73,7 +73,7 @@ class _Price:
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What the clock went through between two settings, and the numbers of what happened meanwhile."""
+    """One pass of the clock between two settings, and the event numbers in it."""
 
     first_number: float
     last_number: float
@@ -138,8 +138,8 @@ class History:
         )
         return history
 
-    def stretches(self) -> Iterator[Stretch]:
-        """Yield what was owed: closed stretches as the policy ends them, and the whole hours of open ones."""
+    def stretches(self) -> Iterator[OwedSpan]:
+        """Yield the owed spans: closed ones as the policy ends them, whole hours of open ones."""
         states: dict[UUID, tuple[int, UUID, str, str | None]] = {}
         for (
             number,
@@ -157,14 +157,14 @@ class History:
                 since, payer, its_plan, its_status = before
                 start = self._end(since, its_status, max(at, min(charged_until or 0, self._highest(number))))
                 if until := self._charged_to(since, its_status, start):
-                    yield Stretch(identifier, payer, its_plan, since, until)
+                    yield OwedSpan(identifier, payer, its_plan, since, until)
             if exists:
                 states[identifier] = (start, organization, plan, status)
         for identifier, (start, organization, plan, status) in states.items():
             now = max(self.now, min(self._charged_until.get(identifier, 0), self._highest(inf)))
             hours = (now - start) // HOUR
             if hours > 0 and self._bills(status):
-                yield Stretch(identifier, organization, plan, start, start + hours * HOUR)
+                yield OwedSpan(identifier, organization, plan, start, start + hours * HOUR)
 
     def rates(self, plan: str, at: int) -> frozenset[Decimal]:
         """Return the hourly rates that are right for an hour of a plan that starts at an instant; nearly always one."""

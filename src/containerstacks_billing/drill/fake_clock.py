@@ -1,4 +1,4 @@
-"""The clock of a throw-away database: how it is started, run faster and set. What it promises stands in clock.sql.
+"""Clock of a throw-away database: start, speed and setting. fake_clock.sql documents its guarantees.
 
 Like the oracle it shares nothing with the product.
 """

@@ -1,4 +1,4 @@
-"""What a drill does to billing: one kind of fault after the other, each at least once and then while time is left."""
+"""Kinds of faults of a drill, injected one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import LiteralString
 
 from containerstacks_billing.drill.commit_proxy import CommitProxy, Where, every_commit
-from containerstacks_billing.drill.environment import Stage
+from containerstacks_billing.drill.environment import DrillEnvironment
 from containerstacks_billing.drill.processes import Billers
 
 _SECONDS_PER_RUN = 90.0
@@ -24,32 +24,32 @@ _MISSES = 50
 
 @dataclass
 class Drill:
-    """What the acts share: the stage, the billers, the dice, and what was done and went wrong so far.
+    """State shared by the faults: environment, billers, random numbers, counts and problems.
 
     `times` counts how often the act under way hit; `usual_seconds` is how long a run takes here when nobody disturbs
     it.
     """
 
-    stage: Stage
+    stage: DrillEnvironment
     billers: Billers
     dice: random.Random
     done: Counter[str] = field(default_factory=Counter)
-    complaints: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     times: int = 0
     usual_seconds: float = 1.0
 
     def finish(self, process: BaseProcess) -> None:
-        """Wait until a biller has ended by itself."""
+        """Wait until a biller exits."""
         process.join(_SECONDS_PER_RUN)
         if process.is_alive():
-            self.complaints.append(f"a run did not come to its end within {_SECONDS_PER_RUN:.0f} s")
+            self.problems.append(f"a run did not come to its end within {_SECONDS_PER_RUN:.0f} s")
             process.kill()
             process.join()
 
 
 @dataclass(frozen=True)
-class Act:
-    """One kind of fault: what is told of it, its share of the time, how it is done once, and how often at least."""
+class FaultKind:
+    """One kind of fault: title, share of the time, injection, and minimum number of times."""
 
     title: str
     share: float
@@ -58,18 +58,18 @@ class Act:
     needs_own_server: bool = False
 
 
-def play(drill: Drill, act: Act, seconds: float) -> None:
-    """Do one kind of fault again and again; one that found nothing to hit does not count, and is tried again."""
+def inject(drill: Drill, act: FaultKind, seconds: float) -> None:
+    """Inject one kind of fault repeatedly; an attempt that hit nothing is not counted."""
     until = time.monotonic() + seconds
     drill.times = misses = 0
-    while not drill.complaints and (drill.times < act.least or time.monotonic() < until):
+    while not drill.problems and (drill.times < act.least or time.monotonic() < until):
         before = drill.done.total()
         act.once(drill)
         if drill.done.total() > before:
             drill.times += 1
         elif (misses := misses + 1) > _MISSES and drill.times < act.least:
             # Faults that were never done are no proof, so this is no PASS.
-            drill.complaints.append(f"{act.title}: there was nothing to hit in {misses} tries")
+            drill.problems.append(f"{act.title}: there was nothing to hit in {misses} tries")
 
 
 def _kill_a_biller(drill: Drill) -> None:
@@ -85,7 +85,7 @@ def _kill_a_biller(drill: Drill) -> None:
 
 
 def charges(statements: Sequence[str]) -> bool:
-    """Whether a transaction is that of a batch."""
+    """Return whether a transaction is that of a batch."""
     return any(statement.lstrip().startswith("insert into vps_billing_cycles") for statement in statements)
 
 
@@ -101,7 +101,7 @@ def _cut_commits(drill: Drill) -> None:
 
 
 def _two_at_once(drill: Drill) -> None:
-    """Let a second biller take the lease over from one that is alive and goes on."""
+    """Let a second biller take over the lease of a live one."""
     pair = [drill.billers.start(), drill.billers.start(trigger="drill-rival")]
     drill.billers.pause(drill.dice.uniform(0.1, drill.usual_seconds))
     drill.billers.let_lease_lapse()
@@ -111,7 +111,7 @@ def _two_at_once(drill: Drill) -> None:
 
 
 def _stop_past_the_lease(drill: Drill) -> None:
-    """Freeze a biller where it stands, let another bill, and wake the first when its lease is long gone."""
+    """Stop a biller, let another bill, and continue the first after its lease expired."""
     frozen = drill.billers.start(trigger="drill-frozen")
     drill.billers.until(lambda: drill.billers.count("outcome is null and trigger = 'drill-frozen'"), 10)
     drill.billers.pause(drill.dice.uniform(0.0, drill.usual_seconds / 2))
@@ -138,7 +138,7 @@ def _crash_the_server(drill: Drill) -> None:
 
 
 def _restart_the_daemon(drill: Drill) -> None:
-    """Kill the daemon in the middle of a run, start it again, see that it bills, and stop it as systemd does."""
+    """Kill the daemon during a run, restart it, check that it bills, and stop it with SIGTERM."""
     with drill.billers.daemon() as daemon:
         if not _bills(drill, daemon, "outcome is null or batches > 0"):
             return
@@ -155,17 +155,17 @@ def _restart_the_daemon(drill: Drill) -> None:
         try:
             code = daemon.wait(_SECONDS_PER_RUN)
         except subprocess.TimeoutExpired:
-            drill.complaints.append(f"the daemon did not stop within {_SECONDS_PER_RUN:.0f} s of SIGTERM")
+            drill.problems.append(f"the daemon did not stop within {_SECONDS_PER_RUN:.0f} s of SIGTERM")
             return
         if code != 0:
-            drill.complaints.append(f"the daemon ended with {code} after SIGTERM, not with 0")
+            drill.problems.append(f"the daemon ended with {code} after SIGTERM, not with 0")
         drill.done["daemons stopped with SIGTERM during a run"] += 1
         if not drill.billers.count("id = (select max(id) from billing_runs) and outcome = 'completed'"):
-            drill.complaints.append("the daemon did not complete the run in which it was told to stop")
+            drill.problems.append("the daemon did not complete the run in which it was told to stop")
 
 
 def _bills(drill: Drill, daemon: subprocess.Popen[bytes], condition: LiteralString) -> bool:
-    """Wait until a daemon that was just started bills; False, with a complaint, when it never does."""
+    """Wait until a started daemon bills; record a problem and return False when it does not."""
     since = drill.billers.last_run()
 
     def billing() -> bool:
@@ -174,15 +174,15 @@ def _bills(drill: Drill, daemon: subprocess.Popen[bytes], condition: LiteralStri
     if drill.billers.until(billing, _SECONDS_PER_RUN) and daemon.poll() is None:
         return True
     said = drill.billers.daemon_log.read_text(errors="replace").strip().splitlines()[-1:]
-    drill.complaints.append(f"the daemon did not bill after its start: {' '.join(said)}")
+    drill.problems.append(f"the daemon did not bill after its start: {' '.join(said)}")
     return False
 
 
 ACTS = (
-    Act("Daemons are killed, started again and stopped", 0.2, _restart_the_daemon),
-    Act("Billing processes are killed at any moment", 0.25, _kill_a_biller, least=3),
-    Act("Connections are cut before, during and after COMMIT", 0.25, _cut_commits, least=3),
-    Act("Two billers bill at once", 0.1, _two_at_once),
-    Act("Billers are stopped past their lease, and woken", 0.1, _stop_past_the_lease),
-    Act("The server crashes during a run", 0.1, _crash_the_server, needs_own_server=True),
+    FaultKind("Daemons are killed, started again and stopped", 0.2, _restart_the_daemon),
+    FaultKind("Billing processes are killed at any moment", 0.25, _kill_a_biller, least=3),
+    FaultKind("Connections are cut before, during and after COMMIT", 0.25, _cut_commits, least=3),
+    FaultKind("Two billers bill at once", 0.1, _two_at_once),
+    FaultKind("Billers are stopped past their lease, and woken", 0.1, _stop_past_the_lease),
+    FaultKind("The server crashes during a run", 0.1, _crash_the_server, needs_own_server=True),
 )

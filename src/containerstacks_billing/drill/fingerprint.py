@@ -1,4 +1,4 @@
-"""What is installed: one SHA-256 over all files of the package, and whether they are as they were delivered."""
+"""Fingerprint of the installed package: one SHA-256 over its files, and changes since delivery."""
 
 from __future__ import annotations
 

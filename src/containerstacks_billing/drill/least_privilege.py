@@ -1,4 +1,4 @@
-"""As whom the billers of a drill connect: a role with what `billing_admit()` gives, where the server lets one be made.
+"""Role of least privilege for the billers of a drill, created by `billing_admit()` where the server allows it.
 
 The role has the name of the drill's database and goes with it; nothing is granted outside of that database. Where the
 role of TEST_DATABASE_URL may make none, or the server does not let a new one log in, billers are the owner, and
@@ -14,10 +14,10 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from containerstacks_billing.drill.environment import Stage
+from containerstacks_billing.drill.environment import DrillEnvironment
 
 
-def admit_biller(stage: Stage) -> Stage:
+def admit_biller(stage: DrillEnvironment) -> DrillEnvironment:
     """Return the stage with a biller of least privilege; its tables have to be there already."""
     password = secrets.token_urlsafe(24)
     with psycopg.connect(stage.conninfo, autocommit=True, connect_timeout=5) as conn:

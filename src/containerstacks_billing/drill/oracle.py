@@ -1,4 +1,4 @@
-"""The oracle: what every instance owed, said by somebody who has never seen the product.
+"""Independent oracle: recomputes what every instance owes from its own journal.
 
 It has a journal of its own (journal.sql), written by triggers in the host's transactions: when an instance was what,
 when a plan cost how much, what went into a wallet. From that it works out, hour by hour, what had to be charged, and
@@ -22,7 +22,7 @@ from uuid import UUID
 
 import psycopg
 
-from containerstacks_billing.drill.expected_charges import HOUR, History, Stretch, hours_of, instant, minus
+from containerstacks_billing.drill.expected_charges import HOUR, History, OwedSpan, hours_of, instant, minus
 
 Connection = psycopg.Connection[Any]
 CENT = Decimal("0.01")
@@ -31,7 +31,7 @@ EIGHT_DIGITS = Decimal("0.00000001")
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A wallet that is not what charges and entries make it."""
+    """A wallet whose balance differs from its charges and entries."""
 
     wallet: UUID
     expected: Decimal
@@ -40,7 +40,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the oracle found; hours are instance-hours, and `lines` says every finding in a sentence."""
+    """Result of the oracle; hours are instance-hours, `lines` describes every finding."""
 
     due: Decimal
     charged: Decimal
@@ -52,7 +52,7 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether everything is as it has to be."""
+        """Whether nothing was found."""
         return not self.lines
 
 
@@ -70,7 +70,7 @@ class Charge:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     """What is counted while the instances are gone through; hours in microseconds."""
 
     due: int = 0
@@ -107,11 +107,11 @@ def judge(conn: Connection) -> Verdict:
         history = History.read(conn)
         charges = _charges(conn)
         waived = _waived(conn)
-        tally = _Tally()
+        tally = _Counts()
         of_instance: dict[UUID, list[Charge]] = defaultdict(list)
         for charge in charges:
             of_instance[charge.instance].append(charge)
-        owed: dict[UUID, list[Stretch]] = defaultdict(list)
+        owed: dict[UUID, list[OwedSpan]] = defaultdict(list)
         for stretch in history.stretches():
             owed[stretch.instance].append(stretch)
         for identifier in sorted(owed.keys() | of_instance.keys(), key=lambda one: one.int):
@@ -150,10 +150,10 @@ def _waived(conn: Connection) -> dict[UUID, list[tuple[int, int]]]:
 
 def _compare(
     history: History,
-    owed: list[Stretch],
+    owed: list[OwedSpan],
     charges: list[Charge],
     waived: list[tuple[int, int]],
-    tally: _Tally,
+    tally: _Counts,
 ) -> None:
     """Lay the charges of one instance beside what it owed."""
     until = 0
@@ -175,7 +175,7 @@ def _compare(
             )
 
 
-def _compare_price(history: History, owed: list[Stretch], charge: Charge, tally: _Tally) -> None:
+def _compare_price(history: History, owed: list[OwedSpan], charge: Charge, tally: _Counts) -> None:
     """A charge has only hours that were owed, each at a price in force at its start, and comes to their sum."""
     mine = [s for s in owed if s.organization == charge.organization]
     for start, end in minus((charge.start, charge.end), [(s.start, s.end) for s in mine]):
@@ -210,7 +210,7 @@ def _amount(charge: Charge) -> Decimal:
         return (charge.rate * (charge.end - charge.start) / HOUR).quantize(EIGHT_DIGITS, ROUND_HALF_UP)
 
 
-def _wallets(conn: Connection, currency: str, charges: Iterable[Charge], tally: _Tally) -> list[Drift]:
+def _wallets(conn: Connection, currency: str, charges: Iterable[Charge], tally: _Counts) -> list[Drift]:
     """Expect of every paying wallet: opening and entries of the host less the whole cents of what was billed."""
     billed: dict[UUID, Decimal] = defaultdict(Decimal)
     unpaid: dict[UUID, Charge] = {}

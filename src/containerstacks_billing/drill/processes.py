@@ -1,4 +1,4 @@
-"""The billers of a drill: processes of the installed version that bill, and can be killed, stopped and cut off.
+"""Billing processes of a drill, which can be killed, stopped and disconnected.
 
 Billing processes are forked from one that has everything loaded, so a dozen of them can die in the time in which one
 would start; they call `run_billing` as a role of least privilege (least_privilege.py). The daemon is the command
@@ -25,7 +25,7 @@ from typing import Any, LiteralString, Self
 import psycopg
 from psycopg import sql
 
-from containerstacks_billing.drill.environment import Stage
+from containerstacks_billing.drill.environment import DrillEnvironment
 from containerstacks_billing.identity import process_name
 
 BATCH_SIZE = 12
@@ -41,7 +41,7 @@ _LOOK_SECONDS = 0.02
 
 
 def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
-    """Bill once, in a process of its own, and write into the log what came of it."""
+    """Run billing once in its own process and log the result."""
     from decimal import Decimal
 
     from containerstacks_billing.charging.model import Terms
@@ -69,9 +69,9 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
 
 
 class Billers:
-    """Starts billers on a stage and knows what they said; everything that still lives ends with the block."""
+    """Starts billing processes and collects their results; remaining ones are killed at the end of the block."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: DrillEnvironment) -> None:
         self._stage = stage
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(

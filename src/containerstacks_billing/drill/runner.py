@@ -1,4 +1,4 @@
-"""One drill from beginning to end: set the stage, let the crowd in, play the acts, and after each of them judge.
+"""One drill: create the environment, start the workload, inject each kind of fault, and judge after each.
 
 After an act crowd and clock stand still, one run bills what is left, and then three are asked: the oracle, which
 has never seen the product; `verify`, which is part of it; and the billers, whether each came to an end that the faults
@@ -21,11 +21,11 @@ import psycopg
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.drill.environment import stage
 from containerstacks_billing.drill.fake_clock import set_clock, start_clock
-from containerstacks_billing.drill.faults import ACTS, Act, Drill, play
+from containerstacks_billing.drill.faults import ACTS, Drill, FaultKind, inject
 from containerstacks_billing.drill.fingerprint import Installed, installed
 from containerstacks_billing.drill.least_privilege import admit_biller
 from containerstacks_billing.drill.processes import EXPECTED, Billers
-from containerstacks_billing.drill.workload import Crowd, make_fleet
+from containerstacks_billing.drill.workload import Workload, make_fleet
 from containerstacks_billing.schema.migrator import migrate
 from containerstacks_billing.verification.verify import verify
 
@@ -38,7 +38,7 @@ _EXPLAINED = EXPECTED | {"completed", "interrupted", "failed"}
 
 @dataclass
 class Report:
-    """What was drilled, what was done to it, and what came out."""
+    """Report of a drill."""
 
     installed: Installed
     server: str
@@ -63,11 +63,11 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing at all was found."""
+        """Whether nothing was found."""
         return not self.findings
 
 
-def perform(seed: int, seconds: float, tell: Callable[[str], None]) -> Report:
+def run_drill(seed: int, seconds: float, tell: Callable[[str], None]) -> Report:
     """Drill the installed version for about so many seconds; `tell` hears what goes on, a line each.
 
     Raises ConfigurationError where there is no server to drill on, and what else keeps a drill from being one.
@@ -89,12 +89,12 @@ def perform(seed: int, seconds: float, tell: Callable[[str], None]) -> Report:
             set_clock(conn, speed=CLOCK_SPEED)
         drill = Drill(set_up, billers, random.Random(seed))  # noqa: S311  (choices, not secrets)
         acts = [act for act in ACTS if report.embedded or not act.needs_own_server]
-        with Crowd(set_up.conninfo, seed + 1) as crowd:
+        with Workload(set_up.conninfo, seed + 1) as crowd:
             for act in acts:
                 tell(act.title)
                 report.acts.append(act.title)
                 left = seconds - (time.monotonic() - began)
-                play(drill, act, max(0.0, left) * act.share / _shares_from(acts, act))
+                inject(drill, act, max(0.0, left) * act.share / _shares_from(acts, act))
                 with crowd.resting():
                     _judge(drill, report)
                 if report.findings:
@@ -105,12 +105,12 @@ def perform(seed: int, seconds: float, tell: Callable[[str], None]) -> Report:
     return report
 
 
-def _shares_from(acts: list[Act], act: Act) -> float:
+def _shares_from(acts: list[FaultKind], act: FaultKind) -> float:
     return sum(one.share for one in acts[acts.index(act) :])
 
 
 def _judge(drill: Drill, report: Report) -> None:
-    """Come to rest with one more run, and ask all who have an opinion."""
+    """Finish with one more run and collect the findings of all judges."""
     conninfo = drill.stage.conninfo
     with psycopg.connect(conninfo, autocommit=True) as conn:
         set_clock(conn, speed=0)
@@ -119,7 +119,7 @@ def _judge(drill: Drill, report: Report) -> None:
         drill.finish(drill.billers.start(trigger="drill-rest"))
         drill.usual_seconds = min(max(time.monotonic() - began, 0.3), 5.0)
         if not drill.billers.count("trigger = 'drill-rest' and outcome = 'completed'", after=before):
-            drill.complaints.append("the run after the faults did not complete")
+            drill.problems.append("the run after the faults did not complete")
         verdict = oracle.judge(conn)
         books = verify(conninfo)
         row = conn.execute("select count(*) from wallets").fetchone()
@@ -138,7 +138,7 @@ def _judge(drill: Drill, report: Report) -> None:
     report.checks = len(books.checks)
     report.failed_checks = [check.name for check in books.checks if not check.ok]
     report.findings = [
-        *drill.complaints,
+        *drill.problems,
         *_unexpected_ends(drill),
         *verdict.lines,
         *(f"verify, {one}" for one in books.discrepancies),
@@ -146,7 +146,7 @@ def _judge(drill: Drill, report: Report) -> None:
 
 
 def _unexpected_ends(drill: Drill) -> list[str]:
-    """Say how billers ended that ended in no way that a fault explains."""
+    """Return the ends of billers that no injected fault explains."""
     return [
         f"a biller ended with {said['outcome']}: {said['reason']}"
         for said in drill.billers.said()

@@ -1,4 +1,4 @@
-"""The customers of a drill: a small fleet, and a thread that does to it what a host application does, without pause.
+"""Workload of a drill: a small fleet and a thread that changes it as a host application does.
 
 Every change is one transaction, and the journal of the oracle (journal.sql) writes it down inside of it, so a change
 that is lost in a crash is lost for both. When the server goes away the crowd comes back with it.
@@ -38,8 +38,8 @@ def make_fleet(conn: psycopg.Connection[Any]) -> None:
             conn.execute(statement.encode(), values)
 
 
-class Crowd:
-    """A thread of changes; `counts` says how many of each kind were committed."""
+class Workload:
+    """Thread of host changes; `counts` holds the committed changes by kind."""
 
     def __init__(self, conninfo: str, seed: int, pause_seconds: float = _PAUSE_SECONDS) -> None:
         self._conninfo, self._pause_seconds = conninfo, pause_seconds
@@ -70,7 +70,7 @@ class Crowd:
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """Keep the crowd still for as long as the block runs; what it had begun is finished."""
+        """Pause the workload for the length of the block; a change in progress completes."""
         with self._between:
             yield
 
