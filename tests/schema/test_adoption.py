@@ -87,19 +87,19 @@ def test_what_the_host_left_is_counted_and_stays(host: Connection) -> None:
     assert expected_schema_problem(host) is None
 
 
-def test_one_of_anything_is_told_in_the_singular(host: Connection) -> None:
+def test_one_of_anything_is_reported_in_the_singular(host: Connection) -> None:
     """Most findings of a small installation are of one row."""
     adopt(host)
-    told = {one.kind: one.sentence for one in findings(_conninfo(host)) if one.count == 1}
+    sentences = {one.kind: one.sentence for one in findings(_conninfo(host)) if one.count == 1}
 
     assert not [
         sentence
-        for sentence in told.values()
+        for sentence in sentences.values()
         if re.search(r"\b1 \w+s (have|are|overlap)\b|\b1 \w+s\b", sentence)
     ]
-    assert told["several_wallets"].startswith("1 organization has several wallets of one currency")
-    assert told["unknown_plans"].startswith("1 instance has a plan_id that no plan has")
-    assert told["doubled_cycles"].startswith("The host application billed 1 period more than once")
+    assert sentences["several_wallets"].startswith("1 organization has several wallets of one currency")
+    assert sentences["unknown_plans"].startswith("1 instance has a plan_id that no plan has")
+    assert sentences["doubled_cycles"].startswith("The host application billed 1 period more than once")
 
 
 def test_every_command_of_a_finding_can_be_run(host: Connection) -> None:
@@ -351,7 +351,7 @@ def test_what_the_hosts_installer_brings_back_is_reported(host: Connection) -> N
 
 
 def test_an_index_of_the_operators_stays(host: Connection) -> None:
-    """Only what the host's installer made is replaced; what somebody added on purpose is named and kept."""
+    """Only what the host's installer made is replaced; what was added on purpose is named and kept."""
     host.execute("create index mine on vps_billing_cycles (status, created_at)")
     assert adopt(host)["costly_indexes"] == 1
     assert one(host, "select to_regclass('mine')::text") == "mine"

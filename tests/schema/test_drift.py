@@ -1,4 +1,4 @@
-"""What somebody undid of the migrations is found before billing runs on it, with a way back that works."""
+"""Schema drift: what was undone of the migrations is found before billing runs on it, and repaired."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_migrate_enables_and_says_so(conn: Connection, database: str) -> None:
 def test_migrate_makes_a_dropped_trigger_again(
     conn: Connection, database: str, name: str, table: str
 ) -> None:
-    """As the last migration left it. One that only announces events keeps nobody from billing."""
+    """As the last migration left it. One that only announces events does not stop billing."""
     before = conn.execute(DEFINITIONS).fetchall()
     conn.execute(f"drop trigger {name} on {table}".encode())
     assert (f"{name} on {table}" in problem(conn)) is (table != "billing_events")
@@ -207,7 +207,7 @@ def test_a_run_writes_again_what_a_table_said_that_was_made_again(fleet: Fleet, 
 
 @pytest.mark.parametrize("name", ["vps_billing_cycles_one_charge_per_hour", "vps_billing_cycles_past_due"])
 def test_a_missing_index_comes_with_its_statement(conn: Connection, database: str, name: str) -> None:
-    """Which migrate does not run, because it builds while everybody writes; it makes the same index."""
+    """Which migrate does not run, because it builds while the host writes; it makes the same index."""
     definition = "select pg_get_indexdef(%s::regclass)"
     before = conn.execute(definition, (name,)).fetchone()
     conn.execute(sql.SQL("drop index {}").format(sql.Identifier(name)))
@@ -219,7 +219,7 @@ def test_a_missing_index_comes_with_its_statement(conn: Connection, database: st
 
 
 def test_the_hint_of_a_changed_migration_is_its_own(conn: Connection, database: str) -> None:
-    """`migrate` would refuse it too, so nobody is sent there."""
+    """`migrate` would refuse it too, so the hint does not name it."""
     conn.execute("update schema_migrations set checksum = 'other' where version = 12")
     with pytest.raises(SchemaMismatch, match=r"012_billing_daemon_status\.sql was changed") as refused:
         verify(database)

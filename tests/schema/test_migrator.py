@@ -1,4 +1,4 @@
-"""Migrations are applied once, whoever tries, however often, and wherever they are killed."""
+"""Migrations are applied once, by however many processes, however often, and wherever they are killed."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_the_plan_names_every_table_of_the_host_that_is_locked(legacy_database: 
 
 
 def test_the_plan_of_an_empty_database_locks_nothing_of_the_hosts(empty_database: str) -> None:
-    """What does not exist yet is created, and nobody waits for it."""
+    """What does not exist yet is created, and no session waits for it."""
     text = " ".join(effect for one in plan(empty_database) for effect in one.effects)
     assert "Creates users, organizations, wallets" in text
     assert "locked against" not in text

@@ -204,7 +204,7 @@ end $$;
 -- path, because switching both for every row costs as much as the rest of it.
 --
 -- A session plans these expressions once, for the types that the columns had then, and fails where one has changed since. The
--- constant that names the table tells PostgreSQL that they depend on it, so they are planned anew after any change to it.
+-- constant that names the table makes them depend on it, so they are planned anew after any change to it.
 --
 -- A watermark that lies ahead of its time, and that is not ours, is left alone as an infinite one is: closing the segment there
 -- would make it ours.
