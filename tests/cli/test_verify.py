@@ -41,7 +41,7 @@ def test_books_that_are_right_end_with_0(command: Command, fleet: Fleet) -> None
     shown = command()
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0
-    assert 14 == sum(line.startswith("OK ") for line in lines)
+    assert 15 == sum(line.startswith("OK ") for line in lines)
     assert "Past due: 1 instance, 0.03." in lines
     assert lines[-1] == "The books are right, as of 2026-03-01 05:00:00 UTC."
     assert [] == [line for line in lines if len(line) > 80]
@@ -58,7 +58,7 @@ def test_each_discrepancy_is_a_line_and_ends_with_1(command: Command, fleet: Fle
     assert str(wallet.id) in line
     assert str(wallet.organization_id) in line
     assert "FAIL balances" in shown.stdout
-    assert "1 of 14 checks failed, 1 discrepancy" in shown.stdout
+    assert "1 of 15 checks failed, 1 discrepancy" in shown.stdout
 
 
 def test_every_discrepancy_is_in_the_document(command: Command, fleet: Fleet) -> None:
@@ -68,7 +68,8 @@ def test_every_discrepancy_is_in_the_document(command: Command, fleet: Fleet) ->
     assert document["discrepancies"] == []
     assert set(document["checks"][0]) == {"name", "description", "ok", "examined", "discrepancies", "shown"}
     assert document["host"] == {
-        "cycles": 0, "doubled": 0, "overlapped": 0, "chargedByBoth": 0, "unkeyedDebits": 0,
+        "cycles": 0, "doubled": 0, "overlapped": 0, "chargedByBoth": 0, "hoursChargedByBoth": "0",
+        "amountChargedByBoth": "0.00", "unkeyedDebits": 0,
     }  # fmt: skip
     assert document["setAside"]["pastDueAmount"] == "0.03"
 

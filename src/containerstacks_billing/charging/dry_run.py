@@ -32,6 +32,7 @@ from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.row_security import hidden_rows_problem
 from containerstacks_billing.status.model import RunRecord
 from containerstacks_billing.status.read import last_success
 
@@ -58,7 +59,7 @@ def rehearse(order: RunOrder, limits: Limits) -> Rehearsal:
     started = time.monotonic()
     with diagnosed(order.conninfo):
         with connect(order.conninfo, purpose="billing") as connection:
-            if unfit := expected_schema_problem(connection):
+            if unfit := expected_schema_problem(connection) or hidden_rows_problem(connection):
                 raise unfit
             plan = _plan(connection, order)
             stage = _Stage(plan, Forecasts(limits))

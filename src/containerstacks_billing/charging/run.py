@@ -42,6 +42,7 @@ from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, LeaseLost, OutcomeUnknown
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.row_security import hidden_rows_problem
 from containerstacks_billing.settings import Settings
 
 
@@ -117,7 +118,7 @@ def run_billing(order: RunOrder) -> RunResult:
 def _obtain_lease(connection: Connection, order: RunOrder) -> Lease:
     """Take the lease, on a schema that billing may run on."""
     with bounded_transaction(connection):
-        problem = expected_schema_problem(connection)
+        problem = expected_schema_problem(connection) or hidden_rows_problem(connection)
     if problem:
         raise problem
     return leases.acquire(

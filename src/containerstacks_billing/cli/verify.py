@@ -88,6 +88,7 @@ def _counted(number: int, unit: str) -> str:
 
 def _remarks(verification: Verification) -> list[str]:
     """Say what is no discrepancy and still worth knowing, in sentences; nothing where there is nothing."""
+    from containerstacks_billing.cli.run_report import hours
     from containerstacks_billing.money import plain
 
     aside, host = verification.set_aside, verification.host
@@ -112,11 +113,16 @@ def _remarks(verification: Verification) -> list[str]:
             f"Billed by the host application itself: {_counted(host.cycles, 'periods')},"
             f" {host.doubled:,} of them doubled, {host.overlapped:,} overlapping."
         )
-    if host.charged_by_both or host.unkeyed_debits:
+    if host.charged_by_both:
         remarks.append(
-            f"The host application goes on billing beside us: {host.charged_by_both:,} of its periods"
-            f" {'is' if host.charged_by_both == 1 else 'are'} charged by us too, and it made"
-            f" {_counted(host.unkeyed_debits, 'debits')} since our first run. Switch its billing off."
+            f"The host application bills beside us: it charged {hours(host.hours_charged_by_both)} that are charged"
+            f" here too, {plain(host.amount_charged_by_both)} in all, and made"
+            f" {_counted(host.unkeyed_debits, 'hourly debits')} since our first run. Switch its billing off."
+        )
+    elif host.unkeyed_debits:
+        remarks.append(
+            f"The host application made {_counted(host.unkeyed_debits, 'hourly debits')} since our first run;"
+            " no hour is charged by both. Two billers at a time will: switch its billing off."
         )
     remarks.extend(
         f"Settled by decision: {_counted(one.decisions, 'discrepancies')} of {one.check} {_PAST[one.decision]},"

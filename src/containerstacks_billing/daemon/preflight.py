@@ -8,6 +8,7 @@ from containerstacks_billing.database.inspect import missing_grants, missing_rig
 from containerstacks_billing.errors import EXIT_CONFIGURATION, BillingError, RightsMissing
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.row_security import hidden_rows_problem
 
 # Without these the books are right all the same: what is missing is a status, a webhook or the removal of old rows.
 # Who goes past due is announced in the transaction of the charge, so to write events and runways is no such right.
@@ -33,7 +34,7 @@ def preflight(conninfo: str) -> None:
             bounded_transaction(connection),
         ):
             _see_that_it_may_bill(connection)
-            if problem := expected_schema_problem(connection):
+            if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
                 raise problem
     except BillingError as error:
         if error.exit_code == EXIT_CONFIGURATION:

@@ -40,6 +40,9 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "schema_migrations": ("SELECT",),
 }
 
+# The columns of the host's users that a token of the host is checked with; password hashes stay out of reach.
+USER_COLUMNS = ("id", "role")
+
 # The record of migrations may be kept under another name, and the migrations have a check of their own.
 BILLING_TABLES = tuple(table for table in BILLING_RIGHTS if table != "schema_migrations")
 
@@ -74,7 +77,15 @@ def grant(table: str, rights: tuple[str, ...], role: str) -> str:
 
 def grants_for(table: str, role: str) -> list[str]:
     """Write the statements that give a role what it needs on a table; empty when no table is named."""
+    if table == "users":
+        return [_host_users(role)]
     return [grant(table, BILLING_RIGHTS.get(table, _OTHERWISE), role)] if table else []
+
+
+def policies_for(role: str, *, reading: bool = False) -> str:
+    """Write the statement that gives a role policies of its own where row security would hide rows from it."""
+    literal = "'" + role.replace("'", "''") + "'"
+    return f"SELECT billing_admit_rows({literal}{', reading => true' if reading else ''});"
 
 
 def every_right_hint(role: str) -> str:
@@ -102,12 +113,24 @@ def billing_grants(database: str, role: str) -> list[str]:
         *_entrance(database, role),
         *(grant(table, rights, role) for table, rights in BILLING_RIGHTS.items()),
         *(f"GRANT USAGE ON SEQUENCE {sequence} TO {quoted(role)};" for sequence in BILLING_SEQUENCES),
+        _host_users(role),
+        policies_for(role),
     ]
 
 
 def reading_grants(database: str, role: str) -> list[str]:
     """Write the statements that let a role look: `status`, `runs`, `verify` and `doctor`, and no change of anything."""
-    return [*_entrance(database, role), *(grant(table, ("SELECT",), role) for table in BILLING_RIGHTS)]
+    return [
+        *_entrance(database, role),
+        *(grant(table, ("SELECT",), role) for table in BILLING_RIGHTS),
+        _host_users(role),
+        policies_for(role, reading=True),
+    ]
+
+
+def _host_users(role: str) -> str:
+    """Write the right to look up whether the bearer of a token of the host is an administrator, and no more of users."""
+    return f"GRANT SELECT ({', '.join(USER_COLUMNS)}) ON users TO {quoted(role)};"
 
 
 def _entrance(database: str, role: str) -> list[str]:

@@ -12,6 +12,7 @@ from containerstacks_billing.database.grants import (
     BILLING_RIGHTS,
     BILLING_SEQUENCES,
     BILLING_TABLES,
+    USER_COLUMNS,
     grant,
     quoted,
 )
@@ -98,6 +99,16 @@ def missing_rights(connection: Connection) -> dict[str, tuple[str, ...]]:
     for table, privilege in rows:
         by_table[table] = (*by_table.get(table, ()), privilege)
     return by_table
+
+
+def hidden_tables(connection: Connection) -> list[str]:
+    """List the tables of billing whose row security may hide rows from the current role."""
+    return [name for (name,) in _rows(connection, "examine_hidden_tables", {"tables": list(BILLING_TABLES)})]
+
+
+def may_read_users(connection: Connection) -> bool:
+    """Whether the current role may read what a token of the host is checked with; true where there is no such table."""
+    return bool(_rows(connection, "examine_users", {"columns": list(USER_COLUMNS)})[0][0])
 
 
 def may_read(connection: Connection) -> bool:

@@ -41,6 +41,27 @@ where to_regclass(quote_ident(wanted.name)) is not null
 order by wanted.position
 
 
+-- name: examine_users
+-- Whether the current role may read these columns of the host's users.
+select coalesce(bool_and(has_column_privilege(attrelid, attnum, 'select')), true)
+from pg_attribute where attrelid = to_regclass('users') and attname = any (%(columns)s::text[])
+
+
+-- name: examine_hidden_tables
+-- Tables of a list whose row security binds the current role and may hide rows from it. A permissive policy for all commands, or for
+-- reading where nothing is written, that is true for every row hides none, unless a restrictive one stands beside it.
+select name
+from unnest(%(tables)s::text[]) as name
+join pg_class on oid = to_regclass(quote_ident(name))
+where row_security_active(oid)
+  and not coalesce((
+      select bool_or(polpermissive and polcmd in ('*', 'r') and pg_get_expr(polqual, polrelid) = 'true') and bool_and(polpermissive)
+      from pg_policy
+      where polrelid = pg_class.oid
+        and exists (select from unnest(polroles) member where member = 0 or pg_has_role(member, 'usage'))), false)
+order by name
+
+
 -- name: examine_missing_sequences
 -- Sequences of a list that exist and that the current role may not draw from.
 select name

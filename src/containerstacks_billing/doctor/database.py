@@ -10,12 +10,13 @@ from containerstacks_billing.config.target import Target
 from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.errors import MIGRATE_HINT
-from containerstacks_billing.database.grants import only_reads
+from containerstacks_billing.database.grants import grants_for, only_reads
 from containerstacks_billing.database.inspect import Server
 from containerstacks_billing.errors import SchemaMismatch
 from containerstacks_billing.findings import Finding, fail, failure, ok, warn
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.row_security import hidden_rows_problem
 from containerstacks_billing.settings import Settings
 
 OLDEST_SERVER = 150_000
@@ -104,6 +105,29 @@ def rights(subject: Subject) -> Iterator[Finding]:
         yield ok("rights", f"the role {subject.server.role} may read and write what billing needs")
 
 
+def row_security(subject: Subject) -> Iterator[Finding]:
+    """See that no policy hides rows from the role."""
+    problem = hidden_rows_problem(subject.connection)
+    if problem:
+        yield failure("row security", problem)
+    else:
+        yield ok("row security", f"no policy hides rows from the role {subject.server.role}")
+
+
+def host_tokens(subject: Subject) -> Iterator[Finding]:
+    """See that tokens of the host can be checked, where JWT_SECRET is set."""
+    if subject.settings.jwt_secret is None:
+        return
+    if examination.may_read_users(subject.connection):
+        yield ok("host tokens", "the role of a user can be looked up")
+    else:
+        yield fail(
+            "host tokens",
+            f"The role {subject.server.role} may not read id and role of users, so no token of the host opens a page.",
+            "\n".join(grants_for("users", subject.server.role)),
+        )
+
+
 def _looking(subject: Subject) -> str:
     name = shlex.quote(subject.server.role)
     return f"-- A role that only looks needs less: containerstacks-billing grants --read-only --role {name}"
@@ -161,6 +185,8 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     schema,
     migrations,
     rights,
+    row_security,
+    host_tokens,
     clock,
     pooler,
 )

@@ -16,11 +16,11 @@ from psycopg.rows import namedtuple_row
 from containerstacks_billing.database.connection import Connection, connect
 from containerstacks_billing.database.statements import ask
 from containerstacks_billing.schema.diagnose import diagnosed
+from containerstacks_billing.schema.row_security import hidden_rows_problem
 
-# Row security would hide rows without saying so; turned off, it is an error that names the missing right.
 _BOUNDS = """
     select set_config('statement_timeout', %s, true), set_config('lock_timeout', '5s', true),
-        set_config('idle_in_transaction_session_timeout', '0', true), set_config('row_security', 'off', true),
+        set_config('idle_in_transaction_session_timeout', '0', true),
         set_config('jit', 'off', true), set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)
 """
 
@@ -32,6 +32,8 @@ def snapshot(conninfo: str, statement_timeout: str = "0") -> Iterator[Connection
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             connection.execute(_BOUNDS, (statement_timeout,))
+            if problem := hidden_rows_problem(connection):
+                raise problem
             yield connection
 
 

@@ -14,6 +14,7 @@ select (array_agg(wallet.id order by wallet.created_at, wallet.id))[1] as wallet
     sum(wallet.balance) - sum(wallet.billing_opening) - coalesce((
         select sum(amount) from payment_transactions entry
         where entry.organization_id = %(organization)s and entry.status = 'completed' and entry.amount <> 'NaN'
+          and ((select to_regclass('hosting_wallets') is null) or entry.metadata ->> 'wallet_type' is distinct from 'hosting')
           and coalesce(entry.currency, '') = coalesce(wallet.currency, '')), 0) as difference
 from wallets wallet
 where wallet.organization_id = %(organization)s

@@ -76,14 +76,16 @@ class HostRows:
     """What the host application billed by itself.
 
     `cycles` are its billed rows; `doubled` start where another of the same instance starts, `overlapped` begin
-    inside one. Since our first run: `charged_by_both` are those over hours that we charged too, `unkeyed_debits` are
-    debits without a key against a second copy.
+    inside one. Since our first run: `charged_by_both` are those over hours that we charged too, `hours_charged_by_both`
+    and `amount_charged_by_both` what the host took in them, `unkeyed_debits` hourly debits without a key of ours.
     """
 
     cycles: int
     doubled: int
     overlapped: int
     charged_by_both: int
+    hours_charged_by_both: Decimal
+    amount_charged_by_both: Decimal
     unkeyed_debits: int
 
 

@@ -42,6 +42,8 @@ class HostDocument(Document):
     doubled: int
     overlapped: int
     charged_by_both: int
+    hours_charged_by_both: Hours
+    amount_charged_by_both: Money
     unkeyed_debits: int
 
 

@@ -21,6 +21,7 @@ from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.row_security import hidden_rows_problem
 from containerstacks_billing.verification.model import (
     SHOWN_PER_CHECK,
     Check,
@@ -31,11 +32,10 @@ from containerstacks_billing.verification.model import (
     Verification,
 )
 
-# Bounds are for connections that others wait for; nobody waits for a reader. Row security would hide rows from a role
-# without saying so, and what is hidden would be a discrepancy: turned off, it is an error that names the right.
+# Bounds are for connections that others wait for, and none waits for a reader.
 _READ_EVERYTHING = """
     select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),
-        set_config('idle_in_transaction_session_timeout', '0', true), set_config('row_security', 'off', true),
+        set_config('idle_in_transaction_session_timeout', '0', true),
         set_config('work_mem', '128MB', true), set_config('jit', 'off', true), set_config('TimeZone', 'UTC', true),
         set_config('DateStyle', 'ISO', true)
 """
@@ -55,6 +55,14 @@ class _Comparison:
 _COMPARISONS = (
     _Comparison(
         "charged-once", "No hour of an instance is charged twice", "charges", ("find_overlaps_and_gaps",)
+    ),
+    _Comparison(
+        "one-biller",
+        "No hour is charged by the host as well",
+        "charges",
+        ("find_hours_charged_by_both",),
+        "Switch the hourly billing of the host application off (docs/hosts/), or refuse its debits: "
+        "containerstacks-billing migrate --fence-host-billing. What it took twice is the customers'.",
     ),
     _Comparison(
         "gaps",
@@ -110,7 +118,7 @@ def verify(
     told what is being compared. Raises SchemaMismatch, RightsMissing, DatabaseUnavailable.
     """
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        if problem := expected_schema_problem(connection):
+        if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
             raise problem
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():

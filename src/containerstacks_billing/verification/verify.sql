@@ -37,6 +37,31 @@ own_entry as (
       and organization_id between %(first_organization)s and %(last_organization)s
 )
 
+-- part: both_charged
+-- Hours that the host's scheduler charged since our first run and that we charged too, and what it took for them. An overlap of a
+-- millisecond or less is none: the host's instants are JavaScript's and have no more digits.
+began as (select min(started_at) as at from billing_runs),
+both_charged as (
+    select organization_id, instance_id, cycle_id, starts_at, ends_at, extract(epoch from ends_at - starts_at) / 3600 as hours,
+        extract(epoch from ends_at - starts_at) * amount_per_second as amount
+    from (
+        select cycle.organization_id, cycle.vps_instance_id as instance_id, cycle.id as cycle_id,
+            greatest(cycle.billing_period_start, charge.billing_period_start) as starts_at,
+            least(cycle.billing_period_end, charge.billing_period_end) as ends_at,
+            cycle.total_amount / extract(epoch from cycle.billing_period_end - cycle.billing_period_start)
+                as amount_per_second
+        from began
+        join vps_billing_cycles cycle on cycle.created_at >= began.at
+        join vps_billing_cycles charge on charge.vps_instance_id = cycle.vps_instance_id
+            and charge.billing_period_start < cycle.billing_period_end and charge.billing_period_end > cycle.billing_period_start
+        where cycle.run_id is null and cycle.status = 'billed' and charge.run_id is not null and charge.status <> 'failed'
+          and isfinite(cycle.billing_period_start) and isfinite(cycle.billing_period_end)
+          and cycle.billing_period_start < cycle.billing_period_end
+          and cycle.organization_id between %(first_organization)s and %(last_organization)s
+    ) overlapping
+    where ends_at - starts_at > interval '1 millisecond'
+)
+
 -- name: verify_scope
 -- Read the clock of the snapshot's reader, and count what there is to examine.
 select billing_clock() as read_at,
@@ -405,7 +430,8 @@ limit %(shown)s;
 
 -- name: find_wrong_balances
 -- Find wallets whose balance is not their opening and the sum of their completed ledger entries. An entry names an organization
--- and a currency, not a wallet, so several wallets of a pair are taken together.
+-- and a currency, not a wallet, so several wallets of a pair are taken together. The successor's hosting wallets are wallets of
+-- their own (hosting_wallets), whose entries stand in the same ledger.
 with
 wallet as (
     select organization_id, currency, (array_agg(id order by created_at, id))[1] as wallet_id, sum(balance) as balance,
@@ -418,6 +444,7 @@ entry as (
     select organization_id, currency, sum(amount) as amount
     from payment_transactions
     where status = 'completed' and amount <> 'NaN'
+      and ((select to_regclass('hosting_wallets') is null) or metadata ->> 'wallet_type' is distinct from 'hosting')
       and organization_id between %(first_organization)s and %(last_organization)s
     group by organization_id, currency
 )
@@ -600,13 +627,33 @@ where valid_from <> coalesce(previous_end, '-infinity') or next_start is null an
 order by valid_from
 limit %(shown)s;
 
--- name: verify_host_rows
--- Count what the host wrote by itself: its billed rows, those that repeat or overlap another, those since our first run that
--- cover an hour that we charged, and its debits since then, which carry no key against a second copy.
+-- name: find_hours_charged_by_both
+-- Find instances whose hours the host's scheduler charged beside us, with what it took for them.
 with
-began as (select min(started_at) as at from billing_runs),
+-- include: both_charged
+,
+per_instance as (
+    select organization_id, instance_id, min(starts_at) as starts_at, max(ends_at) as ends_at,
+        sum(hours) as hours, sum(amount) as amount
+    from both_charged
+    group by organization_id, instance_id
+)
+select organization_id, instance_id,
+    format('the host application charged %%s hours between %%s and %%s too, and took %%s for them', trim_scale(round(hours, 4)),
+        starts_at, ends_at, trim_scale(round(amount, 4))) as message,
+    count(*) over () as found
+from per_instance
+order by organization_id, instance_id
+limit %(shown)s;
+
+-- name: verify_host_rows
+-- Count what the host's scheduler wrote by itself: its billed rows, those that repeat or overlap another, those over hours
+-- that we charged too, and its hourly debits since our first run, which carry no key against a second copy.
+with
+-- include: both_charged
+,
 cycle as (
-    select vps_instance_id, billing_period_start as starts_at, billing_period_end as ends_at, created_at
+    select vps_instance_id, billing_period_start as starts_at, billing_period_end as ends_at
     from vps_billing_cycles
     where run_id is null and status = 'billed'
       and organization_id between %(first_organization)s and %(last_organization)s
@@ -618,16 +665,14 @@ placed as (
 )
 select count(*) as cycles, count(*) filter (where starts_at = previous_start) as doubled,
     count(*) filter (where starts_at <> previous_start and starts_at < billed_until) as overlapped,
-    (select count(*) from cycle, began
-     where created_at >= began.at
-       and exists (select from vps_billing_cycles charge
-                   where charge.run_id is not null and charge.vps_instance_id = cycle.vps_instance_id
-                     and charge.billing_period_start < cycle.ends_at and charge.billing_period_end > cycle.starts_at)
-    ) as charged_by_both,
+    (select count(distinct cycle_id) from both_charged) as charged_by_both,
+    (select coalesce(sum(hours), 0) from both_charged) as hours_charged_by_both,
+    (select coalesce(sum(amount), 0) from both_charged) as amount_charged_by_both,
     (select count(*) from payment_transactions entry, began
      where entry.payment_method = 'wallet_debit' and entry.created_at >= began.at
        and not coalesce(starts_with(entry.provider_transaction_id, 'billing-'), false)
        and jsonb_typeof(entry.metadata -> 'run_id') is distinct from 'number'
+       and entry.description like 'VPS Hourly Billing - %%'
        and entry.organization_id between %(first_organization)s and %(last_organization)s) as unkeyed_debits
 from placed;
 

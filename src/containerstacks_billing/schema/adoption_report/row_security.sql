@@ -6,5 +6,5 @@ with hidden as (
 )
 select count(*),
        format('Row security applies to this role on %s: rows it hides are not billed.', string_agg(name, ', ' order by name)),
-       format('alter role %I bypassrls;', current_user)
+       format('select billing_admit_rows(%L);', current_user)
   from hidden having count(*) > 0;

@@ -46,6 +46,29 @@ as $$
 $$;
 comment on function billing_rights(boolean) is 'The rights that a role needs to bill or, reading, to look; billing_admit() gives them';
 
+-- Give a role policies of its own on every table of these whose rows a policy of the host would hide from it, and return what was done.
+-- Reading, it gets one to read. A policy is of no effect while its table has no row security, so none is made there.
+create or replace function billing_admit_rows(admitted name, reading boolean default false) returns setof text
+    language plpgsql set search_path = public, pg_temp
+as $$
+declare
+    guarded   name;
+    statement text;
+begin
+    for guarded in
+        select object from billing_rights(reading) join pg_class on oid = to_regclass(object::text) where relrowsecurity order by object
+    loop
+        execute format('drop policy if exists %I on %I', left('billing ' || admitted, 63), guarded);
+        statement := format('create policy %I on %I %s to %I using (true)%s', left('billing ' || admitted, 63), guarded,
+            case when reading then 'for select' else 'for all' end, admitted,
+            case when reading then '' else ' with check (true)' end);
+        execute statement;
+        return next statement;
+    end loop;
+end $$;
+comment on function billing_admit_rows(name, boolean) is 'Gives a role policies where row security would hide rows from it; for the owner of the tables';
+revoke execute on function billing_admit_rows(name, boolean) from public;
+
 -- Give a role these rights and return the statements that were run. A role that does not exist is made, if the caller may, and
 -- cannot log in until the caller allows it. It runs with the rights of the caller, and only its owner may call it. A server grants
 -- less than it was asked for with a mere warning, so the rights of the role are checked in the end: either it has all of
@@ -82,16 +105,23 @@ begin
             case when array['USAGE'] = rights then 'sequence' else 'table' end,
             case object when 'schema_migrations' then record_table else object end, admitted)
         from billing_rights(reading)
+        union all
+        select format('grant select (id, role) on users to %I', admitted)
+        where pg_has_role((select relowner from pg_class where oid = 'users'::regclass), 'usage')
     loop
         execute statement;
         return next statement;
     end loop;
+    return query select billing_admit_rows(admitted, reading);
 
     select string_agg(missing, ', ') into problem
     from (
         select 'CONNECT on the database' where not has_database_privilege(admitted, current_database(), 'connect')
         union all
         select 'USAGE on the schema public' where not has_schema_privilege(admitted, 'public', 'usage')
+        union all
+        select 'SELECT (id, role) on users'
+        where not has_column_privilege(admitted, 'users', 'id', 'select') or not has_column_privilege(admitted, 'users', 'role', 'select')
         union all
         select wanted || ' on ' || object from billing_rights(reading), unnest(rights) wanted
         where not case when wanted = 'USAGE' then has_sequence_privilege(admitted, object::text, wanted)

@@ -3,7 +3,8 @@
 --
 -- balance = opening + sum of completed ledger entries holds for every wallet from its opening on. The opening is what the balance
 -- was beyond its entries when billing first saw the wallet. A ledger entry names an organization and a currency, not a wallet:
--- where there are several wallets of a pair, the entries are those of the oldest; the others start from their balance.
+-- where there are several wallets of a pair, the entries are those of the oldest; the others start from their balance. The successor
+-- of the host keeps wallets for web hosting (hosting_wallets), whose entries stand in the same ledger and are left out here.
 
 -- locks: {wallets} gets the trigger billing_open_wallet; locked against writers for milliseconds.
 
@@ -19,7 +20,8 @@ begin
           into new.billing_opening
           from payment_transactions p
          where p.organization_id = new.organization_id and p.currency is not distinct from new.currency
-           and p.status = 'completed' and p.amount <> 'NaN';
+           and p.status = 'completed' and p.amount <> 'NaN'
+           and (to_regclass('hosting_wallets') is null or p.metadata ->> 'wallet_type' is distinct from 'hosting');
     end if;
     return new;
 exception when others then
