@@ -78,7 +78,7 @@ def test_a_role_is_given_what_the_command_prints(conn: Connection, roles: list[s
         conn.execute(statement.encode())
 
     assert rights_of(conn, printed) == rights_of(conn, called)
-    assert len(said) == 2 + len(BILLING_RIGHTS) + (0 if reading else len(BILLING_SEQUENCES))
+    assert len(said) == 3 + len(BILLING_RIGHTS) + (0 if reading else len(BILLING_SEQUENCES))
     assert said == admit(conn, called, reading=reading)
     assert rights_of(conn, printed) == rights_of(conn, called)
     assert (False,) == conn.execute(

@@ -129,7 +129,7 @@ def reading_grants(database: str, role: str) -> list[str]:
 
 
 def _host_users(role: str) -> str:
-    """Write the right to look up whether the bearer of a token of the host is an administrator, and no more of users."""
+    """Write the right to look up whether the bearer of a host token is an administrator, and no more of users."""
     return f"GRANT SELECT ({', '.join(USER_COLUMNS)}) ON users TO {quoted(role)};"
 
 

@@ -13,7 +13,7 @@ import psycopg
 
 from containerstacks_billing.database.connection import Connection, bounded_transaction, connect
 from containerstacks_billing.database.errors import translate
-from containerstacks_billing.database.grants import every_right_hint, quoted
+from containerstacks_billing.database.grants import every_right_hint, grants_for, quoted
 from containerstacks_billing.database.inspect import may_read, missing_grants, usable_schema
 from containerstacks_billing.errors import BillingError, RightsMissing, SchemaMismatch
 from containerstacks_billing.schema.drift import expected_schema_problem
@@ -55,6 +55,8 @@ def _rights(fault: RightsMissing, connection: Connection) -> RightsMissing:
         return RightsMissing(str(fault), f"GRANT USAGE ON SCHEMA public TO {quoted(role)};")
     if "for table" not in str(fault):
         return fault
+    if "for table users" in str(fault):
+        return RightsMissing(str(fault), "\n".join(grants_for("users", role)))
     if not may_read(connection):
         return RightsMissing(str(fault), every_right_hint(role))
     grants = missing_grants(connection, role)

@@ -1,7 +1,7 @@
-"""Row level security: whether it hides rows from this role, and the statement that gives the role policies of its own.
+"""Row level security: whether it hides rows from this role, and the statement that gives the role its policies.
 
-A row that a policy hides is not billed, and nothing says so. `row_security = off` would turn that into an error, but also
-where a policy of ours lets every row through, so the policies themselves are read, once per run and command.
+A row that a policy hides is not billed, and nothing says so. `row_security = off` would turn that into an error, but
+also where a policy of ours lets every row through, so the policies themselves are read, once per run and command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from containerstacks_billing.errors import RightsMissing
 
 
 def hidden_rows_problem(connection: Connection) -> RightsMissing | None:
-    """Return the error of a role from which rows may be hidden, with the statement for the owner; None where none is."""
+    """Return the error of a role from which rows may be hidden, with the cure; None where none is hidden."""
     hidden = hidden_tables(connection)
     if not hidden:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from containerstacks_billing.document import Document, Instant, Money
+from containerstacks_billing.document import Document, Hours, Instant, Money
 from containerstacks_billing.verification.model import Verification
 
 

@@ -112,7 +112,6 @@ begin
         execute statement;
         return next statement;
     end loop;
-    return query select billing_admit_rows(admitted, reading);
 
     select string_agg(missing, ', ') into problem
     from (
@@ -131,6 +130,7 @@ begin
         raise exception 'the role % would still lack %', quote_ident(admitted), problem
             using errcode = 'insufficient_privilege', hint = 'Call billing_admit() as the owner of the database and of its tables.';
     end if;
+    return query select billing_admit_rows(admitted, reading);
 
     select string_agg(distinct object, ', ') into problem
     from billing_rights(reading), unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) other
