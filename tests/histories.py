@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
@@ -19,7 +20,7 @@ from tests.concurrent_changes import Amid, Run
 from tests.fleet import Fleet
 from tests.reference import operator
 from tests.reference.model import Model
-from tests.reference.values import CENT, Terms, Wallet
+from tests.reference.values import CENT, Instance, Terms, Wallet
 
 from containerstacks_billing.charging import model as run
 from containerstacks_billing.charging.model import Outcome
@@ -36,7 +37,7 @@ _EMPTY = """
     delete from organizations; delete from users; delete from vps_plans; delete from plan_price_versions;
     delete from billing_usage_segments; delete from billing_quarantine; delete from billing_decisions;
     delete from billing_runs; delete from billing_metering_failures; delete from billing_policies;
-    delete from billing_price_corrections; delete from billing_adjustments;
+    delete from billing_price_corrections; delete from billing_adjustments; delete from billing_charged_until;
     select setval('test_identifiers', 1);
     insert into billing_policies (billable_statuses, partial_hour, valid_from) values ('{running}', 'prorate', '-infinity');
     reset session_replication_role;
@@ -53,6 +54,8 @@ _PREPARE = """
     alter table vps_instances add column if not exists backup_frequency varchar(20) default 'none';
     select billing_adapt_to_host();
 """
+# What a host copies of its own table; a dump copies all columns.
+_HOST_COLUMNS = "id, organization_id, plan_id, provider_instance_id, label, status, backup_frequency, created_at, last_billed_at"
 _COLUMNS = {
     "organization": "organization_id",
     "plan": "plan_id",
@@ -82,6 +85,8 @@ class History:
         self.was_held = False
         self.happened: Counter[str] = Counter()
         self.went_wrong = False
+        self.dumped: dict[UUID, Instance] = {}
+        self.set_back: set[UUID] = set()
 
     @property
     def now(self) -> int:
@@ -192,6 +197,88 @@ class History:
         self.fleet.conn.execute("delete from vps_instances where id = any(%s)", (list(instances),))
         for instance in instances:
             self._model(self.model.delete, instance, self.now)
+
+    def dump(self) -> None:
+        """Copy all instances as they stand, with every column."""
+        self.fleet.conn.execute(
+            "drop table if exists dumped; create table dumped as select * from vps_instances"
+        )
+        self.dumped = {one: replace(row) for one, row in self.model.instances.items()}
+
+    def replace_rows(self, *instances: UUID) -> None:
+        """Delete instances and insert them again as they were, in one transaction, as a sync does."""
+        chosen = list(instances)
+        with self.fleet.conn.transaction():
+            self.fleet.conn.execute(
+                "create temporary table copied on commit drop as select * from vps_instances where id = any(%s)",
+                (chosen,),
+            )
+            self.fleet.conn.execute("delete from vps_instances where id = any(%s)", (chosen,))
+            self.fleet.conn.execute(
+                f"insert into vps_instances ({_HOST_COLUMNS}) select {_HOST_COLUMNS} from copied"
+            )
+            # A temporary table is dropped at the end of the outer transaction, where there is one.
+            self.fleet.conn.execute("drop table copied")
+        for instance in chosen:
+            self._model(self._replaced, instance, self.now)
+
+    def _replaced(self, instance: UUID, now: int) -> None:
+        if row := self.model.instances.get(instance):
+            self.model.delete(instance, now)
+            self.model.put_back(instance, row, row.watermark)
+
+    def restore(self, all_columns: bool) -> None:
+        """Truncate the table and fill it from the dump; who was created since is gone, who was deleted since is back."""
+        columns = ", ".join(self._all_columns()) if all_columns else _HOST_COLUMNS
+        with self.fleet.conn.transaction():
+            self.fleet.conn.execute("truncate vps_instances")
+            self.fleet.conn.execute(
+                f"insert into vps_instances ({columns}) select {columns} from dumped"
+                " where organization_id in (select id from organizations)"
+            )
+        for instance in list(self.model.instances):
+            self.model.delete(instance, self.now)
+        for instance, row in self.dumped.items():
+            if row.organization in self.model.organizations:
+                self.model.put_back(instance, row, row.watermark)
+
+    def _all_columns(self) -> list[str]:
+        rows = self.fleet.rows(
+            "select attname from pg_attribute where attrelid = 'vps_instances'::regclass and attnum > 0"
+            " and not attisdropped"
+        )
+        return [row.attname for row in rows]
+
+    def undelete(self, instance: UUID, last_billed_at: str) -> None:
+        """Insert a row of the dump that was deleted since; `last_billed_at` is an expression over it."""
+        claimed = self.fleet.rows(
+            f"insert into vps_instances ({_HOST_COLUMNS}) select id, organization_id, plan_id, provider_instance_id, label,"
+            f" status, backup_frequency, created_at, {last_billed_at} from dumped where id = %s"
+            f" returning (select coalesce({last_billed_at}, created_at) from dumped where id = %s) as claimed",
+            instance,
+            instance,
+        )[0].claimed
+        self.model.put_back(instance, self.dumped[instance], micros(claimed))
+
+    def rename(self, instance: UUID) -> UUID:
+        """Give an instance another id."""
+        row = self.fleet.rows(
+            "update vps_instances set id = md5(nextval('test_identifiers')::text)::uuid where id = %s returning id",
+            instance,
+        )[0]
+        self._model(self.model.rename, instance, row.id, self.now)
+        return row.id  # type: ignore[no-any-return]
+
+    def set_back_silently(self) -> None:
+        """Write the watermarks of the dump back with our triggers off; the next run has to find out by itself."""
+        with self.fleet.conn.transaction():
+            self.fleet.conn.execute("set local session_replication_role = replica")
+            rows = self.fleet.rows(
+                "update vps_instances set last_billed_at = dumped.last_billed_at, rated_until = dumped.rated_until"
+                " from dumped where dumped.id = vps_instances.id and dumped.rated_until < vps_instances.rated_until"
+                " returning vps_instances.id"
+            )
+        self.set_back |= {row.id for row in rows}
 
     def move_money(self, organization: UUID, amount: Decimal) -> None:
         """Top up, or debit by hand, the wallet that pays; with a ledger entry, as the host does."""

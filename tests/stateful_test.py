@@ -54,7 +54,9 @@ gaps = st.one_of(
 
 changes_amid = st.lists(
     st.tuples(
-        st.sampled_from(("status", "plan", "move", "delete", "create", "money", "price")),
+        st.sampled_from(
+            ("status", "plan", "move", "delete", "create", "money", "price", "replace", "rename")
+        ),
         which,
         which,
         st.booleans(),
@@ -143,6 +145,63 @@ class FleetMachine(RuleBasedStateMachine):
         identifier = self._one(self.instances, instance)
         self.instances.remove(identifier)
         self.history.delete(identifier)
+
+    @rule(gap=short_gaps)
+    def dump(self, gap: int) -> None:
+        self.history.wait(gap)
+        self.history.dump()
+
+    @precondition(lambda self: self.instances)
+    @rule(gap=gaps)
+    def sync(self, gap: int) -> None:
+        self.history.wait(gap)
+        self.history.replace_rows(*self.instances)
+
+    @precondition(lambda self: self.instances)
+    @rule(gap=gaps, instance=which)
+    def put_back(self, gap: int, instance: int) -> None:
+        self.history.wait(gap)
+        self.history.replace_rows(self._one(self.instances, instance))
+
+    @precondition(lambda self: self.history.dumped)
+    @rule(gap=gaps, all_columns=st.booleans())
+    def truncate_and_restore(self, gap: int, all_columns: bool) -> None:
+        self.history.wait(gap)
+        self.history.restore(all_columns)
+        self.instances = sorted(self.history.model.instances)
+
+    @precondition(lambda self: self._deleted_since_the_dump())
+    @rule(
+        gap=gaps,
+        instance=which,
+        last_billed_at=st.sampled_from(("last_billed_at", "null", "date_trunc('hour', billing_clock())")),
+    )
+    def undelete(self, gap: int, instance: int, last_billed_at: str) -> None:
+        self.history.wait(gap)
+        identifier = self._one(self._deleted_since_the_dump(), instance)
+        self.history.undelete(identifier, last_billed_at)
+        self.instances.append(identifier)
+
+    def _deleted_since_the_dump(self) -> list[UUID]:
+        return [
+            one
+            for one, row in self.history.dumped.items()
+            if one not in self.history.model.instances
+            and row.organization in self.history.model.organizations
+        ]
+
+    @precondition(lambda self: self.instances)
+    @rule(gap=gaps, instance=which)
+    def rename(self, gap: int, instance: int) -> None:
+        self.history.wait(gap)
+        identifier = self._one(self.instances, instance)
+        self.instances.remove(identifier)
+        self.instances.append(self.history.rename(identifier))
+
+    @precondition(lambda self: self.history.dumped)
+    @rule()
+    def set_back_silently(self) -> None:
+        self.history.set_back_silently()
 
     @precondition(lambda self: self.instances)
     @rule(gap=short_gaps, instance=which, label=st.sampled_from(("a", "b")))
@@ -288,6 +347,16 @@ class FleetMachine(RuleBasedStateMachine):
             identifier = self._one(self.instances, first)
             self.instances.remove(identifier)
             self.history.delete(identifier)
+
+    def _amid_replace(self, first: int, _: int) -> None:
+        if self.instances:
+            self.history.replace_rows(self._one(self.instances, first))
+
+    def _amid_rename(self, first: int, _: int) -> None:
+        if self.instances:
+            identifier = self._one(self.instances, first)
+            self.instances.remove(identifier)
+            self.instances.append(self.history.rename(identifier))
 
     def _amid_create(self, first: int, second: int) -> None:
         owner = self._one(self.organizations, first)

@@ -21,8 +21,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.fleet import Fleet
 
+from containerstacks_billing.charging.returned import file_segments
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.statements import query
 
 DAY = "2026-03-01 "
 
@@ -297,11 +297,7 @@ def test_a_bulk_change_stays_set_based(fleet: Fleet) -> None:
     seconds: dict[str, list[float]] = {"enable": [], "disable": []}
     for turn in range(5):
         for verb in ("enable", "disable"):
-            for trigger in (
-                "billing_read_policies",
-                "billing_move_watermark",
-                "billing_keep_pending_segments",
-            ):
+            for trigger in ("billing_read_policies", "billing_move_watermark", "billing_keep_rated"):
                 fleet.conn.execute(f"alter table vps_instances {verb} trigger {trigger}")
             file_kept(fleet)
             fleet.conn.execute("vacuum (analyze) vps_instances")
@@ -327,7 +323,8 @@ def file_kept(fleet: Fleet) -> None:
     """Move all kept stretches to where segments are, as a run does."""
     with fleet.conn.transaction():
         fleet.conn.execute("set local containerstacks_billing.advancing = 'on'")
-        fleet.conn.execute(query("file_stretches"), {
+        file_segments(fleet.conn, {
             "first_organization": FIRST_UUID, "last_organization": LAST_UUID,
             "first_instance": FIRST_UUID, "last_instance": LAST_UUID,
+            "every_status": False, "billable_statuses": ["running"], "as_of": fleet.now, "hours_per_month": 730,
         })  # fmt: skip

@@ -95,7 +95,6 @@ _BY_PROVIDER_NAME = (
 )
 _OTHER_CURRENCY = "update wallets set currency = 'USD' where organization_id = %(other)s"
 _INFINITE = ("infinite watermark", "set vps_instances.last_billed_at to 2026-03-01 01:00:00+00")
-_MOVED_BACK = ("damaged watermark", "set vps_instances.last_billed_at to 2026-03-01 01:00:00+00")
 _FUTURE = ("future watermark", "set vps_instances.last_billed_at to 2026-03-01 01:00:00+00")
 
 KINDS = [
@@ -190,9 +189,7 @@ KINDS = [
     balance("infinitely negative", "'-Infinity'"),
     balance("huge", "1e30"),
     watermark("infinite", "last_billed_at = 'infinity'", *_INFINITE),
-    watermark("before all time", "last_billed_at = '-infinity'", *_INFINITE),
     watermark("none, created at infinity", "last_billed_at = null, created_at = 'infinity'", *_INFINITE),
-    watermark("none, created before all time", "last_billed_at = null, created_at = '-infinity'", *_INFINITE),
     watermark(
         "no date at all",
         "last_billed_at = null, created_at = null",
@@ -201,18 +198,6 @@ KINDS = [
     ),
     watermark("tomorrow", "last_billed_at = '2026-03-02'", *_FUTURE),
     watermark("in the year 294276", "last_billed_at = '294276-12-31'", *_FUTURE),
-    watermark("moved back by half an hour", "last_billed_at = '2026-03-01 00:30+00'", *_MOVED_BACK),
-    watermark(
-        "moved back, its copy taken away",
-        "last_billed_at = '2026-03-01 00:30+00', rated_until = null",
-        *_MOVED_BACK,
-    ),
-    watermark(
-        "restored from a backup", "last_billed_at = null, rated_until = '2026-03-01 00:00+00'", *_MOVED_BACK
-    ),
-    watermark("in the year 1", "last_billed_at = '0001-01-01'", *_MOVED_BACK),
-    watermark("in the year 4713 before Christ", "last_billed_at = '4713-01-01 BC'", *_MOVED_BACK),
-    watermark("none any more", "last_billed_at = null", *_MOVED_BACK),
     Kind(
         "deleted while its price was unusable",
         "update vps_plans set base_price = 'NaN' where id = %(plan)s",
@@ -331,6 +316,39 @@ def test_poison(poisoned: Poisoned, kind: Kind) -> None:
         (
             "plan: an unusable one that nobody has",
             "insert into vps_plans (name, provider_plan_id, base_price) values ('x', 'x', 'NaN')",
+        ),
+        (
+            "watermark: moved back by half an hour",
+            "update vps_instances set last_billed_at = '2026-03-01 00:30+00' where id = %(victim)s",
+        ),
+        (
+            "watermark: moved back, its copy taken away",
+            "update vps_instances set last_billed_at = '2026-03-01 00:30+00', rated_until = null where id = %(victim)s",
+        ),
+        (
+            "watermark: restored from a backup",
+            "update vps_instances set last_billed_at = null, rated_until = '2026-03-01 00:00+00' where id = %(victim)s",
+        ),
+        (
+            "watermark: before all time",
+            "update vps_instances set last_billed_at = '-infinity' where id = %(victim)s",
+        ),
+        (
+            "watermark: none, created before all time",
+            "update vps_instances set last_billed_at = null, created_at = '-infinity' where id = %(victim)s",
+        ),
+        (
+            "watermark: in the year 1",
+            "update vps_instances set last_billed_at = '0001-01-01' where id = %(victim)s",
+        ),
+        (
+            "watermark: in the year 4713 before Christ",
+            "update vps_instances set last_billed_at = '4713-01-01 BC' where id = %(victim)s",
+        ),
+        ("watermark: none any more", "update vps_instances set last_billed_at = null where id = %(victim)s"),
+        (
+            "watermark: cut to milliseconds",
+            "update vps_instances set last_billed_at = date_trunc('milliseconds', last_billed_at) where id = %(victim)s",
         ),
         ("provider_instance_id: the same twice", "update vps_instances set provider_instance_id = 'twice'"),
     ],
@@ -476,10 +494,12 @@ def test_an_instance_older_than_its_outage_may_be_is_held(poisoned: Poisoned) ->
     """An instance that says it was created in the year 1 waits for a decision, and so do 17 million hours."""
     fleet = poisoned.fleet
     fleet.conn.execute("update vps_instances set created_at = '0001-01-01' where id = %s", (poisoned.victim,))
-    fleet.conn.execute(
-        "update vps_instances set last_billed_at = null, rated_until = '0001-01-01' where id = %s",
-        (poisoned.victim,),
-    )
+    with fleet.conn.transaction():
+        fleet.conn.execute("set local session_replication_role = replica")
+        fleet.conn.execute(
+            "update vps_instances set last_billed_at = null, rated_until = '0001-01-01' where id = %s",
+            (poisoned.victim,),
+        )
     fleet.hours(1)
     run = fleet.bill()
 
@@ -491,7 +511,10 @@ def test_an_instance_older_than_its_outage_may_be_is_held(poisoned: Poisoned) ->
 
 
 def test_everything_at_once(poisoned: Poisoned) -> None:
-    """A hundred instances of one organization, each poisoned in its own way, stop none of the healthy ones."""
+    """A hundred instances of one organization, each poisoned in its own way, stop none of the healthy ones.
+
+    A watermark that was moved back is none: of those, twenty have a plan.
+    """
     fleet = poisoned.fleet
     marks = ["infinity", "-infinity", "0001-01-01", "294276-01-01", "2026-03-02"]
     for number in range(100):
@@ -503,4 +526,4 @@ def test_everything_at_once(poisoned: Poisoned) -> None:
     fleet.hours(1)
     run = fleet.bill()
 
-    assert (Outcome.COMPLETED, 3, 100) == (run.outcome, run.instances_billed, run.quarantined_instances)
+    assert (Outcome.COMPLETED, 23, 80) == (run.outcome, run.instances_billed, run.quarantined_instances)

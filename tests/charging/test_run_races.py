@@ -188,40 +188,46 @@ def test_a_run_that_was_left_open_binds_no_price_once_somebody_else_has_the_leas
 
 
 def test_damage_that_cannot_be_noted_at_once_is_noted_later(fleet: Fleet, monkeypatch: Monkey) -> None:
-    """Somebody holds the row of the damaged instance for a moment: the worker goes on, and everybody else is charged."""
+    """A row that was set back meets the unique key, and the comparison a lock: the next attempt does both."""
     plan = fleet.plan("7.30")
     organizations = [fleet.organization("10.00") for _ in range(3)]
-    damaged, *_ = [fleet.instance(organization, plan) for organization in organizations]
-    fleet.hours(1)
+    damaged = fleet.instance(organizations[0], plan)
+    fleet.hours(0.5)
+    for organization in organizations[1:]:
+        fleet.instance(organization, plan)
+    fleet.hours(0.5)
     fleet.bill()
-    fleet.conn.execute(
-        "update vps_instances set last_billed_at = created_at, rated_until = created_at where id = %s",
-        (damaged,),
-    )
-    fleet.hours(1)
-    quarantine_damaged, refusals = charging.quarantine_damaged, []
+    with fleet.conn.transaction():
+        fleet.conn.execute("set local session_replication_role = replica")
+        fleet.conn.execute(
+            "update vps_instances set last_billed_at = created_at, rated_until = created_at where id = %s",
+            (damaged,),
+        )
+    fleet.hours(0.75)
+    compare_batch, refusals = charging.compare_batch, []
 
     def refused(*arguments: Any) -> None:
         if not refusals:
             refusals.append(True)
             raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
-        quarantine_damaged(*arguments)
+        compare_batch(*arguments)
 
-    monkeypatch.setattr(worker, "quarantine_damaged", refused)
+    monkeypatch.setattr(worker, "compare_batch", refused)
     monkeypatch.setattr(
         bill.charge_batches,
         "__kwdefaults__",
-        {**bill.charge_batches.__kwdefaults__, "quarantine_damaged": refused},
+        {**bill.charge_batches.__kwdefaults__, "compare_batch": refused},
     )
     result = fleet.bill()
 
     assert [True] == refusals
-    assert (Outcome.COMPLETED, 2, 1) == (
+    assert (Outcome.COMPLETED, 2, 0) == (
         result.outcome,
         result.instances_billed,
         result.quarantined_instances,
     )
-    assert {damaged: "damaged watermark"} == fleet.quarantine()
+    assert [("01 00:00", "01 01:00", "0.01", "billed")] == fleet.charges(damaged)
+    assert sound(fleet)
 
 
 def test_a_run_that_cannot_be_planned_says_so_in_its_row(fleet: Fleet, monkeypatch: Monkey) -> None:

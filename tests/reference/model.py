@@ -56,6 +56,7 @@ class Model:
     set_aside: dict[tuple[UUID, UUID], str] = field(default_factory=dict)
     approved: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     has_billed: bool = False
+    left_at: dict[UUID, int] = field(default_factory=dict)
 
     # What the host application does.
 
@@ -100,7 +101,18 @@ class Model:
         """Delete an instance; its last minutes stay due."""
         if identifier in self.instances:
             self.close(identifier, now, keep_empty=True)
-            del self.instances[identifier]
+            self.left_at[identifier] = self.instances.pop(identifier).watermark
+
+    def put_back(self, identifier: UUID, row: Instance, claimed: int) -> None:
+        """Insert the row of an instance again; what it says it was billed until counts only beyond when it left."""
+        begins = max(claimed, self.left_at.get(identifier, claimed))
+        self.instances[identifier] = replace(row, watermark=begins)
+
+    def rename(self, identifier: UUID, new: UUID, now: int) -> None:
+        """Give an instance another id: what ran until now is the old one's, the rest the new one's."""
+        row = self.instances[identifier]
+        self.delete(identifier, now)
+        self.put_back(new, row, self.left_at[identifier])
 
     def delete_organization(self, organization: UUID, now: int) -> None:
         """Delete an organization with its instances and its wallets; what it still owes cannot be paid any more."""

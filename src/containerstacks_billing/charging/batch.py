@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun
+from containerstacks_billing.charging.returned import file_segments, seal_charged
 from containerstacks_billing.database.connection import Connection, bounded_transaction
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken, LeaseLost
@@ -24,7 +25,7 @@ _PIN_PLANNER = """
         set_config('work_mem', '64MB', true), set_config('containerstacks_billing.advancing', 'on', true)
 """
 
-DAMAGE_TIMEOUT = "300s"
+COMPARISON_TIMEOUT = "300s"
 
 
 class ChangedMeanwhile(Exception):
@@ -91,12 +92,14 @@ def charge_and_post(connection: Connection, batch: Batch, values: dict[str, Any]
     short: bool | None = None
     values["debts"], values["segments"], values["decisions"] = _one(connection, "lock_wallets", values)
     if batch.is_ordinary and not values["segments"]:
-        written, short, amount = _one(connection, "charge_ordinary_hour", values)
+        written, short, amount, unsealed = _one(connection, "charge_ordinary_hour", values)
+        if unsealed and not seal_charged(connection, values, unsealed):
+            raise ChangedMeanwhile
         if not (short or values["debts"]):
             return BatchResult(written, Decimal(written), amount)
         moved = written
     else:
-        file_stretches(connection, values)
+        file_segments(connection, values)
         written, moved = connection.execute(query("charge"), values).rowcount, 0
     if values["debts"]:
         written += connection.execute(query("grow_debts"), values).rowcount
@@ -126,16 +129,6 @@ def read_bills(connection: Connection, values: dict[str, Any]) -> bool:
 def pin_planner(connection: Connection) -> None:
     """Hold the planner, and the time that the open transaction may take, to what is right for every batch."""
     connection.execute(_PIN_PLANNER)
-
-
-def file_stretches(connection: Connection, values: dict[str, Any]) -> None:
-    """Make segments of the stretches that instances of the range have kept, and let segments be looked for.
-
-    Also where none was found: a row that was waited for may have been deleted, or moved, with what it had kept.
-    """
-    if _one(connection, "file_stretches", values)[0]:
-        connection.execute(query("adopt_repaired_plans"), values)
-    values["segments"] = True
 
 
 def _post(connection: Connection, values: dict[str, Any]) -> BatchResult:
@@ -183,17 +176,15 @@ def payers_between(connection: Connection, batch: Batch) -> list[UUID]:
         return [row[0] for row in connection.execute(query("payers_between"), values).fetchall()]
 
 
-def quarantine_damaged(connection: Connection, run: OpenRun, batch: Batch) -> None:
-    """After the unique key refused a batch: mark what stands behind its own charges; the next attempt leaves it out."""
+def compare_batch(connection: Connection, run: OpenRun, batch: Batch) -> None:
+    """After the unique key refused a batch: bring every row of it to where its charges end, for the next attempt."""
     with connection.transaction():
         pin_planner(connection)
-        # It reads all that the organizations of the batch were ever charged.
-        connection.execute("select set_config('statement_timeout', %s, true)", (DAMAGE_TIMEOUT,))
-        mark_damaged(connection, batch_parameters(run, batch))
+        # It may read all that the organizations of the batch were ever charged.
+        connection.execute("select set_config('statement_timeout', %s, true)", (COMPARISON_TIMEOUT,))
+        compare_everything(connection, batch_parameters(run, batch))
 
 
-def mark_damaged(connection: Connection, values: dict[str, Any]) -> None:
-    """Mark within the open transaction what stands behind its own charges, kept stretches among it."""
-    file_stretches(connection, values)
-    connection.execute(query("note_damaged_watermarks"), values)
-    connection.execute(query("note_damaged_segments"), values)
+def compare_everything(connection: Connection, values: dict[str, Any]) -> None:
+    """Compare every row of a range with what is charged, those that billing wrote itself too."""
+    file_segments(connection, values, everything=True)

@@ -246,35 +246,6 @@ from (
     for no key update
 ) wallet;
 
--- name: file_stretches
--- Move the stretches that changes have closed from the rows of their instances to where segments are charged: one statement,
--- so that a row is emptied of exactly what was read from it under its lock. The essay of 027 says why none is lost. The row to
--- empty is looked for by its id alone: one that was waited for may belong to another organization of the range since.
--- Returns whether any of them ran under a name that is the number of no plan.
-with kept as materialized (
-    select instance
-    from vps_instances instance
-    where instance.organization_id between %(first_organization)s and %(last_organization)s
-      and instance.id between %(first_instance)s and %(last_instance)s
-      and pending_segments is not null
-    order by organization_id, id
-    for no key update
-),
-filed as (
-    insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
-        charge_until, closed_at, reason, rated_from, outcome)
-    select segment.* from kept, billing_segments_of(instance, (instance).pending_segments) segment
-    returning plan_id
-),
-emptied as (
-    update vps_instances emptied
-    set pending_segments = null
-    from kept
-    where emptied.organization_id between %(first_organization)s and %(last_organization)s
-      and emptied.id = (instance).id
-)
-select exists (select from filed where plan_id is null or plan_id not in (select plan_id::text from plan_price_versions));
-
 -- name: charge_ordinary_hour
 -- Where nothing but one hour is due of any instance: move the watermarks of the wallets that owe nothing, charge each row
 -- that moved, and post the charges, unless a wallet owes or falls short: then it waits for what `pay_debts` pays.
@@ -284,7 +255,8 @@ with
 moved as (
     update vps_instances instance
     set last_billed_at = coalesce(last_billed_at, instance.created_at) + interval '1 hour',
-        rated_until = coalesce(last_billed_at, instance.created_at) + interval '1 hour'
+        rated_until = coalesce(last_billed_at, instance.created_at) + interval '1 hour',
+        sealed_by = case when instance.xmin = instance.sealed_by then pg_current_xact_id()::xid end
     from plan_rate, payer
     where instance.organization_id between %(first_organization)s and %(last_organization)s
       and instance.id between %(first_instance)s and %(last_instance)s
@@ -299,7 +271,7 @@ moved as (
       and payer.organization_id = instance.organization_id and past_due_since is null
       and balance between -100000000000 and 100000000000
     returning instance.organization_id, instance.id as instance_id, last_billed_at as ends_at, plan_rate.plan_id,
-        case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate
+        case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate, sealed_by
 ),
 charged as materialized (
     select organization_id, amount, instances, one_instance, amount <= available as covered,
@@ -330,7 +302,7 @@ bill as (
 ),
 -- include: posting
 select coalesce(sum(instances), 0)::bigint as written, coalesce(bool_or(not covered), false) as short,
-    coalesce(sum(amount), 0) as amount
+    coalesce(sum(amount), 0) as amount, (select array_agg(instance_id) from moved where sealed_by is null) as unsealed
 from charged;
 
 -- name: charge
@@ -400,22 +372,24 @@ where payer.past_due_since is not null
 -- crosses a price has a charge for each side of it, and takes one round for each: so the rows that move, over all rounds,
 -- are exactly the charges that were written.
 update vps_instances instance
-set last_billed_at = charge.billing_period_end, rated_until = charge.billing_period_end
+set last_billed_at = charge.billing_period_end, rated_until = charge.billing_period_end, sealed_by = pg_current_xact_id()::xid
 from vps_billing_cycles charge
 where charge.id between %(first_id)s and %(last_id)s and segment_id is null
   and instance.organization_id between %(first_organization)s and %(last_organization)s
   and instance.organization_id = charge.organization_id and instance.id = charge.vps_instance_id
+  and instance.sealed_by in (instance.xmin, pg_current_xact_id()::xid)
   and coalesce(instance.last_billed_at, instance.created_at) = charge.billing_period_start;
 
 -- name: advance_over_grown_debts
 -- The same for hours that let a debt grow: they begin where it ended before.
 update vps_instances instance
-set last_billed_at = debt.billing_period_end, rated_until = debt.billing_period_end
+set last_billed_at = debt.billing_period_end, rated_until = debt.billing_period_end, sealed_by = pg_current_xact_id()::xid
 from vps_billing_cycles debt
 where debt.run_id = %(run_id)s and past_due_batch = %(batch)s and past_due_since is not null and segment_id is null
   and debt.status = 'failed' and debt.organization_id between %(first_organization)s and %(last_organization)s
   and instance.organization_id between %(first_organization)s and %(last_organization)s
   and instance.organization_id = debt.organization_id and instance.id = debt.vps_instance_id
+  and instance.sealed_by in (instance.xmin, pg_current_xact_id()::xid)
   and coalesce(instance.last_billed_at, instance.created_at) = debt.grown_from;
 
 -- part: charged_segments

@@ -73,7 +73,7 @@ def rehearse(order: RunOrder, limits: Limits) -> Rehearsal:
                 threading.Event(),
                 connections,
                 charge=stage.charge,
-                quarantine_damaged=stage.quarantine_damaged,
+                compare_batch=stage.compare_batch,
             )
     if plan.hold_reason and outcome is Outcome.COMPLETED:
         outcome, problem = Outcome.HELD, plan.hold_reason
@@ -116,7 +116,7 @@ class _Stage:
         self.forecasts = forecasts
         self._run = plan.run
         self._changes = bool(plan.changes)
-        self._damaged: set[tuple[UUID, UUID]] = set()
+        self._refused: set[tuple[UUID, UUID]] = set()
         self._territories = dict(_territories(plan))
 
     def charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
@@ -129,7 +129,7 @@ class _Stage:
                 batch,
                 self._territories.get(span, Territory(*span)),
                 changes=self._changes,
-                is_damaged=any(first <= span[0] and span[1] <= last for first, last in self._damaged),
+                was_refused=any(first <= span[0] and span[1] <= last for first, last in self._refused),
             )
         except SliceFellShort:
             raise WorkFailed(
@@ -138,9 +138,9 @@ class _Stage:
         self.forecasts.add(batch, forecast)
         return forecast.result
 
-    def quarantine_damaged(self, _connection: Connection, _run: OpenRun, batch: Batch) -> None:
-        """Remember that the unique key refused a batch; the next attempt leaves out what is damaged."""
-        self._damaged.add((batch.first_organization, batch.last_organization))
+    def compare_batch(self, _connection: Connection, _run: OpenRun, batch: Batch) -> None:
+        """Remember that the unique key refused a batch; the next attempt compares its rows first."""
+        self._refused.add((batch.first_organization, batch.last_organization))
 
     def look(self, connection: Connection) -> None:
         """Read what is owed and set aside where nothing is due."""

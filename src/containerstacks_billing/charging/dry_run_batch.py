@@ -16,8 +16,8 @@ from psycopg.rows import args_row
 from containerstacks_billing.charging.batch import (
     batch_parameters,
     charge_and_post,
+    compare_everything,
     hold_organizations,
-    mark_damaged,
     pin_planner,
     read_bills,
 )
@@ -85,7 +85,7 @@ def rehearse_batch(
     territory: Territory,
     *,
     changes: bool = False,
-    is_damaged: bool = False,
+    was_refused: bool = False,
     steps: bool = True,
 ) -> BatchForecast:
     """Charge one batch, read what came of it, and roll everything back; without `steps` only read.
@@ -98,8 +98,8 @@ def rehearse_batch(
         connection.execute(_YIELD)
         if changes:
             bring_changes(connection, run, territory)
-        if is_damaged:
-            mark_damaged(connection, values)
+        if was_refused:
+            compare_everything(connection, values)
         result = BatchResult()
         values |= {"organizations": [], "amounts": [], "instances": [], "hours": [], "one_instances": []}
         if steps:

@@ -51,7 +51,8 @@ stretch as (
     for no key update of instance
 ),
 moved as (
-    update vps_instances instance set last_billed_at = ended_at, rated_until = ended_at
+    update vps_instances instance set last_billed_at = ended_at, rated_until = ended_at,
+        sealed_by = case when instance.xmin = instance.sealed_by then pg_current_xact_id()::xid end
     from stretch where instance.id = stretch.id
 )
 insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,

@@ -135,37 +135,6 @@ left join organizations on organizations.id = quarantine.organization_id
 order by first_seen_at, organization_id, instance_id, segment_id
 limit %(limit)s;
 
--- name: note_damaged_watermarks
--- After the unique key refused a batch: find the instances whose watermark stands before the end of a charge of ours, and
--- say so in rated_until, which makes the charging statements leave them out.
-update vps_instances instance
-set rated_until = charged.until
-from (
-    select organization_id, vps_instance_id, max(billing_period_end) as until
-    from vps_billing_cycles
-    where run_id is not null
-      and organization_id between %(first_organization)s and %(last_organization)s
-      and vps_instance_id between %(first_instance)s and %(last_instance)s
-    group by organization_id, vps_instance_id
-) charged
-where instance.organization_id between %(first_organization)s and %(last_organization)s
-  and instance.organization_id = charged.organization_id and instance.id = charged.vps_instance_id
-  and coalesce(last_billed_at, created_at) < charged.until
-  and rated_until is distinct from charged.until;
-
--- name: note_damaged_segments
--- The same for closed segments that begin where something was charged already.
-update billing_usage_segments segment
-set outcome = 'damaged'
-where organization_id between %(first_organization)s and %(last_organization)s
-  and instance_id between %(first_instance)s and %(last_instance)s
-  and outcome is null
-  and exists (
-    select from vps_billing_cycles charge
-    where charge.run_id is not null and charge.organization_id = segment.organization_id
-      and charge.vps_instance_id = segment.instance_id
-      and charge.billing_period_start < segment.charge_until and charge.billing_period_end > segment.started_at);
-
 -- name: adopt_repaired_plans
 -- Give closed segments whose plan_id names no plan the one that followed it: that of the instance, or of its next segment.
 -- A name of plans that have no one price at the moment is the name of a plan all the same: such hours wait until there is one, or

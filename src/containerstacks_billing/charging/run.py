@@ -22,7 +22,7 @@ import psycopg
 from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import run_record as runs
-from containerstacks_billing.charging.batch import charge_batch, quarantine_damaged
+from containerstacks_billing.charging.batch import charge_batch, compare_batch
 from containerstacks_billing.charging.fleet_reading import brake, is_clock_credible
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import (
@@ -35,7 +35,7 @@ from containerstacks_billing.charging.model import (
     Terms,
 )
 from containerstacks_billing.charging.runways import update_runways
-from containerstacks_billing.charging.worker import Charge, NoteDamage, Work, work
+from containerstacks_billing.charging.worker import Charge, CompareBatch, Work, work
 from containerstacks_billing.database.connection import Connection, bounded_transaction
 from containerstacks_billing.database.errors import translate
 from containerstacks_billing.database.run_pool import RunPool
@@ -194,7 +194,7 @@ def charge_batches(
     connections: RunPool,
     *,
     charge: Charge = charge_batch,
-    quarantine_damaged: NoteDamage = quarantine_damaged,
+    compare_batch: CompareBatch = compare_batch,
 ) -> tuple[Outcome, str | None]:
     """Let the workers charge the batches; return how it ended and, if something failed, the first reason."""
     if not batches:
@@ -211,7 +211,7 @@ def charge_batches(
         lost=lost,
         charged=_Tally(batches, order.progressed).add,
         charge=charge,
-        quarantine_damaged=quarantine_damaged,
+        compare_batch=compare_batch,
     )
     count = min(order.workers, len(batches))
     with ThreadPoolExecutor(count, thread_name_prefix="billing-worker") as pool:

@@ -21,8 +21,8 @@ from containerstacks_billing.charging.batch import (
     ChangedMeanwhile,
     SliceFellShort,
     charge_batch,
+    compare_batch,
     payers_between,
-    quarantine_damaged,
 )
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun
 from containerstacks_billing.database.connection import Connection
@@ -39,7 +39,7 @@ from containerstacks_billing.errors import (
 
 ATTEMPTS = 6
 Charge = Callable[[Connection, OpenRun, Batch], BatchResult]
-NoteDamage = Callable[[Connection, OpenRun, Batch], None]
+CompareBatch = Callable[[Connection, OpenRun, Batch], None]
 LONGEST_PAUSE_SECONDS = 4.0
 
 
@@ -58,7 +58,7 @@ class Work:
     lost: threading.Event
     charged: Callable[[Batch, BatchResult], None]
     charge: Charge = charge_batch
-    quarantine_damaged: NoteDamage = quarantine_damaged
+    compare_batch: CompareBatch = compare_batch
 
 
 def work(shared: Work) -> list[str]:
@@ -125,7 +125,10 @@ class _Hand:
                 if not (is_transient(error) or self._connection is None or self._connection.broken):
                     raise translate(error, self._shared.connections.conninfo) from error
                 self._drop_if_broken()
-            except (ChangedMeanwhile, DatabaseUnavailable, OutcomeUnknown) as error:
+            except ChangedMeanwhile as error:
+                # What changed is no ordinary hour.
+                last, batch = error, replace(batch, is_ordinary=False)
+            except (DatabaseUnavailable, OutcomeUnknown) as error:
                 last = error
         raise self._given_up(batch, last)
 
@@ -136,8 +139,8 @@ class _Hand:
         if refused and (len(refused) > 1 or not isinstance(refused[0], psycopg.errors.UniqueViolation)):
             return self._divide(self._connection, batch, refused[-1])
         if refused:
-            # A second copy of a charge: mark what stands behind its own charges, and it is left out.
-            self._shared.quarantine_damaged(self._connection, self._shared.run, batch)
+            # A second copy of a charge: the rows of the batch are compared with their charges, and go on from there.
+            self._shared.compare_batch(self._connection, self._shared.run, batch)
         return self._shared.charge(self._connection, self._shared.run, batch)
 
     def _drop_if_broken(self) -> None:

@@ -26,6 +26,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "plan_price_versions": ("SELECT",),
     "billing_usage_segments": ("SELECT", "INSERT", "UPDATE"),
+    "billing_charged_until": ("SELECT", "INSERT", "UPDATE"),
     "billing_metering_failures": ("SELECT",),
     "billing_quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_quarantine_counts": ("SELECT", "INSERT", "UPDATE", "DELETE"),

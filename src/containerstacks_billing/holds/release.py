@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 
 from containerstacks_billing.charging import lease as leases
-from containerstacks_billing.charging.batch import ChangedMeanwhile, file_stretches, pin_planner
+from containerstacks_billing.charging.batch import ChangedMeanwhile, pin_planner
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import Terms
+from containerstacks_billing.charging.returned import file_segments
 from containerstacks_billing.charging.run_record import database_clock
 from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.errors import is_transient
@@ -127,7 +128,7 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
         if connection.execute(query("fence"), fence).fetchone() is None:
             raise LeaseLost("another biller took over the lease; the rest was not decided about")
     _one(connection, "lock_wallets", values)
-    file_stretches(connection, values)
+    file_segments(connection, values)
     values = values | {"kept": False}
     first, last = _one(connection, "decide", values)
     if first is None:

@@ -127,11 +127,12 @@ order by 1, 2;
 -- name: move_waived_watermarks
 -- Move the watermarks over the hours that were waived, where they still stand at the start of those.
 update vps_instances instance
-set last_billed_at = waived_to, rated_until = waived_to
+set last_billed_at = waived_to, rated_until = waived_to, sealed_by = pg_current_xact_id()::xid
 from billing_decisions decision
 where decision.id between %(first_decision)s and %(last_decision)s
   and decision.segment_id = 0 and waived_to is not null
   and instance.organization_id = decision.organization_id and instance.id = decision.instance_id
+  and instance.sealed_by in (instance.xmin, pg_current_xact_id()::xid)
   and coalesce(instance.last_billed_at, instance.created_at) = waived_from;
 
 -- name: keep_parts_of_segments

@@ -104,7 +104,7 @@ event as (
         false
     from billing_closed_segments()
     where case when outcome = 'charged' then charge_until else started_at end < ended_at
-      and outcome is distinct from 'damaged'
+      and (outcome is null or outcome not in ('damaged', 'repeated'))
       and (%(whole)s or instance_id in (select instance_id from chosen_instance))
     union all
     select instance_id, organization_id, null, waived_from, waived_to, false
@@ -118,7 +118,7 @@ event as (
     union all
     select instance_id, organization_id, null, rated_from, rated_from, true
     from billing_usage_segments
-    where reason = 'deleted' and isfinite(rated_from)
+    where reason in ('deleted', 're-keyed') and isfinite(rated_from)
       and (%(whole)s or instance_id in (select instance_id from chosen_instance))
     union all
     select id, organization_id, null, stands_at, stands_at, false
@@ -203,7 +203,7 @@ from vps_billing_cycles charge
 where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
   and not exists (select from vps_instances where id = charge.vps_instance_id)
   and not exists (select from billing_usage_segments
-                  where reason = 'deleted' and instance_id = charge.vps_instance_id)
+                  where reason in ('deleted', 're-keyed') and instance_id = charge.vps_instance_id)
 group by organization_id, vps_instance_id
 order by organization_id, vps_instance_id
 limit %(shown)s;

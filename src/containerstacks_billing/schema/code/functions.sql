@@ -10,6 +10,7 @@
 -- catches what it raises and records it.
 
 -- Retired functions: one line for each function that an earlier version made and this one does not.
+drop function if exists billing_flush_segments(vps_instances, billing_pending_segment[]);
 
 -- locks: Replaces functions: no table is locked.
 
@@ -66,12 +67,13 @@ as $$ select (case when hours_left <= 3 then 3 when hours_left <= 24 then 24 whe
 --   one writer       The column changes by the trigger, which starts from OLD, or by a batch, which says so by the setting
 --                    containerstacks_billing.advancing. What the host writes there is replaced by what stood there, so a row that is
 --                    written back from an older copy neither loses a segment nor brings a flushed one back.
---   one key          Were a segment flushed twice all the same, as after the restore of the host's table alone, the unique key
---                    over the charges refuses the second copy.
+--   one comparison   A row that billing did not write itself, as after the restore of the host's table alone, is compared with what
+--                    is charged before it is flushed (charging/README.md, "No hour twice"). So is a segment that the host's
+--                    statement flushed.
 --
--- A pending segment belongs to the organization of its row. An instance that moves to another organization has its segments flushed
--- at once, under the old one, within the host's statement; so has one with more than eight of them, which bounds the column. An
--- instance that is deleted has all of them flushed with its last.
+-- A pending segment belongs to the organization of its row. An instance that moves to another organization, or gets another id, has
+-- its segments flushed at once, under the old one, within the host's statement; so has one with more than eight of them, which
+-- bounds the column. An instance that is deleted, or whose table is truncated, has all of them flushed with its last.
 --
 -- A segment is judged by the policy in force at its start: under 'full' a started hour is counted to its end, and the watermark
 -- moves there, so running again inside that hour is free; under 'free' the last started hour is not charged; 'prorate' charges to
@@ -170,16 +172,24 @@ as $$
     where instance.pending_segments is not null
 $$;
 
--- Flush the pending segments of a row that cannot keep them: it moves to another organization, or has too many. Returns what the row
--- is to keep, which is nothing: what could not be flushed is recorded in billing_metering_failures.
-create or replace function billing_flush_segments(instance vps_instances, segments billing_pending_segment[]) returns billing_pending_segment[]
+-- Flush the segments of a row that cannot keep them: it moves to another organization, gets another id, or has too many. Where it
+-- leaves its organization or its id, until when it is rated is noted. Returns until when the id that it has now is known to be
+-- rated. What could not be flushed is recorded in billing_metering_failures.
+create or replace function billing_flush_leaving(instance vps_instances, segments billing_pending_segment[], until timestamptz,
+    new_id uuid, is_leaving boolean) returns timestamptz
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 begin
     insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
         charge_until, closed_at, reason, rated_from, outcome)
     select * from billing_segments_of(instance, segments);
-    return null;
+    if is_leaving and isfinite(until) then
+        insert into billing_charged_until as known (instance_id, organization_id, charged_until)
+        values (instance.id, instance.organization_id, until)
+        on conflict (instance_id, organization_id) do update
+        set charged_until = greatest(known.charged_until, excluded.charged_until);
+    end if;
+    return (select max(charged_until) from billing_charged_until where instance_id = new_id and isfinite(charged_until));
 exception when others then
     instance.pending_segments := segments;
     perform billing_metering_failed(sqlerrm, to_jsonb(instance)::text);
@@ -212,8 +222,10 @@ create or replace function billing_move_watermark() returns trigger
     language plpgsql
 as $$
 declare
-    started_at timestamptz := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until);
+    started_at timestamptz := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
+        old.pending_segments[cardinality(old.pending_segments)].ended_at);
     closed_at  timestamptz;
+    known      timestamptz;
 begin
     closed_at := public.billing_clock();
     if isfinite(started_at) and (started_at <= closed_at + interval '1 hour' or started_at <= old.rated_until) then
@@ -225,11 +237,12 @@ begin
         end if;
         -- A host that writes the watermark in the same statement may move it on, never back.
         new.last_billed_at := greatest(new.rated_until, nullif(new.last_billed_at, old.last_billed_at));
-        if new.rated_until > started_at then
+        if new.rated_until > started_at or old.id <> new.id then
             -- Of one element, which costs half of what appending to nothing does.
             new.pending_segments := array[row(old.plan_id::text, old.status::text,
                 public.billing_has_backups(old), started_at, new.rated_until, closed_at,
                 case when tg_relid <> 'public.vps_instances'::regclass then null
+                     when old.id is distinct from new.id then 're-keyed'
                      when old.organization_id is distinct from new.organization_id then 'organization'
                      when old.plan_id is distinct from new.plan_id then 'plan'
                      when old.status is distinct from new.status then 'status'
@@ -239,49 +252,75 @@ begin
             end if;
         end if;
     end if;
-    if old.organization_id is distinct from new.organization_id or cardinality(new.pending_segments) > 8 then
-        new.pending_segments := public.billing_flush_segments(old, new.pending_segments);
+    if (old.organization_id, old.id) is distinct from (new.organization_id, new.id) or cardinality(new.pending_segments) > 8 then
+        known := public.billing_flush_leaving(old, new.pending_segments, new.rated_until, new.id,
+            (old.organization_id, old.id) is distinct from (new.organization_id, new.id));
+        new.pending_segments := null;
+        if old.id <> new.id then
+            -- What ran under the old id is closed; the new one begins here, or where it was rated until when it left.
+            new.rated_until := greatest(new.rated_until, known);
+            new.last_billed_at := greatest(new.last_billed_at, new.rated_until);
+            new.rated_from := new.rated_until;
+        end if;
     end if;
     return new;
 end $$;
 
--- Trigger, per updated row: pending segments change by billing alone.
-create or replace function billing_keep_pending_segments() returns trigger
+-- Trigger, per updated row that takes away what is ours, or moves the watermark behind what is rated (billing_is_set_back): a row
+-- that is written back from an older copy, by a sync or an ORM, keeps what is ours, and its watermark does not go back.
+-- rated_until can be corrected where a wrong clock left it in the future. Not for updates of billing itself.
+create or replace function billing_keep_rated() returns trigger
     language plpgsql
 as $$
 begin
     if current_setting('containerstacks_billing.advancing', true) is distinct from 'on' then
         new.pending_segments := old.pending_segments;
+        new.rated_from := coalesce(old.rated_from, new.rated_from);
+        if new.rated_until is null or old.rated_until <= public.billing_clock() + interval '1 hour' then
+            new.rated_until := old.rated_until;
+        end if;
+        if coalesce(new.last_billed_at, new.created_at) < new.rated_until then
+            new.last_billed_at := new.rated_until;
+        end if;
     end if;
     return new;
 end $$;
 
--- Trigger, per updated row: rated_until may be corrected and not be taken away, unless by billing. It is what distinguishes a
--- watermark that was moved back from one that is right; a row that is written back from an older copy by a program that does not
--- know the column keeps it.
-create or replace function billing_keep_rated_until() returns trigger
-    language plpgsql
-as $$
-begin
-    if current_setting('containerstacks_billing.advancing', true) is distinct from 'on' then
-        new.rated_until := old.rated_until;
-    end if;
-    return new;
-end $$;
-
--- Trigger, per inserted row: where metering begins. A first date that is infinite, missing or more than an hour ahead is not
--- believed: the row has no rated_from and no rated_until, it is quarantined, and nothing of it is rated until its date is corrected.
--- The hour allows for clocks that differ, and for hours paid ahead under 'full'.
+-- Trigger, per inserted row: where metering begins. A new row begins at its first date, and one that comes back where it was rated
+-- until when it left. A row out of a dump, which brings what is ours along, keeps it. Nothing of the row is charged before a batch
+-- has compared it with the charges, so this is not the last word; it is what pages and forecasts show until then.
+--
+-- A first date that is infinite, missing or more than an hour ahead is not believed: the row has no rated_from and no rated_until, it is
+-- quarantined, and nothing of it is rated until its date is corrected. The hour allows for clocks that differ, and for hours paid
+-- ahead under 'full'.
 create or replace function billing_begin_metering() returns trigger
-    language plpgsql
+    language plpgsql security definer set search_path = public, pg_temp
 as $$
+declare
+    latest  timestamptz := billing_clock() + interval '1 hour';
+    claimed timestamptz := coalesce(new.last_billed_at, new.created_at);
+    rated   timestamptz;
 begin
-    new.rated_from := coalesce(new.last_billed_at, new.created_at);
-    if not coalesce(isfinite(new.rated_from) and new.rated_from <= public.billing_clock() + interval '1 hour', false) then
-        new.rated_from := null;
+    begin
+        select max(charged_until) into rated from billing_charged_until where instance_id = new.id;
+    exception when others then
+        rated := null;
+    end;
+    if not coalesce(isfinite(new.rated_until) and new.rated_until <= latest, false) then
+        new.rated_from := case when isfinite(claimed) and claimed <= latest then claimed end;
+        new.rated_until := new.rated_from;
+        new.pending_segments := null;
     end if;
-    new.rated_until := new.rated_from;
-    new.pending_segments := null;
+    if isfinite(rated) and coalesce(new.rated_until < rated, true) then
+        new.rated_from := rated;
+        new.rated_until := rated;
+        new.pending_segments := (
+            select array_agg(segment order by segment.started_at)
+            from unnest(new.pending_segments) segment where segment.started_at >= rated);
+    end if;
+    if coalesce(claimed < new.rated_until, new.rated_until is not null) then
+        new.last_billed_at := new.rated_until;
+    end if;
     return new;
 end $$;
 
@@ -302,25 +341,47 @@ begin
     return new;
 end $$;
 
--- Trigger, per DELETE: an instance that is deleted pays its last minutes and its pending segments. The segment of its last minutes is
--- written even when it is empty: it carries the instant from which the instance was metered, which `verify` needs. Nothing here
--- refers to the organization's row, which may be going in the same statement.
+-- What a row that leaves still owes: its pending segments, and its last one. That one is written even when it is empty: it carries
+-- the instant from which the instance was metered, which `verify` needs.
+create or replace function billing_last_segments(instance vps_instances, at timestamptz)
+    returns table (organization_id uuid, instance_id uuid, label text, plan_id text, status text, backups boolean,
+        started_at timestamptz, ended_at timestamptz, charge_until timestamptz, closed_at timestamptz, reason text,
+        rated_from timestamptz, outcome text)
+    language sql stable rows 1
+as $$
+    select segment.*
+    from (
+        select greatest(coalesce(instance.last_billed_at, instance.created_at), instance.rated_until,
+            instance.pending_segments[cardinality(instance.pending_segments)].ended_at) as started_at
+    ) begun,
+        lateral (
+            select case when isfinite(begun.started_at) then array_append(instance.pending_segments,
+                row(instance.plan_id::text, instance.status::text, billing_has_backups(instance), begun.started_at,
+                    billing_segment_end(instance.status::text, begun.started_at, at), at, 'deleted')::billing_pending_segment)
+                else instance.pending_segments end as segments
+        ) closed,
+        billing_segments_of(instance, closed.segments) segment
+$$;
+
+-- Trigger, per DELETE: an instance that is deleted pays its last minutes and its pending segments, and until when it is rated is noted.
+-- Nothing here refers to the organization's row, which may be going in the same statement.
 create or replace function billing_close_deleted() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 begin
+    with leaving as materialized (
+        select segment.*
+        from old_rows instance, (select billing_clock() as at) clock, billing_last_segments(instance, at) segment
+    ),
+    noted as (
+        insert into billing_charged_until as known (instance_id, organization_id, charged_until)
+        select instance_id, organization_id, max(ended_at) from leaving group by 1, 2
+        on conflict (instance_id, organization_id) do update
+        set charged_until = greatest(known.charged_until, excluded.charged_until)
+    )
     insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
         charge_until, closed_at, reason, rated_from, outcome)
-    select segment.*
-    from old_rows o,
-        lateral (select greatest(coalesce(o.last_billed_at, o.created_at), o.rated_until) as started_at) begun,
-        lateral (
-            select case when isfinite(started_at) then array_append(o.pending_segments,
-                row(o.plan_id::text, o.status::text, billing_has_backups(o), started_at,
-                    billing_segment_end(o.status, started_at, billing_clock()), billing_clock(), 'deleted')::billing_pending_segment)
-                else o.pending_segments end as segments
-        ) closed,
-        billing_segments_of(o, closed.segments) segment;
+    select * from leaving;
 
     insert into billing_metering_failures (error, segment)
     select 'deleted with a watermark that is not a date', to_jsonb(o)::text
@@ -329,6 +390,35 @@ begin
     return null;
 exception when others then
     perform billing_metering_failed(sqlerrm, (select jsonb_agg(to_jsonb(o)) from old_rows o)::text);
+    return null;
+end $$;
+
+-- Trigger, per TRUNCATE: the same, while the rows can still be read.
+create or replace function billing_close_truncated() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    with leaving as materialized (
+        select segment.*
+        from vps_instances instance, (select billing_clock() as at) clock, billing_last_segments(instance, at) segment
+    ),
+    noted as (
+        insert into billing_charged_until as known (instance_id, organization_id, charged_until)
+        select instance_id, organization_id, max(ended_at) from leaving group by 1, 2
+        on conflict (instance_id, organization_id) do update
+        set charged_until = greatest(known.charged_until, excluded.charged_until)
+    )
+    insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
+        charge_until, closed_at, reason, rated_from, outcome)
+    select * from leaving;
+
+    insert into billing_metering_failures (error, segment)
+    select 'truncated with a watermark that is not a date', to_jsonb(o)::text
+    from vps_instances o
+    where not coalesce(isfinite(greatest(coalesce(o.last_billed_at, o.created_at), o.rated_until)), false);
+    return null;
+exception when others then
+    perform billing_metering_failed(sqlerrm, (select jsonb_agg(to_jsonb(o)) from vps_instances o)::text);
     return null;
 end $$;
 

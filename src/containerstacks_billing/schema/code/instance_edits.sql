@@ -19,8 +19,19 @@ $$;
 create or replace function billing_ends_segment(before vps_instances, after vps_instances) returns boolean
     language sql stable parallel safe
 as $$
-    select (before.organization_id, before.plan_id, before.status, public.billing_has_backups(before))
-        is distinct from (after.organization_id, after.plan_id, after.status, public.billing_has_backups(after))
+    select (before.organization_id, before.plan_id, before.status, before.id, public.billing_has_backups(before))
+        is distinct from (after.organization_id, after.plan_id, after.status, after.id, public.billing_has_backups(after))
+$$;
+
+-- Whether an update takes away what is ours, or moves the watermark behind what is rated.
+create or replace function billing_is_set_back(before vps_instances, after vps_instances) returns boolean
+    language sql stable parallel safe
+as $$
+    select after.rated_until < before.rated_until
+        or coalesce(after.last_billed_at, after.created_at) < after.rated_until
+        or after.rated_until is null and before.rated_until is not null
+        or after.rated_from is distinct from before.rated_from
+        or after.pending_segments is distinct from before.pending_segments
 $$;
 
 -- Whether an update is an edit that the host's updated_at should show. Only what moves rated_until or flushes segments, and changes

@@ -29,6 +29,7 @@ as $$
         ('billing_runs',                array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('plan_price_versions',         array['SELECT']),
         ('billing_usage_segments',      array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_charged_until',       array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_metering_failures',   array['SELECT']),
         ('billing_quarantine',          array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('billing_quarantine_counts',    array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),

@@ -29,14 +29,15 @@ create or replace trigger billing_begin_metering_late before update on vps_insta
     for each row when (old.rated_from is null and old.rated_until is null and new.rated_from is null)
     execute function billing_begin_metering_late();
 
-create or replace trigger billing_keep_rated_until before update on vps_instances
-    for each row when (new.rated_until is null and old.rated_until is not null)
-    execute function billing_keep_rated_until();
+drop trigger if exists billing_keep_pending_segments on vps_instances;
+drop function if exists billing_keep_pending_segments();
+drop trigger if exists billing_keep_rated_until on vps_instances;
+drop function if exists billing_keep_rated_until();
 
--- Before billing_move_watermark, which appends to what stands there.
-create or replace trigger billing_keep_pending_segments before update on vps_instances
-    for each row when (new.pending_segments is distinct from old.pending_segments)
-    execute function billing_keep_pending_segments();
+-- Before billing_move_watermark, which goes by what stands there.
+create or replace trigger billing_keep_rated before update on vps_instances
+    for each row when (billing_is_set_back(old, new))
+    execute function billing_keep_rated();
 
 create or replace trigger billing_move_watermark before update on vps_instances
     for each row when (billing_ends_segment(old, new))
@@ -45,6 +46,9 @@ create or replace trigger billing_move_watermark before update on vps_instances
 create or replace trigger billing_close_deleted after delete on vps_instances
     referencing old table as old_rows
     for each statement execute function billing_close_deleted();
+
+create or replace trigger billing_close_truncated before truncate on vps_instances
+    for each statement execute function billing_close_truncated();
 commit;
 
 -- step: triggers of tables of billing
