@@ -20,10 +20,10 @@ from tests.command import Command
 from tests.daemons import eventually, waits_for_lock
 from tests.fleet import Fleet
 
+from containerstacks_billing import text
 from containerstacks_billing.charging.dry_run import rehearse
 from containerstacks_billing.charging.forecasts import Limits
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.cli import run_report as summary
 
 KEYS = {
     "runId", "outcome", "trigger", "asOf", "instancesBilled", "hours", "amount", "pastDueInstances",
@@ -360,7 +360,7 @@ def test_a_dry_run_works_beside_a_biller(fleet: Fleet, command: Command) -> None
 
 def test_a_fraction_of_an_hour_is_not_nothing() -> None:
     """What rounds to zero was charged all the same."""
-    told = [summary.hours(Decimal(hours)) for hours in ("0", "0.004", "0.5", "1", "61.528")]
+    told = [text.hours(Decimal(hours)) for hours in ("0", "0.004", "0.5", "1", "61.528")]
     assert ["0 hours", "less than 0.1 hours", "0.5 hours", "1 hour", "61.53 hours"] == told
 
 

@@ -163,7 +163,7 @@ def test_the_next_run_is_the_one_that_the_page_announces(fleet: Fleet, command: 
     fleet.bill(trigger="manual")
     words = " ".join(command("status", environment=environment).stdout.split())
     assert "Next due when a daemon or built-in billing is started" in words
-    assert "run 1 by hand, completed" in words
+    assert "Last run 1 by hand, completed" in words
     heartbeat(fleet, timedelta(seconds=20))
     fleet.conn.execute(
         "update billing_daemon_status set metadata = jsonb_build_object('next_run_at', %s::text)",

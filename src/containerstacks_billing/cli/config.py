@@ -1,4 +1,4 @@
-"""`config show`: every setting, its value and where the value came from."""
+"""`config show`: every setting with its value and origin."""
 
 from __future__ import annotations
 

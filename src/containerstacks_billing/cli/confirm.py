@@ -15,9 +15,9 @@ from containerstacks_billing.errors import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def require_confirmation(question: str, what: str, *, yes: bool, as_json: bool) -> None:
-    """Return once it is agreed; ends the command where it is not, and where nobody can answer.
+    """Require a yes: --yes or an answer on a terminal; ends the command otherwise.
 
-    `what` is what --yes would let happen without a question.
+    `what` names in the error what needs --yes. Without a terminal, or with --json, a missing --yes is a usage error.
     """
     if yes:
         return

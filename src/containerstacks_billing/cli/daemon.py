@@ -1,4 +1,4 @@
-"""`daemon`: bill at once and then on schedule, until told to stop."""
+"""`daemon`: the billing service in the foreground, stopped by a signal."""
 
 from __future__ import annotations
 

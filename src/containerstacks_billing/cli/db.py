@@ -1,4 +1,4 @@
-"""`db`: the embedded PostgreSQL that `up` works on. Never touches the database of DATABASE_URL."""
+"""`db`: start, stop and look at the embedded PostgreSQL of `up`; never the database of DATABASE_URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor`: one line per check, and what to do."""
+"""`doctor`: diagnosis of machine, configuration and database, one line per check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`drill`: faults on purpose against the installed version, on a database of its own."""
+"""`drill`: fault injection against the installed version, on a database of its own."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _of_one(name: str) -> str:
 
 
 def _outcome(report: Report) -> list[tuple[str, str]]:
-    from containerstacks_billing.cli.run_report import hour_digits
+    from containerstacks_billing.text import hour_digits
 
     due, charged, twice, lost = map(hour_digits, (report.due, report.charged, report.twice, report.lost))
     runs = ", ".join(f"{number} {outcome}" for outcome, number in sorted(report.runs.items()))

@@ -13,19 +13,12 @@ from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import RunOrder
 from containerstacks_billing.cli import render
 from containerstacks_billing.cli.progress import RunDisplay
-from containerstacks_billing.cli.run_report import (
-    amounts,
-    counted,
-    hour_digits,
-    hours,
-    moment,
-    nothing_due,
-    number_of,
-)
+from containerstacks_billing.cli.run_report import amounts, nothing_due
 from containerstacks_billing.daemon.signals import interruptible
 from containerstacks_billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from containerstacks_billing.money import display
 from containerstacks_billing.status.model import RunRecord
+from containerstacks_billing.text import counted, hour_digits, hours, moment
 
 _SHOWN_SHORT = 20
 _SHOWN_SET_ASIDE = 10
@@ -121,8 +114,7 @@ def show(console: Console, found: Rehearsal, currency: str, *, every: bool) -> N
 
 def _headline(found: Rehearsal) -> str:
     if found.outcome is Outcome.INTERRUPTED:
-        batches = "1 batch" if found.batches == 1 else f"{found.batches:,} batches"
-        return f"Stopped after {batches}; this is a part of what a run would do."
+        return f"Stopped after {counted(found.batches, 'batch')}; this is a part of what a run would do."
     if not found.instances_billed:
         why = nothing_due(
             found.billable_instances,
@@ -131,7 +123,7 @@ def _headline(found: Rehearsal) -> str:
             held=found.held_instances,
         )
         return f"A run would charge nothing now: {why or 'all is already billed'}."
-    return f"A run would charge {counted(found.instances_billed)} for {hours(found.hours)}."
+    return f"A run would charge {counted(found.instances_billed, 'instance')} for {hours(found.hours)}."
 
 
 def _facts(found: Rehearsal, currency: str) -> list[tuple[str, str]]:
@@ -142,16 +134,16 @@ def _facts(found: Rehearsal, currency: str) -> list[tuple[str, str]]:
         facts.append(
             (
                 "Past due",
-                f"{counted(found.past_due_instances)}; {_wallets(found.organizations_short)}",
+                f"{counted(found.past_due_instances, 'instance')}; {_wallets(found.organizations_short)}",
             )
         )
     reasons = ", ".join(
         f"{reason} ({count:,})" for reason, count in found.reasons.items() if reason != "held"
     )
     if found.quarantined_instances:
-        facts.append(("Quarantined", f"{counted(found.quarantined_instances)}: {reasons}"))
+        facts.append(("Quarantined", f"{counted(found.quarantined_instances, 'instance')}: {reasons}"))
     if found.held_instances:
-        facts.append(("Held", counted(found.held_instances)))
+        facts.append(("Held", counted(found.held_instances, "instance")))
     facts += [("Change", sentence) for sentence in found.changes]
     if found.last:
         facts.append(("Compared", _difference(found, found.last, currency)))
@@ -191,7 +183,7 @@ def _show_largest(console: Console, found: Rehearsal) -> None:
     console.print(render.table(headings, rows, right=headings[1:]))
     hidden = found.organizations_billed - len(rows)
     if hidden:
-        console.print(f"and {number_of(hidden, 'organization')} more; --all lists every one")
+        console.print(f"and {counted(hidden, 'organization')} more; --all lists every one")
 
 
 def _show_short(console: Console, found: Rehearsal, *, every: bool) -> None:
@@ -204,7 +196,7 @@ def _show_short(console: Console, found: Rehearsal, *, every: bool) -> None:
     console.print(render.table(headings, rows, right=headings[1:]))
     hidden = found.organizations_short - len(rows)
     if hidden:
-        console.print(f"and {number_of(hidden, 'organization')} more; --all lists every one")
+        console.print(f"and {counted(hidden, 'organization')} more; --all lists every one")
 
 
 def _show_set_aside(console: Console, found: tuple[SetAside, ...], count: int, *, every: bool) -> None:
@@ -215,4 +207,4 @@ def _show_set_aside(console: Console, found: tuple[SetAside, ...], count: int, *
     rows = [(one.label or one.instance, one.detail) for one in shown]
     console.print(render.table(("Set aside", "Why"), rows))
     if count > len(rows):
-        console.print(f"and {counted(count - len(rows))} more; --all lists every one")
+        console.print(f"and {counted(count - len(rows), 'instance')} more; --all lists every one")

@@ -1,4 +1,4 @@
-"""`events`: what the host was told, what waits, what was given up; and sending it."""
+"""`events`: list, deliver and retry webhook events for the host application."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def verbs(
     from containerstacks_billing.notifications import outbox as events
     from containerstacks_billing.notifications.model import Kind
     from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.text import minute
 
     known = [one.value for one in Kind if one is not Kind.TEST]
     if kind is not None and kind not in known:
@@ -88,7 +89,7 @@ def verbs(
         render.emit_json(Events(events=found, waiting=waiting, next_attempt_at=due_at))
         return
     headings = ("No.", "When (UTC)", "Event", "About", "State")
-    cells = [(row["id"], _minute(row["occurred_at"]), row["kind"], _about(row), _state(row)) for row in rows]
+    cells = [(row["id"], minute(row["occurred_at"]), row["kind"], _about(row), _state(row)) for row in rows]
     console = render.stdout()
     if rows:
         console.print(render.table(headings, cells, right=("No.",)))
@@ -144,6 +145,7 @@ def retry(ctx: click.Context, number: int | None, dead: bool) -> None:
     from containerstacks_billing.errors import WorkFailed
     from containerstacks_billing.notifications import outbox as events
     from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.text import counted
 
     if (number is None) is not dead:
         raise click.BadParameter("give the number of an event, or --dead.")
@@ -157,8 +159,7 @@ def retry(ctx: click.Context, number: int | None, dead: bool) -> None:
             raise WorkFailed(
                 f"There is no event {number}.", hint="containerstacks-billing events lists them."
             )
-    told = "1 event is due again." if count == 1 else f"{count} events are due again."
-    render.stdout().print(told)
+    render.stdout().print(f"{counted(count, 'event')} {'is' if count == 1 else 'are'} due again.")
 
 
 @verbs.command("test", epilog=_TEST_EXAMPLES)
@@ -211,14 +212,10 @@ def _endpoint(ctx: click.Context) -> Endpoint:
     return endpoint
 
 
-def _minute(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
-
-
 def _about(row: dict[str, Any]) -> str:
     """Say in a few words what an event is about, for the list."""
     from containerstacks_billing.cli.render import shortened
-    from containerstacks_billing.cli.run_report import counted
+    from containerstacks_billing.text import counted
 
     payload = row["payload"]
     who = ""
@@ -230,7 +227,7 @@ def _about(row: dict[str, Any]) -> str:
     if "pastDue" in payload:
         return f"{who}owes {payload['pastDue']}"
     if "instances" in payload:
-        return f"{who}{counted(payload['instances'])} set aside"
+        return f"{who}{counted(payload['instances'], 'instance')} set aside"
     return who + str(payload.get("reason", ""))
 
 

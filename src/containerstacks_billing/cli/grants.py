@@ -1,4 +1,4 @@
-"""`grants`: the statements that give a role the rights it needs, and no others."""
+"""`grants`: GRANT statements for a role of least privilege."""
 
 from __future__ import annotations
 

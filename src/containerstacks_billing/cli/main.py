@@ -151,7 +151,7 @@ def _redacted_usage_errors() -> Iterator[None]:
 
 
 def _explain(error: Exception, ctx: click.Context) -> int:
-    """Say what went wrong and what to do; return the exit code."""
+    """Write the error and its hint, as an event of the log for a service; return the exit code."""
     import psycopg
 
     from containerstacks_billing.database.errors import translate
@@ -178,9 +178,9 @@ def _explain(error: Exception, ctx: click.Context) -> int:
 
 
 def _is_logged(ctx: click.Context) -> bool:
-    """Tell whether a service's error is an event for a journal or a collector, and see that it can be logged.
+    """Return whether a service's error goes to a journal or a collector; set up logging where it is not yet.
 
-    A configuration that is refused has set up no logging; its LOG_FORMAT counts all the same.
+    A refused configuration has set up no logging; its LOG_FORMAT is used all the same.
     """
     from containerstacks_billing import logs
     from containerstacks_billing.config import load as configuration

@@ -1,4 +1,4 @@
-"""`migrate`: bring the database to the schema of this version, or show what that would do."""
+"""`migrate`: create or adopt the schema of this version, or show what that would do."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _show_status(known: Iterable[MigrationStatus], *, as_json: bool) -> None:
 
 def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
     from containerstacks_billing.cli import render
-    from containerstacks_billing.cli.run_report import number_of
+    from containerstacks_billing.text import counted
 
     pending = list(pending)
     if as_json:
@@ -111,14 +111,14 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         for effect in one.effects:
             console.print(f"  - {render.printable(effect)}")
     if pending:
-        console.print(f"\n{number_of(len(pending), 'migration')} would be applied. Nothing was changed.")
+        console.print(f"\n{counted(len(pending), 'migration')} would be applied. Nothing was changed.")
     else:
         console.print("Nothing to do: every migration has been applied.")
 
 
 def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: bool) -> None:
     from containerstacks_billing.cli import render
-    from containerstacks_billing.cli.run_report import number_of
+    from containerstacks_billing.text import counted
 
     if as_json:
         from containerstacks_billing.schema.schemas import FindingDocument, MigrationDocument
@@ -130,7 +130,7 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: 
         return
     console = render.stdout()
     if report.applied:
-        console.print(f"Applied {number_of(len(report.applied), 'migration')}.")
+        console.print(f"Applied {counted(len(report.applied), 'migration')}.")
     elif not any(finding.kind == "repaired" for finding in report.findings):
         console.print("Nothing to do: every migration has been applied.")
     for finding in report.findings:

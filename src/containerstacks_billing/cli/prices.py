@@ -1,4 +1,4 @@
-"""`prices`: what plans cost, from when until when; a price for now, for later, or in the place of a past one."""
+"""`prices`: list, set, announce and correct the prices of plans."""
 
 from __future__ import annotations
 

@@ -1,27 +1,25 @@
-"""How prices and corrections look: tables at 80 columns, and the JSON documents of the same content."""
+"""Tables of prices and of price corrections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from containerstacks_billing import text
 from containerstacks_billing.cli import render
-from containerstacks_billing.cli.run_report import counted, number_of
 from containerstacks_billing.money import plain
 from containerstacks_billing.pricing.model import Correction, OrganizationDifference, Plan, PriceVersion
+from containerstacks_billing.text import counted, hour_digits
 
 LINES = 25
 _ZERO = Decimal(0)
 
 
 def instant(at: datetime | None, otherwise: str = "always") -> str:
-    """Write an instant in UTC, to the minute unless it has seconds."""
-    if at is None:
-        return otherwise
-    at = at.astimezone(UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at.second else f"{at:%Y-%m-%d %H:%M}"
+    """Return an instant in UTC, to the minute unless it has seconds; `otherwise` for none."""
+    return otherwise if at is None else text.instant(at)
 
 
 def _amount(amount: Decimal | None) -> str:
@@ -133,26 +131,22 @@ def _row(name: str, these: Sequence[OrganizationDifference]) -> tuple[str, ...]:
     return (
         name if len(name) <= 24 else f"{name[:23]}…",
         str(sum(one.instances for one in these)),
-        _hours(sum((one.hours for one in these), _ZERO)),
+        hour_digits(sum((one.hours for one in these), _ZERO)),
         plain(sum((one.old_amount for one in these), _ZERO)),
         plain(sum((one.new_amount for one in these), _ZERO)),
         _signed(sum((one.difference for one in these), _ZERO)),
     )
 
 
-def _hours(hours: Decimal) -> str:
-    return f"{round(hours, 2):f}".rstrip("0").rstrip(".") if hours % 1 else f"{hours:.0f}"
-
-
 def _show_debts(differences: Sequence[OrganizationDifference], currency: str) -> None:
     debts = [one for one in differences if one.debt_instances]
     if debts:
-        hours = _hours(sum((one.debt_hours for one in debts), _ZERO))
+        hours = hour_digits(sum((one.debt_hours for one in debts), _ZERO))
         old = plain(sum((one.debt_old_amount for one in debts), _ZERO))
         new = plain(sum((one.debt_new_amount for one in debts), _ZERO))
         instances = sum(one.debt_instances for one in debts)
         console = render.stdout()
-        console.print(f"\nPast due: {hours} hours of {counted(instances)} are rated anew,")
+        console.print(f"\nPast due: {hours} hours of {counted(instances, 'instance')} are rated anew,")
         console.print(f"  {new} {currency} instead of {old}; no money moves.")
 
 
@@ -161,7 +155,7 @@ def _show_unposted(differences: Sequence[OrganizationDifference]) -> None:
     short = [one for one in differences if one.unposted_charges]
     for number, one in enumerate(sorted(short, key=lambda one: -one.unposted_amount)):
         if number == LINES:
-            console.print(f"not posted: that of {number_of(len(short) - LINES, 'organization')} more")
+            console.print(f"not posted: that of {counted(len(short) - LINES, 'organization')} more")
             break
         if number == 0:
             console.print()

@@ -1,4 +1,4 @@
-"""What is shown on standard error while a run is under way: a bar on a terminal, else a line now and then."""
+"""Progress display of a run on standard error: a bar on a terminal, elsewhere a line at growing intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quarantine`: what billing has set aside, why, and what to do about it."""
+"""`quarantine`: instances that are quarantined or held, with reason and remedy."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
 
 def _show(one: SetAside) -> None:
     from containerstacks_billing.cli import render
-    from containerstacks_billing.cli.run_report import exact_hours
+    from containerstacks_billing.text import hour_digits
 
-    hours = "" if one.due_hours is None else f", {exact_hours(one.due_hours)} hours due"
+    hours = "" if one.due_hours is None else f", {hour_digits(one.due_hours, 4)} hours due"
     whose = one.organization if one.organization is not None else one.organization_id
     console = render.stdout()
     console.print(render.indented(f"{one.instance_id}  {render.printable(one.label or '')[:40]}", 2))

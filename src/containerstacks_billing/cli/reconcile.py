@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 \b
 Examples:
-  containerstacks-billing reconcile                 what differs, since when, why
+  containerstacks-billing reconcile         what differs, since when, and why
   containerstacks-billing reconcile ID --accept --reason "archived" --dry-run
   containerstacks-billing reconcile ID --restore --reason "lost top-up" --yes
-  containerstacks-billing reconcile --accept --check entries --reason "archive"
+  containerstacks-billing reconcile --accept --check entries --reason moved
 
 \b
   --accept    the rows stay; a difference of a balance becomes its opening

@@ -1,4 +1,4 @@
-"""`release`: let a held run go on, or decide what becomes of hours that are held."""
+"""`release`: release a held run, or decide about held hours: charge, cap or waive."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ Instances with more than MAX_CATCH_UP_HOURS due are held until one of these:
   --waive    nothing; everything that is due is waived for good
 
 \b
-It shows what it means and asks. Where nobody can answer, as in a script or
-with --json, it takes --yes.
+It shows what it means and asks. Without a terminal, as in a script, and with
+--json it takes --yes.
 """
 
 
@@ -109,12 +109,12 @@ def _release_brake(
 ) -> None:
     from containerstacks_billing.charging.fleet_reading import latest_hold, release_hold
     from containerstacks_billing.cli import render
-    from containerstacks_billing.cli.run_report import counted, hours
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.holds.schemas import ReleasedRun, WouldCharge
     from containerstacks_billing.money import display
     from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.text import counted, hours
 
     conninfo = target(settings).conninfo
     console = render.stdout()
@@ -151,7 +151,7 @@ def _release_brake(
     elif forecast:
         amount = display(forecast.amount, settings.currency)
         console.print(
-            f"After a release the next run would charge {counted(forecast.instances_billed)}"
+            f"After a release the next run would charge {counted(forecast.instances_billed, 'instance')}"
             f" for {hours(forecast.hours)}: {amount}.",
             soft_wrap=True,
         )
@@ -207,7 +207,7 @@ def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool,
 
 
 def _see_that_it_is_known(conninfo: str, order: ReleaseDecision) -> None:
-    """Let nobody take a mistyped organization for one that has nothing held."""
+    """Raise a usage error for an unknown organization, which would otherwise look like one with nothing held."""
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.schema.diagnose import diagnosed
 

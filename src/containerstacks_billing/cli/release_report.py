@@ -1,13 +1,13 @@
-"""How a decision about held hours looks: in lines, and as the JSON document of the same content."""
+"""Report of a decision about held hours."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
 from containerstacks_billing.cli import render
-from containerstacks_billing.cli.run_report import counted, exact_hours
 from containerstacks_billing.holds.model import HELD, HeldHours, ReleaseDecision, ReleaseResult
 from containerstacks_billing.money import display
+from containerstacks_billing.text import counted, hour_digits
 
 _MOST_SHOWN = 50
 
@@ -21,12 +21,12 @@ def show(released: ReleaseResult, currency: str) -> None:
     for one in sorted(released.listed, key=lambda one: one.set_aside_for == HELD)[:_MOST_SHOWN]:
         _show_one(one, currency)
     if released.instances > _MOST_SHOWN:
-        console.print(f"and {counted(released.instances - _MOST_SHOWN)} more")
-    console.print(f"\n{counted(released.instances)}")
+        console.print(f"and {counted(released.instances - _MOST_SHOWN, 'instance')} more")
+    console.print(f"\n{counted(released.instances, 'instance')}")
     approved = display(released.amount_approved, currency)
     waived = display(released.amount_waived, currency)
-    console.print(f"To charge: {exact_hours(released.hours_approved)} hours, {approved}")
-    console.print(f"Waived:    {exact_hours(released.hours_waived)} hours, {waived}")
+    console.print(f"To charge: {hour_digits(released.hours_approved, 4)} hours, {approved}")
+    console.print(f"Waived:    {hour_digits(released.hours_waived, 4)} hours, {waived}")
     if released.unpriced_instances:
         verb = "has" if released.unpriced_instances == 1 else "have"
         console.print(f"{released.unpriced_instances:,} of them {verb} no usable price at present.")
@@ -48,7 +48,7 @@ def _show_one(one: HeldHours, currency: str) -> None:
 
 def _worth(hours: Decimal, amount: Decimal | None, currency: str) -> str:
     money = "no price" if amount is None else display(amount, currency)
-    return f"{exact_hours(hours)} h ({money})"
+    return f"{hour_digits(hours, 4)} h ({money})"
 
 
 def conclude(released: ReleaseResult, order: ReleaseDecision) -> None:

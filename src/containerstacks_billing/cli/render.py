@@ -1,6 +1,6 @@
-"""What is written for people and for programs: one JSON document, or tables at 80 columns.
+"""Output: one JSON document for programs, tables and facts at 80 columns for people.
 
-A terminal gets lines that fit it, a file or a pipe whole sentences, for whoever searches them.
+A terminal gets lines that fit it; a file or a pipe gets whole sentences, so that they can be searched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`run`: one billing run now, or what one would do."""
+"""`run`: one billing run now, or a dry run of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Ctrl-C finishes the batches under way, says what was done and exits 130.
 def run(
     ctx: click.Context, dry_run: bool, every: bool, organization: UUID | None, wait: float, as_json: bool
 ) -> None:
-    """Charge everything that is due: once, whoever else bills.
+    """Charge what is due: once, whichever other process bills.
 
     Exits 0 also with past-due or quarantined instances, 1 when the run failed or is held, 75 when
     another biller keeps the right to bill.
@@ -95,7 +95,7 @@ def run(
 
 
 def _deliver_events(conninfo: str, settings: Settings) -> None:
-    """Send what the run made news of, for a few seconds; what is left goes out with the daemon or the next run."""
+    """Deliver due webhook events for a few seconds; the daemon or the next run delivers the rest."""
     from containerstacks_billing import logs
     from containerstacks_billing.errors import BillingError
     from containerstacks_billing.notifications.delivery import deliver_due
@@ -109,7 +109,7 @@ def _deliver_events(conninfo: str, settings: Settings) -> None:
 
 
 def bill_and_watch(order: RunOrder) -> tuple[Finished, int]:
-    """Bill with a display on standard error, and return what came of it with the exit code."""
+    """Run billing with a progress display; return the finished run and the exit code."""
     from dataclasses import replace
 
     from containerstacks_billing.charging.run import run_billing
@@ -137,7 +137,7 @@ def bill_and_watch(order: RunOrder) -> tuple[Finished, int]:
 
 
 def _with_circumstances(order: RunOrder, finished: Finished) -> Finished:
-    """Look up what was debited, why instances are set aside, and whether there are others."""
+    """Return the run with its debited amount, the reasons of quarantined instances and the number of billable ones."""
     from dataclasses import replace
 
     from containerstacks_billing.charging.run_record import billable_instances, debited_by_run

@@ -1,10 +1,9 @@
-"""A finished run in words and as a document."""
+"""Report of a finished run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from rich.console import Console
@@ -13,16 +12,14 @@ from containerstacks_billing.charging.model import Outcome, RunResult
 from containerstacks_billing.cli.render import facts, printable
 from containerstacks_billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from containerstacks_billing.money import display, plain
-
-_HOUR_DIGITS = Decimal("0.01")
-_EXACT_DIGITS = Decimal("0.0001")
+from containerstacks_billing.text import counted, hours, moment
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run's result with what the result does not say: who ran it, what was debited, why instances are set aside.
+    """A run's result with its holder, the debited amount, and quarantined instances by reason.
 
-    `billable` is how many instances there are to bill, counted no further than one more than wait for somebody.
+    `billable` is the number of billable instances, counted up to one more than are past due, quarantined or held.
     """
 
     result: RunResult
@@ -62,7 +59,7 @@ _STYLES = {
 def headline(finished: Finished) -> str:
     """Return the one sentence that says how the run ended."""
     result = finished.result
-    charged = f"{counted(result.instances_billed)} charged for {hours(result.hours)}"
+    charged = f"{counted(result.instances_billed, 'instance')} charged for {hours(result.hours)}"
     reason = printable((result.error_message or "the reason is not recorded").rstrip("."))
     match result.outcome:
         case Outcome.COMPLETED if result.instances_billed:
@@ -84,19 +81,20 @@ def headline(finished: Finished) -> str:
 
 
 def nothing_due(billable: int, past_due: int, *, quarantined: int, held: int) -> str | None:
-    """Say why nothing was charged; None where it is because everything is billed already.
+    """Return why nothing was charged; None where everything is billed already.
 
-    Whoever waits for somebody may be counted twice: then the others go without mention, and nothing untrue is said.
+    An instance may be both past due and held, so the counts may add up to more than there are: then None is returned
+    rather than a sentence that may be false.
     """
     aside = quarantined + held
     if billable > past_due + aside:
         return None
     parts = []
     if past_due:
-        parts.append(f"{counted(past_due)} {'is' if past_due == 1 else 'are'} past due")
+        parts.append(f"{counted(past_due, 'instance')} {'is' if past_due == 1 else 'are'} past due")
     if aside:
         what = " or ".join([*(["a decision"] if held else []), *(["a repair"] if quarantined else [])])
-        parts.append(f"{counted(aside)} {'waits' if aside == 1 else 'wait'} for {what}")
+        parts.append(f"{counted(aside, 'instance')} {'waits' if aside == 1 else 'wait'} for {what}")
     return ", ".join(parts) or "there is no instance to bill"
 
 
@@ -107,22 +105,26 @@ def _facts(finished: Finished) -> list[tuple[str, str]]:
         ("As of", moment(result.as_of)),
     ]
     if result.outcome is Outcome.FAILED:
-        found.append(("Charged", f"{counted(result.instances_billed)} for {hours(result.hours)}"))
+        found.append(("Charged", f"{counted(result.instances_billed, 'instance')} for {hours(result.hours)}"))
     if result.amount:
         found.append(("Amount", amounts(result.amount, finished.debited, finished.currency)))
     if result.past_due_instances:
-        found.append(("Past due", f"{counted(result.past_due_instances)}, which stay due until a top-up"))
+        found.append(
+            ("Past due", f"{counted(result.past_due_instances, 'instance')}, which stay due until a top-up")
+        )
     if result.quarantined_instances:
         reasons = ", ".join(
             f"{reason} ({count:,})" for reason, count in finished.reasons.items() if reason != "held"
         )
-        found.append(("Quarantined", f"{counted(result.quarantined_instances)}: {reasons}"))
+        found.append(("Quarantined", f"{counted(result.quarantined_instances, 'instance')}: {reasons}"))
     if result.held_instances:
         found.append(
-            ("Held", f"{counted(result.held_instances)}, decide with containerstacks-billing release")
+            (
+                "Held",
+                f"{counted(result.held_instances, 'instance')}, decide with containerstacks-billing release",
+            )
         )
-    batches = "1 batch" if result.batches == 1 else f"{result.batches:,} batches"
-    found.append(("Took", f"{result.duration_seconds:.1f} s, {batches}"))
+    found.append(("Took", f"{result.duration_seconds:.1f} s, {counted(result.batches, 'batch')}"))
     return found
 
 
@@ -151,39 +153,6 @@ def amounts(exact: Decimal, debited: Decimal, currency: str) -> str:
     else:
         rest = ""
     return f"{display(exact, currency)} exactly: {plain(debited)} debited{rest}"
-
-
-def counted(instances: int) -> str:
-    """Count instances in words."""
-    return number_of(instances, "instance")
-
-
-def number_of(count: int, noun: str) -> str:
-    """Count anything that takes an s."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def hours(amount: Decimal) -> str:
-    """Write hours with their unit."""
-    text = hour_digits(amount)
-    if text == "0" and amount > 0:
-        return "less than 0.1 hours"
-    return "1 hour" if text == "1" else f"{text} hours"
-
-
-def hour_digits(amount: Decimal) -> str:
-    """Write a number of hours with two digits at most: `61.53`, `5`."""
-    return f"{amount.quantize(_HOUR_DIGITS):,f}".rstrip("0").rstrip(".")
-
-
-def exact_hours(amount: Decimal) -> str:
-    """Write a number of hours with four digits at most, where somebody decides about them: `95.0001`."""
-    return f"{amount.quantize(_EXACT_DIGITS):,f}".rstrip("0").rstrip(".")
-
-
-def moment(at: datetime) -> str:
-    """Write an instant to the second."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _triggers(trigger: str) -> str:

@@ -25,12 +25,12 @@ def runs(ctx: click.Context, limit: int, as_json: bool) -> None:
     Amounts are rounded down to the cent; --json has them exactly.
     """
     from containerstacks_billing.cli import render
-    from containerstacks_billing.cli.run_report import hour_digits
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.money import floor_to_cent
     from containerstacks_billing.schema.diagnose import diagnosed
     from containerstacks_billing.status.read import recent_runs
+    from containerstacks_billing.text import hour_digits
 
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo

@@ -1,8 +1,7 @@
-"""`runways`: which wallet is empty when."""
+"""`runways`: when each wallet runs empty."""
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import click
@@ -35,6 +34,7 @@ def runways(ctx: click.Context, below: float | None, limit: int, as_json: bool) 
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.notifications import outbox as events
     from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.text import minute
 
     conninfo = target(configured(ctx).settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
@@ -54,7 +54,7 @@ def runways(ctx: click.Context, below: float | None, limit: int, as_json: bool) 
             render.shortened(row["name"] or str(row["organization_id"])),
             row["balance"],
             row["burn_per_hour"],
-            f"{row['empties_at'].astimezone(UTC):%Y-%m-%d %H:%M}" if row["empties_at"] else None,
+            minute(row["empties_at"]) if row["empties_at"] else None,
             _left(row),
         )
         for row in rows

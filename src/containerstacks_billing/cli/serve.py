@@ -1,4 +1,4 @@
-"""`serve`: the application side, with built-in billing, until it is told to stop."""
+"""`serve`: the application side, with web server and built-in billing, stopped by a signal."""
 
 from __future__ import annotations
 

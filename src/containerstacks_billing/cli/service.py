@@ -1,4 +1,4 @@
-"""`service`: put the daemon, or the application side, under systemd, and take it out again."""
+"""`service`: install, show and uninstall the systemd unit of the daemon or the application side."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def install(
     """Write the unit with the actual paths, enable and start it.
 
     Looks first whether the user can reach program and configuration, and whether
-    nobody else can change them. Needs root, except with --dry-run.
+    others cannot change them. Needs root, except with --dry-run.
     """
     loaded = configured(ctx)
     from containerstacks_billing.cli import render
@@ -140,7 +140,7 @@ def show(serves: bool, as_json: bool) -> None:
 
 
 def _failover_minutes(ctx: click.Context) -> int:
-    """Read the setting; a configuration that is wrong is no reason not to uninstall."""
+    """Return the setting, or its default: a wrong configuration must not prevent an uninstall."""
     from containerstacks_billing.errors import BillingError
 
     try:

@@ -1,4 +1,4 @@
-"""`status`: who bills, what the last runs did, what waits for somebody."""
+"""`status`: current biller, last runs, and instances that need a decision."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Examples:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
-    """Show who bills, the last run, and what waits for somebody.
+    """Show who bills, the last run, and what needs a decision.
 
     Only reads, with any role that may read. A warning does not change the exit code; Ctrl-C ends --watch
     with 0.
@@ -62,7 +62,7 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
 
 
 def _watch(conninfo: str, settings: Settings) -> None:
-    """Show the status until somebody asks to stop; a database that is away is said and tried again."""
+    """Refresh the status until a signal; a database that is unreachable is reported and tried again."""
     from rich.live import Live
 
     from containerstacks_billing.cli import render
@@ -127,7 +127,7 @@ def _facts(found: Status, verdict: Verdict, settings: Settings) -> list[tuple[st
     if found.last_run:
         facts.append(("Last run", _ended(found.last_run, found.now, settings.currency)))
     if success and found.last_run and success.run_id != found.last_run.run_id:
-        facts.append(("Last success", _ended(success, found.now, settings.currency)))
+        facts.append(("Last success", f"run {_ended(success, found.now, settings.currency)}"))
     facts.append(("Next due", next_due_of(verdict)))
     if found.past_due_instances:
         instances = counted(found.past_due_instances, "instance")
@@ -154,15 +154,14 @@ def _progress(run: RunRecord, *, in_progress: bool) -> str:
 
 
 def _ended(run: RunRecord, now: datetime, currency: str) -> str:
-    from containerstacks_billing.cli.run_report import hours
     from containerstacks_billing.money import display
-    from containerstacks_billing.text import counted, span
+    from containerstacks_billing.text import counted, hours, span
 
     by = {"daemon": "the daemon", "built-in": "built-in billing", "manual": "hand"}.get(
         run.trigger, run.trigger
     )
     billed = counted(run.instances_billed, "instance")
-    text = f"run {run.run_id} by {by}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
+    text = f"{run.run_id} by {by}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
     text += f"{billed}, {hours(run.hours)}, {display(run.amount, currency)}"
     return f"{text} ({run.error_message})" if run.error_message else text
 

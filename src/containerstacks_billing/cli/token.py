@@ -1,4 +1,4 @@
-"""`token`: who may read the API. A token is shown once, when it is made."""
+"""`token`: create, list and revoke admin tokens of the HTTP API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`up`: from nothing to a billed fleet, on the embedded database alone."""
+"""`up`: a demo on the embedded database: migrate, bill once, then daemon and web server."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ The embedded database is for trying the product. DATABASE_URL and .env are
 never read here.
 """
 
+_HOW_TO_STOP = "The embedded database goes on running; `containerstacks-billing db stop` stops it."
 _TRY_NEXT = (
     ("run", "charge what became due since; 0 if nothing did"),
     ("run --dry-run", "what the next run would charge, nothing changed"),
-    ("status", "who bills, the last run, what waits for somebody"),
+    ("status", "who bills, the last run, what needs a decision"),
     ("verify", "prove that every hour was charged once"),
     ("db psql", "look at the tables"),
 )
@@ -62,17 +63,20 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
     level = flags.get("LOG_LEVEL")
     settings = settings_from({"LOG_LEVEL": level} if level else {})
     logs.configure(settings.log_level)
-    was_running = EmbeddedServer(default_directory()).status().running
-    conninfo = _prepare(render.stderr())
-    order = RunOrder(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
-    finished, code = bill_and_watch(order)
-    _show(render.stdout(), conninfo, finished)
-    if code == 0 and not once:
-        try:
+    server = EmbeddedServer(default_directory())
+    goes_on = once or server.status().running
+    try:
+        conninfo = _prepare(render.stderr())
+        order = RunOrder(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
+        finished, code = bill_and_watch(order)
+        _show(render.stdout(), conninfo, finished)
+        if code == 0 and not once:
             code = _run_services(render.stdout(), conninfo, port)
-        finally:
-            if not was_running:
-                EmbeddedServer(default_directory()).stop()
+    finally:
+        if goes_on:
+            render.stderr().print(_HOW_TO_STOP, soft_wrap=True)
+        else:
+            server.stop()
     ctx.exit(code)
 
 
@@ -99,7 +103,7 @@ def _run_services(console: Console, conninfo: str, port: int) -> int:
 
 
 def _prepare(remarks: Console) -> str:
-    """Start the server, bring the schema up to date, make the fleet where there is none; say each on one line."""
+    """Start the server, migrate, and create the demo fleet where there is none; return the connection string."""
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import made_embedded
     from containerstacks_billing.sandbox.demo import make_demo_fleet
@@ -126,6 +130,7 @@ def _show(console: Console, conninfo: str, finished: Finished) -> None:
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli import run_report as summary
     from containerstacks_billing.sandbox.demo import read_books
+    from containerstacks_billing.text import hour_digits
 
     books = read_books(conninfo, finished.result.run_id)
     headings = ("Organization", "Instances", "Hours", "Debited", "Balance", "Carried", "Past due")
@@ -133,7 +138,7 @@ def _show(console: Console, conninfo: str, finished: Finished) -> None:
         (
             one.name,
             one.instances,
-            summary.hour_digits(one.hours),
+            hour_digits(one.hours),
             one.debited,
             one.balance,
             one.billing_carry,

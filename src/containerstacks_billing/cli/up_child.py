@@ -1,6 +1,7 @@
-"""A verb as a child of `up`: it ends when its parent is gone, however the parent ended.
+"""Child process of `up`, which exits when its parent dies.
 
-Standard input is a pipe that the parent holds and never writes to. Who is killed closes it all the same, on any system.
+Standard input is a pipe that the parent keeps open and never writes to. When the parent dies, by SIGKILL too, the child
+reads end of file, on any system.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ _STANDARD_INPUT = 0
 
 
 def hold() -> None:
-    """Send this process SIGTERM as soon as nobody holds the other end of standard input."""
-    # The thread inherits the mask: a signal of this process is for those that wait for it, and must not end it here.
+    """Send this process SIGTERM at the end of file on standard input."""
+    # The thread inherits the mask: signals of the process are for the threads that wait for them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     threading.Thread(target=_wait, name="tether", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,9 +1,9 @@
-"""Daemon and application side as children of one command, for `up`: started together, stopped together.
+"""Supervisor of the two processes of `up`: daemon and application side.
 
 They are processes of their own, as in production, so that what is tried here is what will run there. Each has a session
-of its own: Ctrl-C reaches the parent alone, which then asks both to stop, the daemon first. They say themselves when
-they are ready, as they tell systemd: whoever else may answer at the port is not taken for them. One that fails is
-started again, as systemd would do it, but not for ever.
+of its own: Ctrl-C reaches the parent alone, which then stops both, the daemon first. Readiness is the notification that
+systemd would get (NOTIFY_SOCKET), so that another program on the port is not taken for them. A process that fails is
+restarted a bounded number of times.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ class Child:
 
     def start_again(self) -> None:
         """Replace the process that has ended."""
-        self._let_go()
+        self._close()
         self.restarts += 1
         self.process = self._start()
 
     def may_be_started_again(self) -> bool:
-        """Tell whether another start may end otherwise, and was not tried too often."""
+        """Whether a restart may help: it neither ended well nor for its configuration, nor was restarted too often."""
         final = self.process.returncode in {EXIT_DONE, EXIT_CONFIGURATION}
         return not final and self.restarts < RESTARTS_AT_MOST
 
     def problem(self) -> str | None:
-        """Say in a sentence's beginning that it ended, and how; None while it runs."""
+        """Return how it ended, as the beginning of a sentence; None while it runs."""
         code = self.process.poll()
         if code is None:
             return None
@@ -82,16 +82,16 @@ class Child:
         return found[1].rstrip(".") if found else ""
 
     def stop(self) -> None:
-        """Ask it to end, and wait for that."""
+        """Terminate it, after STOP_SECONDS by SIGKILL, and wait for its end."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._let_go()
+        self._close()
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         if self.process.stdin:
             self.process.stdin.close()
 
@@ -105,7 +105,7 @@ def together(directory: Path, environment: Mapping[str, str], port: int) -> Iter
     if os.environ.get("PORT", str(port)) != str(port):
         print("PORT of the environment is not looked at here; --port is.", file=sys.stderr)
     with ExitStack() as stack:
-        # Short, as the path of a socket has to be, and gone when both are ready: later words are for nobody.
+        # A short path, as that of a socket has to be; closed when both are ready, as later notifications are not read.
         ears = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="billing-up-")))
         started = []
         for verb in ("serve", "daemon"):
@@ -123,7 +123,7 @@ def together(directory: Path, environment: Mapping[str, str], port: int) -> Iter
 
 
 def wait_for_end(children: list[Child], stopping: threading.Event) -> str | None:
-    """Return when somebody asks to stop, or with a sentence when a child has ended that is not started again."""
+    """Wait for the stop; return None, or a sentence when a child has ended that is not restarted."""
     while not stopping.wait(_LOOK_SECONDS):
         for child in children:
             problem = child.problem()

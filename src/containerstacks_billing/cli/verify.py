@@ -1,4 +1,4 @@
-"""`verify`: prove that the books are right, or name what is not."""
+"""`verify`: proof of the books, or their discrepancies."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def _counted(number: int, unit: str) -> str:
 
 def _remarks(verification: Verification) -> list[str]:
     """Say what is no discrepancy and still worth knowing, in sentences; nothing where there is nothing."""
-    from containerstacks_billing.cli.run_report import hours
     from containerstacks_billing.money import plain
+    from containerstacks_billing.text import hours
 
     aside, host = verification.set_aside, verification.host
     remarks = []

@@ -1,10 +1,9 @@
-"""The host application's `.env`, read the way the host application reads it.
+"""Parser of the host application's `.env` file, compatible with Node's dotenv.
 
-The file belongs to a Node.js program: quotes of three kinds, `export`, comments, CRLF, a byte order mark,
-keys that mean nothing to us, private keys over several lines. All of that is read. A line that nobody can read is
-passed over, as the host application does it, and warned of. What is refused is a line of ours that a reader could
-take for something else: a wrong guess about `DATABASE_URL` bills the wrong database. Messages name the line and the
-key, never the value.
+The file belongs to a Node.js program: quotes of three kinds, `export`, comments, CRLF, a byte order mark, unknown keys
+and private keys over several lines are read. A line that is no assignment is ignored, as by the host application, with
+a warning. A line with a key of ours that can be read in two ways is refused: a wrong guess about `DATABASE_URL` would
+bill the wrong database. Messages name the line and the key, never the value.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from containerstacks_billing.settings import KEYS
 _LARGEST_FILE_BYTES = 1_048_576
 _LINES_NAMED = 5
 
-# It holds secrets, so whoever may not read it is not told to take it for himself.
+# The file holds secrets, so the hint does not advise to change its owner or mode.
 _FOREIGN_HINT = (
     "Repeat the command with sudo, or name another file with --env-file. "
     "A service gets it by: sudo containerstacks-billing service install"
@@ -65,7 +64,7 @@ def read_env_file(path: Path) -> EnvFile | None:
         content, mode = read_regular_file(path, _LARGEST_FILE_BYTES)
     except FileNotFoundError:
         if path.is_symlink():
-            # Somebody meant it to be read; without it another database might be billed.
+            # The link was meant to be read; without its file another database might be billed.
             raise ConfigurationError(
                 f"{path} is a link to {path.readlink()}, which does not exist.",
                 hint="Put the file there, or mend or remove the link.",
@@ -98,7 +97,7 @@ def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, int]:
 
 
 def _remark(path: Path, lines: list[int]) -> tuple[str, ...]:
-    """Say in one sentence which lines are no assignments, without their content: a line of a key may be among them."""
+    """Return a warning with the numbers of lines that are no assignments; their content may be a private key."""
     if not lines:
         return ()
     if len(lines) == 1:
@@ -109,7 +108,7 @@ def _remark(path: Path, lines: list[int]) -> tuple[str, ...]:
 
 
 def _judge_mode(path: Path, mode: int) -> tuple[str, ...]:
-    """Refuse a file that everybody can open; warn of one that a group can."""
+    """Refuse a file that others can read or write; return a warning for one that its group can."""
     remedy = f"chmod 600 {shlex.quote(str(path))}"
     octal = f"{stat.S_IMODE(mode):04o}"
     if mode & (stat.S_IROTH | stat.S_IWOTH):

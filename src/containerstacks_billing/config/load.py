@@ -1,11 +1,10 @@
-"""Configuration: flag, else environment, else `.env`, else credential file, else default.
+"""Settings from flags, environment, `.env`, credential files and defaults, in this order of precedence.
 
-`.env` is that of the working directory. Where there is none and nothing else says which database is meant, it is that
-of the installed service: whoever logs in on the machine and asks `status` means the books that are billed there.
+`.env` is that of the working directory. Where there is none and nothing else names a database, it is that of the
+installed service: `status` on that machine should show the books that are billed there.
 
-Every value keeps its origin, so that "where does it get that from?" is answered by `config show` and by every
-message that refuses a value. A text that is empty counts as not set and the next source is asked: `KEY=` in a
-compose file means "not here".
+Every value keeps its origin, which `config show` and every refusal of a value name. An empty value counts as not set:
+`KEY=` in a compose file means "not here".
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def load(
     """Gather the configuration; `flags` holds texts by key, None where a flag was not given.
 
     `of_service` allows the file of the installed service; not for an application that holds built-in billing.
-    Raises ConfigurationError naming key, place and accepted range of whatever is wrong, never a value.
+    Raises ConfigurationError naming key, origin and accepted range, never a value.
     """
     environment = os.environ if environment is None else environment
     env_file = _env_file(flags, environment)
@@ -111,7 +110,7 @@ def load(
 
 
 def _remedy(key: str, origin: Origin) -> str:
-    """Say what to do about a value that is refused, where it came from."""
+    """Return what to do about a refused value, depending on its origin."""
     match origin.source:
         case "flag":
             return f"Correct {origin.place}, or leave it out to use the default."
@@ -126,7 +125,7 @@ def _remedy(key: str, origin: Origin) -> str:
 def log_form(
     flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None
 ) -> Literal["auto", "terminal", "logfmt", "json"]:
-    """Return the LOG_FORMAT of a configuration that is refused, for the words that say why; auto if unknown."""
+    """Return the LOG_FORMAT of a refused configuration, for the error itself; auto if unknown."""
     environment = os.environ if environment is None else environment
     try:
         env_file = _env_file(flags, environment)
@@ -152,13 +151,13 @@ def _env_file(flags: Mapping[str, str | None], environment: Mapping[str, str]) -
 
 
 def _says_which_database(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> bool:
-    """Tell whether a database was chosen, be it the embedded one by its directory."""
+    """Whether a database was chosen, be it the embedded one by its directory."""
     keys = ("DATABASE_URL", "CREDENTIALS_DIRECTORY", STATE_KEY)
     return bool(flags.get("DATABASE_URL") or any(environment.get(key, "").strip() for key in keys))
 
 
 def _env_file_of_service() -> tuple[EnvFile | None, str | None]:
-    """Read the file of the installed service; return it with the sentence that says so."""
+    """Return the file of the installed service, and a remark that names it."""
     found = env_file_of_service()
     if found is None:
         return None, None
@@ -206,7 +205,7 @@ def _credential(key: str, environment: Mapping[str, str]) -> tuple[str, Origin] 
 
 
 def _near_misses(environment: Mapping[str, str], env_file: EnvFile | None) -> list[str]:
-    """Warn of keys that were probably meant for us."""
+    """Return warnings of keys that are nearly ours, by an edit or a prefix."""
     places = dict.fromkeys(environment, "the environment")
     if env_file:
         places |= {key: f"{env_file.path}, line {entry.line}," for key, entry in env_file.entries.items()}
@@ -218,7 +217,7 @@ def _near_misses(environment: Mapping[str, str], env_file: EnvFile | None) -> li
 
 
 def _database_warnings(settings: Settings, origin: Origin) -> list[str]:
-    """Check the connection string with the driver's own eyes and pass on what it finds."""
+    """Parse the connection string as the driver does; return its warnings, raise ConfigurationError with the origin."""
     if settings.database_url is None:
         return []
     text = settings.database_url.get_secret_value()

@@ -1,4 +1,4 @@
-"""Which database a verb works on: the operator's, else the embedded one that `up` made."""
+"""Choice of the database for a verb: DATABASE_URL, else the embedded one that `up` made."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def target(
 ) -> Target:
     """Return the database of DATABASE_URL, else the embedded one, started if need be and announced by `say`.
 
-    A server that had to be started goes on, and `say_started` is told so: others may be using it before we are done,
-    so nobody but a person can say when it is to stop.
+    A server that had to be started goes on running, which is announced by `say_started`: other commands may use it
+    before this one ends, so only a person can decide when it stops.
     Raises ConfigurationError where there is neither, or no DATABASE_URL for a verb that has to have it.
     """
     if settings.database_url is not None:
@@ -71,12 +71,12 @@ def target(
 def made_embedded(say: Callable[[str], None] = _say) -> Target:
     """Return the embedded database, its server started and the database created where they are missing.
 
-    It never looks at DATABASE_URL: whoever calls this is about to make data.
+    DATABASE_URL is never read: the caller is about to create data.
     """
     server = EmbeddedServer(default_directory())
     with connect(server.start(), purpose="maintenance") as connection:
         version = connection.info.parameter_status("server_version")
-        # Somebody else may be creating it at this very moment, which PostgreSQL reports in two ways.
+        # Another `up` may be creating it at this moment, which PostgreSQL reports in two ways.
         with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(EMBEDDED_DATABASE)))
     say(f"PostgreSQL {version} in {server.directory}, for trying and not for production")
@@ -84,7 +84,7 @@ def made_embedded(say: Callable[[str], None] = _say) -> Target:
 
 
 def embedded_database_exists(server: EmbeddedServer) -> bool:
-    """Tell whether `up` made its database on this running server."""
+    """Whether `up` made its database on this running server."""
     try:
         connect(server.conninfo(EMBEDDED_DATABASE), purpose="reading").close()
     except DatabaseUnavailable:

@@ -32,6 +32,8 @@ from typing import Any, LiteralString, TypeVar, overload
 from psycopg import Connection, Cursor
 from psycopg.rows import BaseRowFactory, tuple_row
 
+from containerstacks_billing.errors import InvariantBroken
+
 Row = TypeVar("Row")
 
 _HEADING = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
@@ -86,3 +88,16 @@ def ask(
 ) -> Cursor[Any]:
     """Execute the statement called `name` and return the cursor; each row is made by the row factory `rows`."""
     return connection.cursor(row_factory=rows).execute(query(name), values)
+
+
+def one_row(
+    connection: Connection[Any],
+    name: str,
+    rows: BaseRowFactory[Any] = tuple_row,
+    values: Mapping[str, object] = MappingProxyType({}),
+) -> Any:
+    """Return the first row of the statement called `name`; raises InvariantBroken where it returns none."""
+    row = ask(connection, name, rows, values).fetchone()
+    if row is None:
+        raise InvariantBroken(f"the statement {name} returned nothing")
+    return row

@@ -17,8 +17,7 @@ from psycopg.rows import dict_row
 
 from containerstacks_billing.database.connection import Connection, connect
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
-from containerstacks_billing.database.statements import query
-from containerstacks_billing.errors import InvariantBroken
+from containerstacks_billing.database.statements import one_row, query
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.row_security import hidden_rows_problem
@@ -135,7 +134,7 @@ def _compare(
         "last_organization": organization or LAST_UUID,
         "shown": shown,
     }
-    scope = _row(connection, "verify_scope", values)
+    scope = one_row(connection, "verify_scope", dict_row, values)
     values["read_at"] = scope["read_at"]
     accepted = set(connection.execute(query("accepted_fingerprints")).fetchall())
     # Accepted discrepancies are found again each time; room for them beside those that are shown.
@@ -173,8 +172,8 @@ def _compare(
         read_at=scope["read_at"],
         checks=checks,
         discrepancies=tuple(one for check in checks for one in kept[check.name][:shown]),
-        host=HostRows(**_row(connection, "verify_host_rows", values)),
-        set_aside=SetAside(**_row(connection, "verify_set_aside", values)),
+        host=HostRows(**one_row(connection, "verify_host_rows", dict_row, values)),
+        set_aside=SetAside(**one_row(connection, "verify_set_aside", dict_row, values)),
         settled=tuple(Settled(*row) for row in connection.execute(query("verify_accepted"), values)),
     )
 
@@ -193,11 +192,3 @@ def _discrepancies(
                 if value is not None
             }
             yield Discrepancy(name, message, identifiers), total
-
-
-def _row(connection: Connection, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(query(name), values).fetchone()
-    if row is None:
-        raise InvariantBroken(f"the statement {name} returned nothing")
-    return row
