@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from tests.web.client import ADMIN_TOKEN, serving
 
 from containerstacks_billing.web import middleware as limits
+from containerstacks_billing.web import sse
 
 
 @pytest.fixture
@@ -113,6 +115,51 @@ def test_many_who_say_nothing_do_not_keep_others_out(site: tuple[str, int]) -> N
         assert 200 == healthy(site)
     finally:
         for connection in silent:
+            connection.close()
+
+
+def test_idle_connections_do_not_keep_a_health_check_out(
+    site: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the same address, with more of them than there is room: the oldest is closed, and never the newest."""
+    monkeypatch.setattr(limits, "HEADER_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "CONNECTIONS", 20)
+    silent = [socket.create_connection(site, timeout=180) for _ in range(60)]
+    try:
+        for connection in silent:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        for _ in range(5):
+            assert 200 == healthy(site)
+        assert b"" == silent[0].recv(1)
+        silent[-1].sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        assert 200 == status(silent[-1].recv(65536))
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_streams_of_one_address_leave_room_for_others(
+    site: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger may open so many; the next is refused in words, and the page polls instead."""
+    monkeypatch.setattr(limits, "HEADER_SECONDS", 60.0)
+    request = b"GET /status/events HTTP/1.1\r\nHost: x\r\n\r\n"
+    streams = [socket.create_connection(site, timeout=180) for _ in range(sse.STREAMS_PER_ADDRESS)]
+    try:
+        for connection in streams:
+            connection.sendall(request)
+            assert 200 == status(connection.recv(65536))
+        refused = spoken(site, request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert (503, True) == (status(refused), b"application/problem+json" in refused)
+        connection = http.client.HTTPConnection(*site, timeout=180)
+        connection.request("GET", "/status/live")
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+        connection.close()
+        assert (200, {"now", "page", "admin", "seen"}) == (answer.status, document.keys())
+        assert 200 == healthy(site)
+    finally:
+        for connection in streams:
             connection.close()
 
 

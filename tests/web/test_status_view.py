@@ -156,14 +156,14 @@ def test_a_stream_tells_news_once_and_ends_with_the_server(monkeypatch: pytest.M
 
     # In a thread of its own: a browser that another test holds open keeps a loop running in this one.
     with ThreadPoolExecutor(1) as thread:
-        pieces = thread.submit(lambda: asyncio.run(told(streams.pieces(look)))).result()
+        pieces = thread.submit(lambda: asyncio.run(told(streams.pieces(look, "203.0.113.7")))).result()
     news = [
         json.loads(piece.partition("data: ")[2])["page"]
         for piece in pieces
         if piece.startswith("event: state")
     ]
     assert ["a", "b"] == news
-    assert streams.full
+    assert streams.full("203.0.113.7")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
-"""Who may see figures: three kinds of bearer, one answer.
+"""Authentication: API token, ADMIN_TOKEN or a JWT of the host application.
 
     csb_…           a token made by `token create`; the database has its hash
     ADMIN_TOKEN     the configured one
     a.b.c           a JWT of the host application: HS256 with JWT_SECRET, and its user is an admin now
 
-A bearer that is none of them gets 401, a host's user who is no admin 403, an address that failed ten times within a
-minute 429 whatever it sends. No bearer at all is no attempt. A refusal never says which kind was tried.
+An invalid bearer gets 401, a host user who is no admin 403, and an address that failed ten times within a minute 429
+for every further failure; a valid bearer always gets in. A missing bearer is no attempt. A refusal never says which
+kind of bearer failed.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ _bearer = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Somebody who may see figures and names; `name` is for logs."""
+    """An authenticated admin; `name` is for logs."""
 
     name: str
 
 
 class NotAnAdmin(Exception):
-    """The bearer is genuine, and its user is not an admin."""
+    """The bearer is valid and its user is not an admin."""
 
 
 def recognise(context: Context, bearer: str) -> Admin | None:
-    """Return who sent this bearer; None when nobody knows it. Raises NotAnAdmin, and BillingError if unreadable."""
+    """Return the admin of a bearer; None when it is invalid. Raises NotAnAdmin, and BillingError without a database."""
     if not bearer or len(bearer) > LONGEST_BEARER:
         return None
     configured = context.settings.admin_token
@@ -100,22 +101,27 @@ def _by_host(context: Context, bearer: str, secret: SecretStr) -> Admin | None:
 
 
 def address_of(request: Request) -> str:
-    """Return the address that a request came from, as the server sees it."""
+    """Return the client address of a request."""
     return request.client.host if request.client else "unknown"
 
 
 def admit(context: Context, request: Request, bearer: str) -> Admin:
-    """Return who sent this bearer, counting failures; raises Refused."""
+    """Return the admin of a bearer, counting failures; raises Refused.
+
+    A valid bearer is accepted from every address: behind one NAT or proxy the failures of a stranger must not lock out
+    the operator. Failures beyond the limit are answered 429 and neither logged nor counted again.
+    """
     address = address_of(request)
-    wait = context.attempts.retry_after_seconds(address)
-    if wait > 0:
-        raise Refused(429, "Too many failed attempts from this address.", {"Retry-After": str(int(wait) + 1)})
     try:
         admin = recognise(context, bearer)
     except NotAnAdmin:
         _note(context, address, "no admin")
         raise Refused(403, "This user is not an admin.") from None
     if admin is None:
+        wait = context.attempts.retry_after_seconds(address)
+        if wait > 0:
+            headers = {"Retry-After": str(int(wait) + 1)}
+            raise Refused(429, "Too many failed attempts from this address.", headers)
         _note(context, address, "the token is not valid")
         raise Refused(401, "The token is not valid.", {"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
     return admin
@@ -131,7 +137,7 @@ def require_admin(
     context: InContext,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Admin:
-    """Let admins pass; a dependency of every route that shows figures."""
+    """Return the admin of a request; dependency of every route that shows figures. Raises Refused."""
     if credentials is None:
         raise Refused(401, "An admin token is needed.", {"WWW-Authenticate": REALM})
     return admit(context, request, credentials.credentials)

@@ -1,10 +1,9 @@
-"""Bounds on what one client can take: headers, body, patience, and what its browser may do with an answer.
+"""Limits per request and connection (headers, body, timeouts, connections) and security headers.
 
-A HEAD is answered as the GET would be, without its body (RFC 9110): uptime monitors ask so.
-
-The handlers here read; billing lives in other threads and other processes. Still nobody should be able to keep a
-connection by saying nothing. So a request has ten seconds to show its header, its body is small and has ten seconds
-too, and an answer that is not taken is given up. A stream of events may last: each of its pieces has to be taken.
+HEAD is answered as GET without a body (RFC 9110). A request has ten seconds for its header and ten for a small body.
+Responses have a send timeout of 30 s; for event streams it applies per chunk. When all connections are taken, the
+oldest one without a complete request is closed in favour of a new one, so a health check gets in beside any number of
+idle sockets.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from containerstacks_billing.web.problems import problem
 
+CONNECTIONS = 256
 HEADER_BYTES = 16 * 1024
 BODY_BYTES = 64 * 1024
 HEADER_SECONDS = 10.0
@@ -49,7 +49,7 @@ class TooLarge(Exception):
 
 
 class Bounds:
-    """Bounds body and patience of every request, and says in every answer what a browser may do with it."""
+    """ASGI middleware with limits on every request and security headers in every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,25 +59,25 @@ class Bounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        bounded_transaction = _Bounded(receive, send)
+        bounded = _Bounded(receive, send)
         if refusal := _refusal(scope):
-            await refusal(scope, receive, bounded_transaction.send)
+            await refusal(scope, receive, bounded.send)
             return
         if scope["method"] == "HEAD":
             # A copy: the server behind has to know that it was a HEAD.
             scope = {**scope, "method": "GET", HEAD: True}
-            bounded_transaction.without_body = True
+            bounded.without_body = True
         try:
-            await self._app(scope, bounded_transaction.receive, bounded_transaction.send)
+            await self._app(scope, bounded.receive, bounded.send)
         except (TooLarge, TimeoutError) as error:
-            if bounded_transaction.answered:
+            if bounded.answered:
                 raise
             refusal = _too_large() if isinstance(error, TooLarge) else _too_late()
-            await refusal(scope, receive, bounded_transaction.send)
+            await refusal(scope, receive, bounded.send)
 
 
 class _Bounded:
-    """The two ends of one request, bounded."""
+    """Receive and send of one request, with limits."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -130,48 +130,61 @@ def _announced(scope: Scope) -> int:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with an end to patience: a connection that does not show a whole header in time is closed."""
+    """HTTP/1.1 with a header timeout and a bound on connections that favours new ones over idle ones.
+
+    uvicorn has no public seam for either; tests/web/test_bounds.py fails when an upgrade changes what this overrides.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    opened = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first header."""
+        """Start the header timeout; close the oldest idle connection when there are too many."""
         super().connection_made(transport)
+        self.opened = self.loop.time()
         self._await_header()
+        if len(self.connections) > CONNECTIONS:
+            idle = [
+                one for one in self.connections if isinstance(one, PatientProtocol) and not one.is_answering()
+            ]
+            min(idle, key=lambda one: one.opened).give_up()
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes; a request that has begun stops the wait, one that is being answered has none."""
+        """Receive bytes; a complete header stops the timeout."""
         super().data_received(data)
-        if self._is_answering():
+        if self.is_answering():
             self._stop_waiting()
         elif self._deadline is None:
             self._await_header()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request of this connection; a piece of its header may be here already."""
+        """Restart the timeout for the next request of this connection."""
         super().on_response_complete()
-        if not self._is_answering() and self._deadline is None and not self.transport.is_closing():
+        if not self.is_answering() and self._deadline is None and not self.transport.is_closing():
             self._await_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the wait with the connection."""
+        """Cancel the timeout."""
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _is_answering(self) -> bool:
+    def is_answering(self) -> bool:
+        """Return whether a request is being answered."""
         # None before the first request, which the types of the base class do not say.
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
     def _await_header(self) -> None:
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self.give_up)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _give_up(self) -> None:
-        self._deadline = None
-        if not self._is_answering() and not self.transport.is_closing():
+    def give_up(self) -> None:
+        """Close the connection unless a request is being answered."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        if not self.is_answering() and not self.transport.is_closing():
             self.transport.close()

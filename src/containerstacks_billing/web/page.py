@@ -7,24 +7,24 @@ browser has to say that the form is of this origin, and signing out carries a se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from functools import cache
 from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.concurrency import run_in_threadpool
 
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web import formatting as writing
-from containerstacks_billing.web.auth import NotAnAdmin, admit, recognise
+from containerstacks_billing.web.auth import NotAnAdmin, address_of, admit, recognise
 from containerstacks_billing.web.chart import HEIGHT, WIDTH, chart_of
 from containerstacks_billing.web.context import Context
 from containerstacks_billing.web.middleware import HEAD
-from containerstacks_billing.web.problems import Refused
+from containerstacks_billing.web.problems import Refused, problem
 from containerstacks_billing.web.sessions import COOKIE, LIFETIME_SECONDS, Session, Sessions, carries
 from containerstacks_billing.web.sse import Streams
 from containerstacks_billing.web.status_view import StatusReader, StatusView
@@ -92,23 +92,44 @@ async def events(request: Request) -> Response:
     if HEAD in request.scope:
         return Response(media_type="text/event-stream")
 
-    def look(before: object) -> tuple[object, str, dict[str, object] | None]:
-        session = page.sessions.find(cookie)
-        view = page.reader.now()
-        seen = (view.essence, session is not None)
-        news: dict[str, object] | None = None
-        if seen != before:
-            html = _template("live.html").render(_values(view, session))
-            news = {"page": html, "admin": session is not None, "seen": view.health is not None}
-        return seen, view.now.isoformat(), news
+    address = address_of(request)
 
     async def pieces() -> AsyncIterator[str]:
-        async for piece in page.streams.pieces(lambda before: run_in_threadpool(look, before)):
+        def look(before: object) -> Awaitable[Seen]:
+            return run_in_threadpool(_look, page, cookie, before)
+
+        async for piece in page.streams.pieces(look, address):
             yield piece
 
-    if page.streams.full:
-        return Response("Too many are looking.", 503, headers={"Retry-After": "60"})
+    if page.streams.full(address):
+        return problem(503, "Too many streams are open; GET /status/live instead.", {"Retry-After": "60"})
     return StreamingResponse(pieces(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+@router.get("/status/live")
+def live(request: Request) -> JSONResponse:
+    """Return what a stream of events would send first, for pages that poll."""
+    page = _page_of(request)
+    _, now, news = _look(page, request.cookies.get(COOKIE), None)
+    return JSONResponse({"now": now, **(news or {})}, headers=_HEADERS)
+
+
+Seen = tuple[object, str, dict[str, object] | None]
+
+
+def _look(page: StatusPage, cookie: str | None, before: object) -> Seen:
+    """Return what is seen now, the time, and the rendered page where it differs from `before`."""
+    session = page.sessions.find(cookie)
+    view = page.reader.now()
+    seen = (view.essence, session is not None)
+    if seen == before:
+        return seen, view.now.isoformat(), None
+    html = _template("live.html").render(_values(view, session))
+    return (
+        seen,
+        view.now.isoformat(),
+        {"page": html, "admin": session is not None, "seen": view.health is not None},
+    )
 
 
 @router.get("/status/sign-in")

@@ -1,4 +1,4 @@
-"""Failed attempts to get in, counted per address in bounded memory, and logged in bounded lines.
+"""Rate limit of failed logins per address, in bounded memory and bounded log lines.
 
 Tokens are too long to be guessed; what is bounded here is the noise, and the work that each guess costs the database.
 Behind a reverse proxy every client has the proxy's address unless it passes theirs on: the server believes
@@ -22,7 +22,7 @@ LINES = 30
 
 
 class FailedAttempts:
-    """Remembers the last failures of the addresses that failed most recently, and forgets the others."""
+    """Recent failures of a bounded number of addresses; the least recent address is dropped."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, addresses: int = ADDRESSES) -> None:
         self._clock = clock
@@ -34,7 +34,7 @@ class FailedAttempts:
         return len(self._failures)
 
     def retry_after_seconds(self, address: str) -> float:
-        """How long this address has to wait; zero when it may try."""
+        """Return the seconds until failures of this address are answered 401 again; zero below the limit."""
         with self._lock:
             failures = self._failures.get(_network(address))
             if failures is None or len(failures) < ATTEMPTS:
@@ -42,7 +42,7 @@ class FailedAttempts:
             return max(failures[0] + WINDOW_SECONDS - self._clock(), 0.0)
 
     def note(self, address: str) -> None:
-        """Note a failure."""
+        """Count a failure."""
         network = _network(address)
         with self._lock:
             self._failures.setdefault(network, deque(maxlen=ATTEMPTS)).append(self._clock())
@@ -52,7 +52,7 @@ class FailedAttempts:
 
 
 class FailureLog:
-    """Logs failures by their address and nothing of what was sent: some lines a minute, and how many were left out."""
+    """Log of failures by address, without the token: some lines a minute, then a count of those left out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -62,7 +62,7 @@ class FailureLog:
         self._lock = threading.Lock()
 
     def note(self, address: str, why: str) -> None:
-        """Log a failure, unless this minute had its lines."""
+        """Log a failure, up to the limit per minute."""
         with self._lock:
             now = self._clock()
             if now - self._begun >= WINDOW_SECONDS:
@@ -72,11 +72,11 @@ class FailureLog:
                 return
             self._said += 1
             left_out, self._left_out = self._left_out or None, 0
-        logger().warning("Somebody was refused", address=address[:64], why=why, left_out_before=left_out)
+        logger().warning("Authentication failed", address=address[:64], why=why, left_out_before=left_out)
 
 
 def _network(address: str) -> str:
-    """A customer of IPv6 has a /64 of addresses, and counts as one."""
+    """Return the network that counts as one client: a single IPv4 address or an IPv6 /64."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Serve the application: uvicorn with bounds, and nothing of its own said aloud."""
+"""Run uvicorn with resource limits and its own logging disabled."""
 
 from __future__ import annotations
 
@@ -14,38 +14,37 @@ from fastapi import FastAPI
 from containerstacks_billing.daemon.systemd_notify import notify
 from containerstacks_billing.errors import EXIT_TRY_AGAIN, BillingError, ConfigurationError
 from containerstacks_billing.logs import logger
-from containerstacks_billing.web.middleware import HEADER_BYTES, PatientProtocol
+from containerstacks_billing.web.middleware import CONNECTIONS, HEADER_BYTES, PatientProtocol
 
-CONNECTIONS = 256
 BACKLOG = 128
 KEEP_ALIVE_SECONDS = 5
 SHUTDOWN_SECONDS = 10
 
 
 class AddressTaken(BillingError):
-    """Somebody else listens there; he may be gone when it is tried again."""
+    """The address is in use; retryable."""
 
     exit_code = EXIT_TRY_AGAIN
 
 
 class Server(uvicorn.Server):
-    """A server that ends like a service: a signal that it obeyed is not raised again, so its exit code is 0."""
+    """Server that exits with 0 after a signal, as a service should."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Turn signals into a wish to end."""
+        """Turn signals into a shutdown request, without raising them again."""
         with super().capture_signals():
             yield
             self._captured_signals.clear()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell systemd as soon as requests are answered, and not before."""
+        """Notify systemd once requests are answered."""
         await super().startup(sockets)
         if self.started and sockets:
             notify("READY=1", f"STATUS=listening at {address_of(sockets[0])}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams of events first: a browser that looks on is no reason to wait."""
+        """End event streams first, so that open pages do not delay the shutdown."""
         notify("STOPPING=1")
         if isinstance(self.config.app, FastAPI):
             self.config.app.state.status_page.streams.end()
@@ -53,7 +52,7 @@ class Server(uvicorn.Server):
 
 
 def server_of(app: FastAPI) -> Server:
-    """Make a server for this application, without a socket yet."""
+    """Return a server for this application, without a socket."""
     # It warns of each attempt to connect, in the words of libpq; what an outage means is said in ours, and once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     return Server(
@@ -69,7 +68,8 @@ def server_of(app: FastAPI) -> Server:
             server_header=False,
             date_header=True,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            limit_concurrency=CONNECTIONS,
+            # Beyond those that PatientProtocol keeps below its own bound, for requests that are all being answered.
+            limit_concurrency=CONNECTIONS + BACKLOG,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -102,13 +102,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Write the address that a socket listens on as a URL."""
+    """Return the address of a listening socket as a URL."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
-    """Listen and serve until SIGINT or SIGTERM; what is being answered then is finished."""
+    """Listen and serve until SIGINT or SIGTERM; requests in progress are completed."""
     listening = listen(host, port)
     logger().info("Listening", address=address_of(listening))
     server_of(app).run(sockets=[listening])

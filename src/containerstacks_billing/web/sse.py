@@ -1,8 +1,8 @@
-"""The stream of events behind the page: a look every two seconds, a piece when something changed.
+"""Server-sent events of the status page: one reading every two seconds, one event per change.
 
-A stream costs a look that is shared with all others, and a page only when there is news. There are a bounded number of
-them, and each ends after a minute: the browser comes back by itself, and a server that stops has not long to wait for
-it. Our own server ends them at once.
+Readings are shared by all streams, and a page is rendered only after a change. Streams are bounded in all and per
+address, so that one client, or everybody behind one proxy, cannot take them all; a refused page polls `/status/live`. A
+stream ends after a minute and the browser reconnects; a stopping server ends them at once.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 STREAMS = 64
+STREAMS_PER_ADDRESS = 16
 LOOK_SECONDS = 2.0
 LIFETIME_SECONDS = 60.0
 # A proxy gives up on a connection that says nothing; the time also corrects the clock of the page.
@@ -27,21 +29,24 @@ class Streams:
     """The streams of one application."""
 
     def __init__(self) -> None:
-        self._open = 0
+        self._open: Counter[str] = Counter()
         self._ending = asyncio.Event()
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for another one."""
-        return self._open >= STREAMS or self._ending.is_set()
+    def full(self, address: str) -> bool:
+        """Return whether there is no room for another stream of this address."""
+        return (
+            self._open.total() >= STREAMS
+            or self._open[address] >= STREAMS_PER_ADDRESS
+            or self._ending.is_set()
+        )
 
     def end(self) -> None:
         """Let every stream end after its next piece."""
         self._ending.set()
 
-    async def pieces(self, look: Look) -> AsyncIterator[str]:
+    async def pieces(self, look: Look, address: str) -> AsyncIterator[str]:
         """Yield events until the client leaves, the server stops or a minute is over."""
-        self._open += 1
+        self._open[address] += 1
         try:
             yield "retry: 2000\n\n"
             ends = time.monotonic() + LIFETIME_SECONDS
@@ -57,7 +62,8 @@ class Streams:
                     said = time.monotonic()
                 await self._pause()
         finally:
-            self._open -= 1
+            self._open[address] -= 1
+            self._open += Counter()  # drops addresses without a stream
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):

@@ -117,24 +117,37 @@
     document.title = "Connection lost · Billing status";
   }
 
+  function take(news) {
+    ahead = Date.parse(news.now) - Date.now();
+    seen = news.seen;
+    if (news.admin !== (live.dataset.admin === "true")) { location.reload(); return; }
+    alive();
+    show(news.page);
+  }
+
+  // Without a stream: every five seconds, and after a minute another try to get one.
+  async function poll(left = 12) {
+    try {
+      const answer = await fetch("status/live", { cache: "no-store" });
+      if (!answer.ok) throw new Error(String(answer.status));
+      take(await answer.json());
+    } catch {
+      gone();
+    }
+    setTimeout(left > 1 ? () => poll(left - 1) : listen, 5000);
+  }
+
   function listen() {
     const source = new EventSource("status/events");
     let losing = 0;
     source.addEventListener("open", () => { clearTimeout(losing); losing = 0; });
-    source.addEventListener("state", (event) => {
-      const news = JSON.parse(event.data);
-      ahead = Date.parse(news.now) - Date.now();
-      seen = news.seen;
-      if (news.admin !== (live.dataset.admin === "true")) { location.reload(); return; }
-      alive();
-      show(news.page);
-    });
+    source.addEventListener("state", (event) => take(JSON.parse(event.data)));
     source.addEventListener("time", (event) => { ahead = Date.parse(JSON.parse(event.data).now) - Date.now(); alive(); });
     source.addEventListener("error", () => {
-      // The browser comes back to a stream by itself, mostly within this time.
-      if (!losing) losing = setTimeout(gone, Number(lost.dataset.patience));
       // A stream that was refused does not come back by itself.
-      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 15000);
+      if (source.readyState === EventSource.CLOSED) { clearTimeout(losing); poll(); return; }
+      // A browser reconnects a broken stream by itself, mostly within this time.
+      if (!losing) losing = setTimeout(gone, Number(lost.dataset.patience));
     });
     addEventListener("pagehide", () => source.close(), { once: true });
   }
