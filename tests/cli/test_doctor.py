@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from tests.clock import application_side
+from psycopg.types.json import Jsonb
+from tests.clock import application_side, heartbeat
 from tests.fleet import Fleet
 
 from containerstacks_billing.config.target import Target
@@ -22,6 +23,7 @@ from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.doctor.billing import billing
 from containerstacks_billing.doctor.database import Subject
+from containerstacks_billing.identity import process_facts
 from containerstacks_billing.settings import Settings
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -219,6 +221,78 @@ def test_daemons_are_counted_by_their_heartbeats(
     code, findings = examined(command, database)
     assert (code, findings["other daemons"]["level"]) == (0, "WARN")
     assert "host-3" in findings["other daemons"]["message"]
+
+
+def test_a_daemon_that_is_gone_is_no_rival(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """One that was replaced on its host, one whose process is gone here, one that is silent; a living one is."""
+    fleet = Fleet(conn)
+    here = process_facts()
+
+    def report(name: str, seconds: int, started: int, **process: Any) -> None:
+        fleet.conn.execute(
+            "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at, started_at, metadata)"
+            " values (%s, 'running', %s, %s, %s)",
+            (
+                name,
+                fleet.now - timedelta(seconds=seconds),
+                fleet.now - timedelta(seconds=started),
+                Jsonb({"interval_minutes": 30, **process}),
+            ),
+        )
+
+    def rivals() -> str | None:
+        found = examined(command, database)[1].get("other daemons")
+        return found and found["message"]
+
+    report("replaced", 70, 5000, hostname="web-1")
+    report("killed", 20, 5000, **{**here, "start_ticks": 1})
+    report("before the restart", 30, 5000, **{**here, "boot_id": "another"})
+    report("silent", 301, 5000, hostname="web-2")
+    report("new", 5, 60, hostname="web-1", interval_minutes=60)
+    code, findings = examined(command, database)
+    assert (0, "OK", None, None) == (
+        code,
+        findings["heartbeat"]["level"],
+        findings.get("other daemons"),
+        findings.get("interval"),
+    )
+    report("living here", 10, 5000, **here)
+    assert "Also alive: living here." == rivals()
+    report("living elsewhere", 12, 5000, hostname="web-3")
+    assert "Also alive: living here, living elsewhere." == rivals()
+
+
+def test_a_daemon_that_was_killed_is_not_said_to_live(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Its heartbeat is fresh, and its process is gone."""
+    fleet = Fleet(conn)
+    heartbeat(fleet, timedelta(seconds=4))
+    fleet.conn.execute(
+        "update billing_daemon_status set metadata = %s", (Jsonb({**process_facts(), "start_ticks": 1}),)
+    )
+    found = examined(command, database)[1]["heartbeat"]
+    assert "WARN" == found["level"]
+    assert found["message"].startswith(
+        "The process of the daemon host-1 is gone without having stopped; nothing takes"
+    )
+    assert "systemctl status" in found["hint"]
+
+
+def test_a_run_ahead_of_the_clock_has_no_age_below_zero(
+    command: Command, database: str, conn: psycopg.Connection[Any]
+) -> None:
+    """After the clock was set back by a day the last run lies ahead of it, and doctor says which clock it was."""
+    fleet = Fleet(conn)
+    fleet.bill(trigger="daemon")
+    fleet.hours(-25)
+    found = examined(command, database)[1]["last run"]
+    assert ("WARN", "The last run was completed 1 d 1 h ahead of the database's clock.") == (
+        found["level"],
+        found["message"],
+    )
 
 
 @pytest.mark.parametrize(

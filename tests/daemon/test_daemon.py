@@ -501,3 +501,17 @@ def test_a_daemon_that_was_killed_is_named_by_the_next_one(fleet: Fleet, start: 
     fourth.until(fourth.row)
     fourth.stop()
     assert [] == fourth.lines("was killed")
+
+
+def test_a_reload_of_a_copy_says_that_it_changes_nothing(fleet: Fleet, start: Start, tmp_path: Path) -> None:
+    """What systemd hands over is a copy of the start; whoever sends SIGHUP reads which command takes effect."""
+    file = tmp_path / "credentials" / "env"
+    file.parent.mkdir()
+    file.write_text(f"DATABASE_URL={fleet.conninfo!r}\n")
+    file.chmod(0o400)
+    daemon = start(
+        DATABASE_URL="", CREDENTIALS_DIRECTORY=str(file.parent), CONTAINERSTACKS_ENV_FILE=str(file)
+    )
+    daemon.until(daemon.row)
+    daemon.signal(signal.SIGHUP)
+    daemon.says("level=error", "Nothing can change by a reload", "systemctl restart")

@@ -349,6 +349,13 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("last run", "was failed"): a_failed_run,
     ("last run", "No run has completed for"): no_run_for_a_long_time,
     ("instances", "0 of 1 instances are billable"): nothing_billable,
+    ("service", "active, but does not bill: the heartbeat cannot be written"): ended(
+        ActiveState="active", Result="success",
+        StatusText="error: the heartbeat cannot be written: The database refused the password; no run yet",
+    ),
+    ("service", "active, but does not bill: run 7"): ended(
+        ActiveState="active", Result="success", StatusText="error: run 7 was held: plan S costs more; next run in 9 min",
+    ),
     ("set aside", "not billed: "): an_instance_without_a_plan,
     ("other billers", "the host application bills too"): a_second_biller,
     ("built-in billing", "both take over"): a_second_biller,

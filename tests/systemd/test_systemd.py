@@ -167,7 +167,13 @@ def the_units_are_whole_and_confined(machine: Machine) -> None:
 
 
 def a_reload_reads_the_configuration_again(machine: Machine) -> None:
-    """With a file that the service may read; what systemd hands over is a copy of the start, so it takes a restart."""
+    """With a file that the service may read; where systemd hands over a copy of the start, it fails and says restart."""
+    machine.write(f"{HOME}/.env", ENV, "600")
+    machine.do(*INSTALL)
+    refused = machine.run("systemctl", "reload", UNIT)
+    assert 0 != refused.returncode
+    machine.says("Nothing was reloaded", f"systemctl restart {UNIT}")
+    assert is_active(machine)
     machine.do("chown", "containerstacks-billing:", f"{HOME}/.env")
     machine.do(*INSTALL)
     assert f"CONTAINERSTACKS_ENV_FILE={HOME}/.env" in machine.do("systemctl", "cat", UNIT)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -14,6 +16,7 @@ import pytest
 from tests.command import Command
 
 from containerstacks_billing.doctor import Finding, host, unit
+from containerstacks_billing.doctor.unit import apply_hint
 from containerstacks_billing.systemd import access as service_paths
 from containerstacks_billing.systemd import systemctl as service_control
 from containerstacks_billing.systemd.access import Account, examine_env_file, examine_executable
@@ -79,6 +82,21 @@ def test_odd_paths_mean_themselves(tmp_path: Path) -> None:
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
     found = read_unit([file])
     assert str(odd / ".env").replace("%", "%%") == found.environment["CONTAINERSTACKS_ENV_FILE"]
+
+
+def test_a_reload_takes_effect_or_fails_and_names_the_restart(tmp_path: Path) -> None:
+    """A copy of the start cannot be read again; what the unit then runs ends with 1 and says what to do."""
+    here = delivered()["containerstacks-billing.service"]
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in written(replace(here, private_env_file=False))
+    (line,) = re.findall(r"^ExecReload=(.*)$", written(here), re.MULTILINE)
+    done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
+    assert 1 == done.returncode
+    assert "<3>Nothing was reloaded" in done.stdout
+    assert "systemctl restart containerstacks-billing.service" in done.stdout
+    for private, verb in ((True, "restart"), (False, "reload")):
+        file = tmp_path / here.name
+        file.write_text(written(replace(here, private_env_file=private)))
+        assert f"systemctl {verb} containerstacks-billing.service" == apply_hint([file])
 
 
 def test_pauses_grow_where_systemd_knows_how() -> None:

@@ -58,6 +58,12 @@ class Configuration:
     env_file: EnvFile | None
     remarks: tuple[str, ...] = ()
 
+    @property
+    def is_copy_of_start(self) -> bool:
+        """Whether the file is a credential, a copy that systemd makes when it starts a service and at no other time."""
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        return bool(directory and self.env_file and self.env_file.path.is_relative_to(directory))
+
     def shown(self, key: str) -> str | None:
         """Return the value of a key for people: secrets masked, None when it is not set."""
         value = getattr(self.settings, key.lower())

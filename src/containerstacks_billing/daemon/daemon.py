@@ -147,6 +147,11 @@ class Daemon:
             logs.configure(found.settings.log_level, found.settings.log_format, found.secrets())
             changed = [key for key in found.origins if _value(former, key) != _value(found, key)]
             logs.logger().info("The configuration was re-read", changed=",".join(changed) or "nothing")
+            if found.is_copy_of_start:
+                logs.logger().error(
+                    "Nothing can change by a reload: systemd hands over a copy of .env at a start only",
+                    hint="systemctl restart containerstacks-billing.service",
+                )
             for warning in found.warnings:
                 logs.logger().warning(warning)
             self._delivery.configure(self._state.conninfo, found.settings)

@@ -90,7 +90,7 @@ class Heartbeat:
         except Exception as error:  # noqa: BLE001  (whatever it is, the next beat has to come)
             self._disconnect()
             self._error.report(error)
-            notify(f"STATUS={describe(self._state.beat(stopped=last))}; the heartbeat cannot be written")
+            notify(f"STATUS={describe(self._state.beat(stopped=last), unwritten=str(error))}")
             return False
         self._state.database_answered()
         notify(f"STATUS={describe(beat)}")

@@ -17,6 +17,9 @@ from typing import Any
 from containerstacks_billing.charging.model import Outcome, RunResult
 from containerstacks_billing.text import counted
 
+# `doctor` recognizes by it that a service that is active does not bill.
+ERROR_PREFIX = "error: "
+
 
 class DaemonStatus(StrEnum):
     """The status column of billing_daemon_status."""
@@ -82,16 +85,23 @@ def problem_of(result: RunResult) -> str | None:
     return reason if reason.startswith("run ") else f"run {result.run_id} {_was(result.outcome)}: {reason}"
 
 
-def describe(beat: Beat) -> str:
-    """Return the line that `systemctl status` shows."""
+def describe(beat: Beat, unwritten: str | None = None) -> str:
+    """Return the line that `systemctl status` shows; it begins with `error: ` where billing does not succeed.
+
+    `unwritten` is why the heartbeat could not be written.
+    """
     last = beat.last_run
     if last.ended_at is None:
         ran = "no run yet"
     else:
         instances = counted(last.instances_billed, "instance")
         ran = f"last run {last.ended_at:%Y-%m-%d %H:%M %Z} {last.outcome}, {instances}, {last.amount:,.2f}"
+    if unwritten is not None:
+        return f"{ERROR_PREFIX}the heartbeat cannot be written: {unwritten.rstrip('.')}; {ran}"
     if beat.error_message:
         ran = f"{beat.error_message.rstrip('.')}; {ran}"
+        if beat.status is DaemonStatus.ERROR:
+            ran = f"{ERROR_PREFIX}{ran}"
     if beat.status is DaemonStatus.STOPPED:
         return f"stopped; {ran}"
     under_way = beat.metadata.get("under_way")

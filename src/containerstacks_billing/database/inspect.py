@@ -35,13 +35,25 @@ class Server:
 
 @dataclass(frozen=True)
 class Daemon:
-    """A daemon that reported: who, in which status, how long ago in seconds, and which interval it goes by."""
+    """A daemon that reported: id, status, age of the heartbeat and of the start in seconds, interval, process."""
 
     instance_id: str
     status: str
     error_message: str | None
     age_seconds: float | None
     interval_minutes: str | None
+    started_seconds: float | None
+    process: dict[str, Any]
+
+    def replaces(self, other: Daemon) -> bool:
+        """Whether this daemon was started on the same host after the last heartbeat of the other."""
+        return (
+            self.instance_id != other.instance_id
+            and self.process.get("hostname") is not None
+            and self.process.get("hostname") == other.process.get("hostname")
+            and self.started_seconds is not None
+            and (other.age_seconds is None or self.started_seconds <= other.age_seconds)
+        )
 
 
 def _rows(

@@ -76,7 +76,8 @@ order by name
 with
 -- include: heard_of
 select daemon_instance_id, status, error_message, extract(epoch from billing_clock() - heartbeat_at)::float8 as age_seconds,
-    left(metadata ->> 'interval_minutes', 10) as interval_minutes
+    left(metadata ->> 'interval_minutes', 10) as interval_minutes,
+    extract(epoch from billing_clock() - started_at)::float8 as started_seconds, coalesce(metadata, '{}') as process
 from heard_of order by heartbeat_at desc nulls last, id desc limit 20
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import translate_errors
 from containerstacks_billing.doctor.database import Subject
+from containerstacks_billing.doctor.unit import apply_hint
 from containerstacks_billing.findings import Finding, Level, ok, warn
+from containerstacks_billing.identity import is_known_to_be_gone
 from containerstacks_billing.status.model import Status
 from containerstacks_billing.status.read import read_status
 from containerstacks_billing.status.sentences import takeover_of
@@ -25,7 +27,6 @@ _LOOK_HINT = "See why: systemctl status containerstacks-billing.service"
 _LOG_HINT = 'See why: journalctl -u containerstacks-billing.service | grep -i "billing" | tail -20'
 # The embedded database belongs to no service: what bills on it was started by hand, and ends with its terminal.
 _UP_HINT = "Start it, and let it run: containerstacks-billing up"
-_RELOAD_HINT = "Let it read its configuration again: systemctl reload containerstacks-billing.service"
 
 
 def billing(subject: Subject) -> Iterator[Finding]:
@@ -33,13 +34,13 @@ def billing(subject: Subject) -> Iterator[Finding]:
     with translate_errors():
         status = read_status(subject.connection)
     verdict = verdict_of(status.health, subject.settings)
-    yield from heartbeat(subject, verdict)
+    yield from heartbeat(subject, verdict, status)
     yield from daemons(subject, verdict, status)
     yield from last_run(subject, verdict, status)
     yield failover(subject, verdict)
 
 
-def heartbeat(subject: Subject, verdict: Verdict) -> Iterator[Finding]:
+def heartbeat(subject: Subject, verdict: Verdict, status: Status) -> Iterator[Finding]:
     """Report whether a daemon is alive, and what bills instead where none is."""
     beat, name = verdict.heartbeat_at, verdict.daemon_id
     age = verdict.now - beat if beat is not None else None
@@ -55,6 +56,12 @@ def heartbeat(subject: Subject, verdict: Verdict) -> Iterator[Finding]:
         yield warn(
             "heartbeat",
             f"The daemon {name} has been silent for {span(age)}; {_instead(subject, verdict)}",
+            hint if subject.target.embedded else _LOOK_HINT,
+        )
+    elif status.health.daemon is not None and is_known_to_be_gone(status.health.daemon.process):
+        yield warn(
+            "heartbeat",
+            f"The process of the daemon {name} is gone without having stopped; {_instead(subject, verdict)}",
             hint if subject.target.embedded else _LOOK_HINT,
         )
     elif verdict.condition is Condition.ERROR:
@@ -85,15 +92,16 @@ def _how_to_start(subject: Subject) -> str:
 def daemons(subject: Subject, verdict: Verdict, status: Status) -> Iterator[Finding]:
     """Report other living daemons, the last error, and an interval that differs from the one configured here."""
     alive = verdict.condition in {Condition.RUNNING, Condition.ERROR}
-    found = examination.daemons(subject.connection)
+    found = [one for one in examination.daemons(subject.connection) if not is_known_to_be_gone(one.process)]
     silent_after = verdict.limits.silent_after.total_seconds()
     rivals = [
         one.instance_id
         for one in found
         if one.instance_id != verdict.daemon_id
-        and one.status != "stopped"
+        and one.status == "running"
         and one.age_seconds is not None
         and one.age_seconds < silent_after
+        and not any(other.replaces(one) for other in found)
     ]
     if alive and rivals:
         yield warn(
@@ -114,7 +122,7 @@ def daemons(subject: Subject, verdict: Verdict, status: Status) -> Iterator[Find
             yield warn(
                 "interval",
                 f"The daemon bills every {one.interval_minutes} minutes, here BILLING_INTERVAL_MINUTES is {minutes}.",
-                _RELOAD_HINT,
+                f"Let it read its configuration again: {apply_hint(unit_files(DAEMON_UNIT))}",
             )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from containerstacks_billing.config.dotenv import read_env_file
+from containerstacks_billing.daemon.model import ERROR_PREFIX
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.findings import Finding, Level, fail, failure, ok, warn
 from containerstacks_billing.settings import KEYS
@@ -60,7 +61,8 @@ def _remedy(name: str, code: str) -> str:
         "217": f"{_install(name)} --create-user",
         "243": f"LoadCredential= of the unit names a file that is not there: {_install(name)}",
     }
-    return remedies.get(code, f"Look for the reason: {log}")
+    # A process that a signal ended logged nothing itself: what systemd says of it has no priority of errors.
+    return remedies.get(code, f"Look for the reason: {log if code else f'journalctl -u {name} -n 100'}")
 
 
 def _where_it_is_written(written: Written, key: str, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -139,6 +141,15 @@ def _state(active: str, detail: str) -> str:
     return active if detail in {"", active} else f"{active} ({detail})"
 
 
+def apply_hint(files: list[Path]) -> str:
+    """Return the command by which a changed configuration takes effect, as the installed unit hands it over."""
+    try:
+        copied = "env" in read_unit(files).credentials
+    except OSError:
+        copied = True
+    return f"systemctl {'restart' if copied else 'reload'} {DAEMON_UNIT}"
+
+
 def how_it_is(state: control.UnitState) -> Iterator[Finding]:
     """Say whether the service runs, and why not."""
     name, active = state.name, state["ActiveState"]
@@ -147,7 +158,16 @@ def how_it_is(state: control.UnitState) -> Iterator[Finding]:
     forgotten = restarts and not state.last_exit and active != "inactive"
     last = control.last_end_of(name) if forgotten else state
     ended = last.last_exit
-    if active in {"active", "reloading"}:
+    if active in {"active", "reloading"} and state["StatusText"].startswith(ERROR_PREFIX):
+        unreachable = "the heartbeat cannot be written" in state["StatusText"]
+        yield Finding(
+            "service",
+            Level.FAIL if unreachable else Level.WARN,
+            f"active, but does not bill: {state['StatusText'].removeprefix(ERROR_PREFIX)}.",
+            f"Correct what the other checks name. If they find nothing, the service still has former settings:\n"
+            f"systemctl restart {name}",
+        )
+    elif active in {"active", "reloading"}:
         yield ok("service", f"active, {state['StatusText'] or state['SubState']}")
     elif active == "inactive" and not ended:
         yield warn("service", "The service is stopped.", f"systemctl start {name}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.settings import Settings
@@ -69,7 +70,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class DaemonRow:
-    """The row of the daemon with the newest heartbeat; `next_run_at` is the text that it wrote."""
+    """The row of the daemon with the newest heartbeat; `next_run_at` and `process` are as it wrote them."""
 
     daemon_instance_id: str
     status: str
@@ -82,6 +83,7 @@ class DaemonRow:
     started_at: datetime | None
     heartbeat_at: datetime | None
     next_run_at: str | None
+    process: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ with
 select daemon_instance_id, status, error_message, last_run_at, last_run_success,
     coalesce(instances_billed, 0) as instances_billed, coalesce(nullif(total_amount, 'NaN'), 0) as total_amount,
     coalesce(nullif(total_hours, 'NaN'), 0) as total_hours, started_at, heartbeat_at,
-    left(metadata ->> 'next_run_at', 40) as next_run_at
+    left(metadata ->> 'next_run_at', 40) as next_run_at, coalesce(metadata, '{}') as process
 from heard_of order by heartbeat_at desc nulls last, id desc limit 1;
 
 -- name: runs_before

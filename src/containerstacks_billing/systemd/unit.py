@@ -23,6 +23,7 @@ MARK = "# Written by `containerstacks-billing service install`; local changes be
 DEFAULT_USER = "containerstacks-billing"
 DEFAULT_DIRECTORY = Path("/opt/containerstacks")
 DEV_DIRECTORY = Path("/root/containerstacks")
+RELOAD_REFUSED = "Nothing was reloaded, because systemd hands over a copy of .env at a start only. Run:"
 # Exit codes that another start would only repeat: ours for a wrong configuration, systemd's EXEC and USER.
 FINAL_EXITS = (78, 203, 217)
 _GROWING_PAUSES_SINCE = 254  # the version of systemd that knows RestartSteps=
@@ -107,7 +108,7 @@ def _service(unit: Unit) -> str:
     lines += [f"User={unit.user}", f"WorkingDirectory={_specified(unit.directory)}", *_env_file(unit)]
     lines += [f"ExecStart={_command(unit.executable)} {'serve' if unit.serves else 'daemon'}"]
     if not unit.serves:
-        lines += ["# Reads the configuration again.", "ExecReload=/bin/kill -HUP $MAINPID"]
+        lines += _reload(unit)
     lines += [
         "SyslogIdentifier=containerstacks-billing" + ("-app" if unit.serves else ""),
         "",
@@ -127,6 +128,16 @@ def _service(unit: Unit) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _reload(unit: Unit) -> list[str]:
+    """Write what `systemctl reload` does: it takes effect, or fails and names the command that does."""
+    if unit.private_env_file:
+        return [
+            "# The program has the copy of the start, so a reload would change nothing: it fails and says so.",
+            f"ExecReload=/bin/sh -c 'echo \"<3>{RELOAD_REFUSED} systemctl restart {unit.name}\"; exit 1'",
+        ]
+    return ["# Reads the configuration again.", "ExecReload=/bin/kill -HUP $MAINPID"]
 
 
 def _env_file(unit: Unit) -> list[str]:
