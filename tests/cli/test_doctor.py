@@ -349,14 +349,3 @@ def test_a_broken_configuration_is_a_finding(command: Command, database: str, tm
     path.chmod(0o644)
     code, findings = examined(command, database)
     assert (code, "chmod 600" in findings["configuration"]["hint"]) == (1, True)
-
-
-def test_a_line_that_systemd_would_read_differently_is_named(
-    command: Command, database: str, tmp_path: Path
-) -> None:
-    """The unit and the command must not disagree about the interval."""
-    path = tmp_path / ".env"
-    path.write_text("BILLING_INTERVAL_MINUTES=30 # half an hour\n")
-    path.chmod(0o600)
-    _, findings = examined(command, database)
-    assert "line 1: BILLING_INTERVAL_MINUTES reads differently" in findings[".env"]["message"]
