@@ -56,7 +56,9 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         found = read_status(connection)
     if as_json:
-        render.emit_json(as_document(found, settings))
+        from containerstacks_billing.status.schemas import StatusDocument
+
+        render.emit_json(StatusDocument.of(found, settings))
     else:
         render.stdout().print(_shown(found, settings))
 
@@ -181,47 +183,3 @@ def _set_aside(found: Status, name: str, count: int) -> str:
 def _runways(runways: Mapping[int, int]) -> str:
     wallets = (f"{count:,} within {level} h" for level, count in sorted(runways.items()))
     return f"wallets empty: {', '.join(wallets)}"
-
-
-def as_document(found: Status, settings: Settings) -> dict[str, object]:
-    """Return the status as one document."""
-    from containerstacks_billing.status.schemas import Run
-    from containerstacks_billing.status.sentences import takeover_of
-    from containerstacks_billing.status.verdict import Biller, Condition, verdict_of
-
-    health, verdict = found.health, verdict_of(found.health, settings)
-    daemon, success = health.daemon, health.last_successful
-    return {
-        "now": found.now,
-        "late": verdict.success_is_late,
-        "biller": verdict.biller,
-        "since": verdict.since,
-        "takeover": {
-            "by": verdict.failover.who,
-            "at": verdict.takeover_at,
-            "sentence": takeover_of(verdict),
-            "reason": verdict.failover.reason,
-        },
-        "daemon": daemon
-        and {
-            "instanceId": daemon.daemon_instance_id,
-            "status": daemon.status,
-            "active": verdict.condition is Condition.RUNNING and verdict.biller is Biller.DAEMON,
-            "silent": verdict.condition in {Condition.SILENT, Condition.GONE},
-            "heartbeatAt": daemon.heartbeat_at,
-            "startedAt": daemon.started_at,
-            "lastRunAt": daemon.last_run_at,
-            "lastRunSuccess": daemon.last_run_success,
-            "errorMessage": daemon.error_message,
-        },
-        "leaseHolder": health.lease.holder,
-        "openRun": health.in_progress and Run.of(health.in_progress),
-        "lastRun": found.last_run and Run.of(found.last_run),
-        "lastSuccess": success and Run.of(success),
-        "nextDue": verdict.next_run,
-        "pastDueInstances": found.past_due_instances,
-        "quarantinedInstances": health.quarantined_instances,
-        "heldInstances": health.held_instances,
-        "reasons": health.set_aside,
-        "runways": found.runways,
-    }

@@ -15,8 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.database.connection import Connection, connect, set_timeouts
-from containerstacks_billing.database.statements import query
-from containerstacks_billing.errors import InvariantBroken
+from containerstacks_billing.database.statements import one_row, query
 from containerstacks_billing.reconciliation.model import (
     RESTORABLE,
     Action,
@@ -81,7 +80,7 @@ def _examined(connection: Connection, discrepancy: Discrepancy) -> OpenItem:
     places = discrepancy.identifiers
     if discrepancy.check == "balances":
         values = {"organization": places["organization_id"], "wallet": places["wallet_id"]}
-        _, _, difference = _one(connection, "balance_difference", values)
+        _, _, difference = one_row(connection, "balance_difference", values=values)
         return OpenItem(discrepancy, difference, _origin(connection, values))
     if discrepancy.check == "carries":
         difference, _, _ = _carry(connection, places["organization_id"])
@@ -102,7 +101,7 @@ def _settle(connection: Connection, item: OpenItem, order: Settlement) -> Settle
 def _balance(connection: Connection, item: OpenItem, order: Settlement) -> SettledItem:
     places = item.discrepancy.identifiers
     values = {"organization": places["organization_id"], "wallet": places["wallet_id"]}
-    wallet, balance, difference = _one(connection, "balance_difference", values)
+    wallet, balance, difference = one_row(connection, "balance_difference", values=values)
     if difference.is_nan():
         return SettledItem(item, Answer.NO_NUMBER)
     if not difference:
@@ -204,7 +203,7 @@ def _carry(connection: Connection, organization: str | int) -> tuple[Decimal, li
         "first_organization": organization,
         "last_organization": organization,
     }
-    difference, wallets, carry = _one(connection, "carry_difference", values)
+    difference, wallets, carry = one_row(connection, "carry_difference", values=values)
     return difference, wallets or [], carry or Decimal(0)
 
 
@@ -230,13 +229,6 @@ def _origin(connection: Connection, values: Mapping[str, Any]) -> Origin:
     return Origin(
         entry, at, f"the balance was changed without a ledger entry after this one, which left {after}"
     )
-
-
-def _one(connection: Connection, name: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    row = connection.execute(query(name), values).fetchone()
-    if row is None:
-        raise InvariantBroken(f"the statement {name} returned nothing")
-    return row
 
 
 __all__ = ["MOST_ITEMS", "RESTORABLE", "Settlement", "open_items", "settle"]
