@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tests.comparison import EPOCH
+from tests.reference.values import HOUR
 
 from containerstacks_billing.explain import why
-from containerstacks_billing.explain.month import Month, month_of
+from containerstacks_billing.explain.month import Month
 from containerstacks_billing.explain.snapshot import snapshot
 from containerstacks_billing.explain.statement import Reading, read_statements
 from containerstacks_billing.explain.statement_schema import Statement
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tests.histories import History
 
 ZERO = Decimal(0)
+SPANS = 4
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
 OWN = ("billing", "correction", "reversal", "credit", "other billing")
 
 
@@ -108,24 +111,15 @@ def _is_the_ledger(history: History, organization: UUID, own: list[Statement]) -
 
 
 def _months_of(history: History) -> list[Month]:
-    """Return the months of the history, with one before and one after."""
-    first = min([unit.start for unit in history.model.units], default=history.now)
-    month = month_of(EPOCH + timedelta(microseconds=first))
-    months = [month_of(month.starts_at - timedelta(days=1)), month]
-    while months[-1].ends_at <= history.fleet.now:
-        months.append(month_of(months[-1].ends_at))
-    # The host books with the clock of the machine, which is not the fleet's.
-    booked = history.fleet.rows(
-        "select min(created_at) as first, max(created_at) as last from payment_transactions"
-    )
-    months += [month_of(at) for at in (booked[0].first, booked[0].last) if at is not None]
-    return _contiguous(months)
+    """Cut the history at odd instants, as if months ended there: between hours, and in the middle of them.
 
-
-def _contiguous(months: list[Month]) -> list[Month]:
-    """Return all months from the first to the last."""
-    last = max(month.starts_at for month in months)
-    every = [min(months, key=lambda month: month.starts_at)]
-    while every[-1].starts_at < last:
-        every.append(month_of(every[-1].ends_at))
-    return every
+    A history is shorter than a month, so the ends of real ones would hardly ever fall into it. What the host books has the
+    clock of the machine, which is not the fleet's; the last span reaches beyond both.
+    """
+    first = min((unit.start for unit in history.model.units), default=history.now)
+    step = max((history.now - first) // SPANS, 1)
+    ends = [first + step * number + number for number in range(1, SPANS)]
+    # The whole hours of an instance that ran from the beginning end here.
+    ends.append(first + (history.now - first) // HOUR // 2 * HOUR)
+    cuts = [FIRST, *sorted(EPOCH + timedelta(microseconds=end) for end in set(ends) if end > first), LAST]
+    return [Month("2026-01", "UTC", start, end) for start, end in pairwise(cuts)]

@@ -1,0 +1,38 @@
+"""Explanations on a standby: a server that cannot write answers what it knows, from one snapshot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.faultlab.replica import Pair, scratch
+from tests.faultlab.stage import Stage
+
+from containerstacks_billing.cli import app
+from containerstacks_billing.schema.migrator import migrate
+
+
+@pytest.mark.slow
+def test_why_and_statement_answer_on_a_standby(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A support agent asks the replica and takes nothing from the primary."""
+    with scratch() as directory, Pair(directory) as pair:
+        migrate(pair.primary.conninfo())
+        pair.replicate()
+        stage = Stage(pair)
+        stage.bill()
+        pair.follow()
+        organization = stage.organizations[0]
+        [entry] = stage.fleet.rows(
+            "select id from payment_transactions where organization_id = %s", organization
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("DATABASE_URL", pair.standby.conninfo())
+
+        explained = CliRunner().invoke(app, ["why", str(entry.id), "--json"])
+        assert (0, True) == (explained.exit_code, json.loads(explained.stdout)["addsUp"])
+        shown = CliRunner().invoke(app, ["statement", str(organization), "--month", "2026-03", "--json"])
+        assert (0, []) == (shown.exit_code, json.loads(shown.stdout)["findings"])
+        refused = CliRunner().invoke(app, ["statement", "--all", "--month", "2026-03", "--issue", "--yes"])
+        assert "Not issued" in refused.stdout
