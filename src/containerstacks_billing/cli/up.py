@@ -57,6 +57,7 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
     from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli.run import bill_and_watch
+    from containerstacks_billing.daemon.signals import without_its_terminal
     from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
     from containerstacks_billing.settings import settings_from
 
@@ -74,7 +75,8 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
             code = _run_services(render.stdout(), conninfo, port)
     finally:
         if goes_on:
-            render.stderr().print(_HOW_TO_STOP, soft_wrap=True)
+            with without_its_terminal():
+                render.stderr().print(_HOW_TO_STOP, soft_wrap=True)
         else:
             server.stop()
     ctx.exit(code)
