@@ -218,7 +218,7 @@ def _compare_ledgers(history: History) -> None:
         row.organization_id: row
         for row in history.fleet.rows(
             "select organization_id, sum(amount) as total,"
-            " coalesce(-sum(amount) filter (where payment_method in ('wallet_debit', 'wallet_credit')), 0) as debits"
+            " coalesce(-sum(amount) filter (where payment_method in ('wallet_debit', 'manual_adjustment')), 0) as debits"
             " from payment_transactions group by organization_id"
         )
     }

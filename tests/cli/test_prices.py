@@ -113,11 +113,11 @@ def test_a_correction_gives_back_what_was_too_much(fleet: Fleet) -> None:
         ("01 02:00", "01 04:00", "0.1", "0.01", "-0.18"),
         ("01 04:00", "01 06:00", "0.1", "0.01", "-0.18"),
     ] == adjustments(fleet)
-    assert [("0.36", "wallet_credit", "billing-adjustment-1")] == entries(fleet, organization)
+    assert [("0.36", "manual_adjustment", "billing-adjustment-1")] == entries(fleet, organization)
     assert (Decimal("9.76"), Decimal(0)) == fleet.balance(organization)
-    text = fleet.rows("select description from payment_transactions where payment_method = 'wallet_credit'")[
-        0
-    ]
+    text = fleet.rows(
+        "select description from payment_transactions where payment_method = 'manual_adjustment'"
+    )[0]
     assert text.description == "VPS Price Correction - plan 2 - 1 instance (4h from 2026-03-01 02:00 UTC)"
 
 
@@ -167,7 +167,7 @@ def test_a_credit_below_a_cent_gives_the_cent_and_carries_the_rest(fleet: Fleet)
     fleet.bill()
     correct(fleet, plan, "7.23", "2026-03-01 00:00")
 
-    assert [("0.01", "wallet_credit", "billing-adjustment-1")] == entries(fleet, organization)
+    assert [("0.01", "manual_adjustment", "billing-adjustment-1")] == entries(fleet, organization)
     assert (Decimal("10.00"), Decimal("0.00990411")) == fleet.balance(organization)
 
 

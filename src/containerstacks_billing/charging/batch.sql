@@ -43,7 +43,7 @@ payer as (
         balance - billing_carry as available
     from wallets
     where organization_id between %(first_organization)s and %(last_organization)s
-      and currency = %(currency)s
+      and upper(currency) = %(currency)s
     order by organization_id, created_at, id
 )
 

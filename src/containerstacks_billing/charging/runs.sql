@@ -20,7 +20,7 @@ update wallets set past_due_since = %(as_of)s
 where past_due_since is null
   and id in (
     select distinct on (organization_id) id from wallets
-    where currency = %(currency)s
+    where upper(currency) = %(currency)s
       and organization_id in (
         select organization_id from vps_billing_cycles where status = 'failed' and run_id is not null)
     order by organization_id, created_at, id);

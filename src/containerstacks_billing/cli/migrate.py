@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,9 @@ from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.errors import EXIT_CONFIGURATION
 
 if TYPE_CHECKING:
+    from containerstacks_billing.hosts.model import Host
     from containerstacks_billing.schema.model import (
+        Finding,
         MigrationReport,
         MigrationStatus,
         PlannedMigration,
@@ -57,7 +60,33 @@ def migrate(ctx: click.Context, dry_run: bool, status: bool, as_json: bool) -> N
         report = migrations.migrate(
             conninfo, settings, progress=lambda sentence: remarks.print(render.printable(sentence))
         )
-        _show_report(report, _failover(conninfo, settings), as_json=as_json)
+        host, undecided = _host(conninfo, settings)
+        report = replace(report, findings=(*undecided, *report.findings))
+        _show_report(report, _failover(conninfo, settings), host, as_json=as_json)
+
+
+def _host(conninfo: str, settings: Settings) -> tuple[Host, tuple[Finding, ...]]:
+    """Return which host application the tables are of, and what it bills that the configured statuses leave out."""
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.hosts.adopted import host_of, left_out
+    from containerstacks_billing.hosts.model import describe
+    from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.schema.model import Finding as Found
+
+    with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
+        host, others = host_of(connection), left_out(connection, settings)
+    if not others:
+        return host, ()
+    sentence = describe(others, settings.billable_statuses, settings.currency)
+    cure = "Set BILLABLE_STATUSES; * charges every instance, as the host does. Nothing is charged until it is set."
+    return host, (
+        Found(
+            "statuses_left_out",
+            sum(one.instances for one in others),
+            f"{sentence}. {cure}",
+            "select status, count(*) from vps_instances group by status order by 2 desc;",
+        ),
+    )
 
 
 def _failover(conninfo: str, settings: Settings) -> FailoverTarget:
@@ -116,7 +145,7 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         console.print("Nothing to do: every migration has been applied.")
 
 
-def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: bool) -> None:
+def _show_report(report: MigrationReport, built_in: FailoverTarget, host: Host, *, as_json: bool) -> None:
     from containerstacks_billing.cli import render
     from containerstacks_billing.text import counted
 
@@ -126,7 +155,8 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: 
         applied = [MigrationDocument.model_validate(one) for one in report.applied]
         shown = {"who": built_in.who, "sentence": built_in.explained, "advice": built_in.advice}
         findings = [FindingDocument.model_validate(one) for one in report.findings]
-        render.emit_json({"applied": applied, "findings": findings, "builtInBilling": shown})
+        document = {"applied": applied, "findings": findings, "builtInBilling": shown}
+        render.emit_json({**document, "host": host.value})
         return
     console = render.stdout()
     if report.applied:
@@ -138,4 +168,6 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, *, as_json: 
         if finding.command:
             # Not broken into lines: it is there to be copied.
             console.print(f"  {render.printable(finding.command)}", soft_wrap=True)
+    if host.document:
+        console.print(f"\nHost application: {host.value} ({host.document}). {host.switch_off}.")
     console.print(f"\nWhen the daemon is silent: {built_in.explained}.\n{built_in.advice}")

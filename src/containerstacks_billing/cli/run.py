@@ -62,6 +62,8 @@ def run(
         raise click.BadParameter("--all goes with --dry-run.")
     from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.config.target import target
+    from containerstacks_billing.hosts.adopted import require_statuses
+    from containerstacks_billing.schema.diagnose import diagnosed
 
     settings = configured(ctx).settings
     order = RunOrder(
@@ -79,7 +81,10 @@ def run(
     if dry_run:
         from containerstacks_billing.cli import dry_run_report as rehearsal
 
+        _warn_of_statuses_left_out(order.conninfo, settings)
         ctx.exit(rehearsal.rehearse_and_show(order, every=every, as_json=as_json))
+    with diagnosed(order.conninfo):
+        require_statuses(order.conninfo, settings)
     finished, code = bill_and_watch(order)
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli import run_report as summary
@@ -92,6 +97,20 @@ def run(
         summary.show(render.stdout(), finished)
     _deliver_events(order.conninfo, settings)
     ctx.exit(code)
+
+
+def _warn_of_statuses_left_out(conninfo: str, settings: Settings) -> None:
+    """Say before a dry run what the host bills and this would not; the run itself refuses until that is decided."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.errors import ConfigurationError
+    from containerstacks_billing.hosts.adopted import require_statuses
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    try:
+        with diagnosed(conninfo):
+            require_statuses(conninfo, settings)
+    except ConfigurationError as undecided:
+        render.stderr().print(f"{render.printable(str(undecided))}\n{undecided.hint}", style="yellow")
 
 
 def _deliver_events(conninfo: str, settings: Settings) -> None:

@@ -21,6 +21,7 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.config.target import target
 from containerstacks_billing.daemon import application_side
 from containerstacks_billing.errors import BillingError, LeaseNotObtained
+from containerstacks_billing.hosts.adopted import require_statuses
 from containerstacks_billing.identity import process_name
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.status.failover import (
@@ -169,6 +170,7 @@ class BuiltInBilling:
         decision = self._decide(read_failover(self._conninfo))
         if decision.decision is not Decision.BILL:
             raise NoLongerWanted(decision.sentence)
+        require_statuses(self._conninfo, self._settings)
         self._log.always("warning", decision.sentence, holder=self._holder)
 
     def _bill(self, look: Look, stopping: threading.Event) -> Look:

@@ -20,6 +20,7 @@ from containerstacks_billing.errors import (
     RightsMissing,
     SchemaMismatch,
 )
+from containerstacks_billing.hosts.adopted import require_statuses
 from containerstacks_billing.throttled_log import RecurringError
 
 TRIGGER = "daemon"
@@ -68,6 +69,11 @@ class Cycle:
             self._shutdown.extend()
 
         settings = state.settings
+
+        def confirm() -> None:
+            require_statuses(state.conninfo, settings)
+            state.begin_run()
+
         order = RunOrder(
             conninfo=state.conninfo,
             terms=terms_of(settings),
@@ -78,7 +84,7 @@ class Cycle:
             host_clock=state.clock.host_time(),
             wait_seconds=LEASE_WAIT_SECONDS,
             stopping=state.after_batch,
-            confirm=state.begin_run,
+            confirm=confirm,
             opened=log.opened,
             progressed=progressed,
         )

@@ -71,7 +71,7 @@ class Daemon:
     def _start(self) -> None:
         state, log = self._state, logs.logger()
         log.info("Billing daemon starts", daemon=state.instance_id, version=__version__)
-        preflight(state.conninfo)
+        preflight(state.conninfo, state.settings)
         self._heartbeat.start()
         self._delivery.configure(state.conninfo, state.settings)
         watchdog.feed(

@@ -6,9 +6,11 @@ from containerstacks_billing import logs
 from containerstacks_billing.database.connection import Connection, bounded_transaction, connect
 from containerstacks_billing.database.inspect import missing_grants, missing_rights
 from containerstacks_billing.errors import EXIT_CONFIGURATION, BillingError, RightsMissing
+from containerstacks_billing.hosts.adopted import statuses_problem
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.row_security import hidden_rows_problem
+from containerstacks_billing.settings import Settings
 
 # Without these the books are right all the same: what is missing is a status, a webhook or the removal of old rows.
 # Who goes past due is announced in the transaction of the charge, so to write events and runways is no such right.
@@ -21,7 +23,7 @@ _DISPENSABLE = {
 }
 
 
-def preflight(conninfo: str) -> None:
+def preflight(conninfo: str, settings: Settings | None = None) -> None:
     """Raise SchemaMismatch, RightsMissing or ConfigurationError where no attempt could charge.
 
     Whatever else keeps it from looking may be over by the first attempt: a database that is away, a refused password,
@@ -36,6 +38,8 @@ def preflight(conninfo: str) -> None:
             _see_that_it_may_bill(connection)
             if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
                 raise problem
+            if settings is not None and (undecided := statuses_problem(connection, settings)):
+                raise undecided
     except BillingError as error:
         if error.exit_code == EXIT_CONFIGURATION:
             raise

@@ -14,6 +14,8 @@ from containerstacks_billing.database.grants import grants_for, only_reads
 from containerstacks_billing.database.inspect import Server
 from containerstacks_billing.errors import SchemaMismatch
 from containerstacks_billing.findings import Finding, fail, failure, ok, warn
+from containerstacks_billing.hosts.adopted import host_of, left_out
+from containerstacks_billing.hosts.model import describe
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.row_security import hidden_rows_problem
@@ -161,11 +163,26 @@ def other_billers(subject: Subject) -> Iterator[Finding]:
         yield warn(
             "other billers",
             f"In the last day {debits:,} wallet debits were written that are not ours: the host application bills too.",
-            "While both bill, customers may be charged twice. Stop its scheduler (BUILT_IN_BILLING=off if it stays),"
-            "\nand compare: containerstacks-billing verify",
+            "While both bill, customers may be charged twice. "
+            f"{host_of(subject.connection).switch_off}.\nThen compare: containerstacks-billing verify",
         )
     else:
         yield ok("other billers", "no wallet debit of the last day is anybody else's")
+
+
+def host_application(subject: Subject) -> Iterator[Finding]:
+    """Name the host application, and what it bills that the configured statuses leave out."""
+    host = host_of(subject.connection)
+    if host.document:
+        yield ok("host application", f"{host.value}; what bills what there: {host.document}")
+    others = left_out(subject.connection, subject.settings)
+    if others:
+        sentence = describe(others, subject.settings.billable_statuses, subject.settings.currency)
+        cure = "BILLABLE_STATUSES=* charges every instance, as the host does."
+        if "billable_statuses" in subject.settings.model_fields_set:
+            yield warn("statuses", f"{sentence}.", cure)
+        else:
+            yield fail("statuses", f"{sentence}.", f"Set it, whichever it is: {cure}")
 
 
 def instances(subject: Subject) -> Iterator[Finding]:
@@ -192,4 +209,8 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 )
 
 # These read tables of billing and would only repeat that one is missing, or may not be read.
-TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (other_billers, instances)
+TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    host_application,
+    other_billers,
+    instances,
+)

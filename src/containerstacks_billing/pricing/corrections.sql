@@ -191,14 +191,15 @@ adjusted as (
 )
 
 -- name: post_adjustment_entries
--- Write one ledger entry per wallet: a debit or a credit of whole cents. No cents, no entry.
+-- Write one ledger entry per wallet: a debit or a credit of whole cents. No cents, no entry. A credit has the method that the host
+-- gives to adjustments: its reports count every other credit as revenue.
 insert into payment_transactions (id, organization_id, amount, currency, payment_method, payment_provider,
     provider_transaction_id, status, description, metadata, created_at, updated_at)
 with
 -- include: payers, adjusted
 select
     billing_batch_uuid(%(posting_key)s, uuid_hash_extended(organization_id, 0)),
-    organization_id, -debit, %(currency)s, case when debit > 0 then 'wallet_debit' else 'wallet_credit' end, 'internal',
+    organization_id, -debit, %(currency)s, case when debit > 0 then 'wallet_debit' else 'manual_adjustment' end, 'internal',
     'billing-adjustment-' || %(correction_id)s::text, 'completed',
     'VPS Price Correction - ' || %(plan_name)s || ' - ' || case when instances = 1 then '1 instance' else
         instances::text || ' instances' end || ' (' || trim_scale(round(hours, 4))::text || 'h from '

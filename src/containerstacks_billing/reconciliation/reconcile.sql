@@ -15,10 +15,10 @@ select (array_agg(wallet.id order by wallet.created_at, wallet.id))[1] as wallet
         select sum(amount) from payment_transactions entry
         where entry.organization_id = %(organization)s and entry.status = 'completed' and entry.amount <> 'NaN'
           and ((select to_regclass('hosting_wallets') is null) or entry.metadata ->> 'wallet_type' is distinct from 'hosting')
-          and coalesce(entry.currency, '') = coalesce(wallet.currency, '')), 0) as difference
+          and coalesce(upper(entry.currency), '') = coalesce(upper(wallet.currency), '')), 0) as difference
 from wallets wallet
 where wallet.organization_id = %(organization)s
-group by wallet.currency
+group by upper(wallet.currency)
 having %(wallet)s = any (array_agg(wallet.id));
 
 -- name: move_opening
@@ -106,7 +106,7 @@ entry as (
         case when jsonb_typeof(metadata -> 'balance_after') = 'number' then (metadata ->> 'balance_after')::numeric end as after
     from payment_transactions
     where organization_id = %(organization)s and status = 'completed' and amount <> 'NaN'
-      and coalesce(currency, '') = coalesce((select currency from wallets where id = %(wallet)s), '')
+      and coalesce(upper(currency), '') = coalesce((select upper(currency) from wallets where id = %(wallet)s), '')
 ),
 placed as (
     select *, lag(after) over in_order as expected, lag(created_at) over in_order as previous_at,
@@ -127,6 +127,6 @@ select id, created_at,
     case when jsonb_typeof(metadata -> 'balance_after') = 'number' then (metadata ->> 'balance_after')::numeric end as after
 from payment_transactions
 where organization_id = %(organization)s and status = 'completed'
-  and coalesce(currency, '') = coalesce((select currency from wallets where id = %(wallet)s), '')
+  and coalesce(upper(currency), '') = coalesce((select upper(currency) from wallets where id = %(wallet)s), '')
 order by created_at desc, id desc
 limit 1;

@@ -434,19 +434,19 @@ limit %(shown)s;
 -- their own (hosting_wallets), whose entries stand in the same ledger.
 with
 wallet as (
-    select organization_id, currency, (array_agg(id order by created_at, id))[1] as wallet_id, sum(balance) as balance,
+    select organization_id, upper(currency) as currency, (array_agg(id order by created_at, id))[1] as wallet_id, sum(balance) as balance,
         sum(billing_opening) as opening, count(*) as wallets
     from wallets
     where organization_id between %(first_organization)s and %(last_organization)s
-    group by organization_id, currency
+    group by organization_id, upper(currency)
 ),
 entry as (
-    select organization_id, currency, sum(amount) as amount
+    select organization_id, upper(currency) as currency, sum(amount) as amount
     from payment_transactions
     where status = 'completed' and amount <> 'NaN'
       and ((select to_regclass('hosting_wallets') is null) or metadata ->> 'wallet_type' is distinct from 'hosting')
       and organization_id between %(first_organization)s and %(last_organization)s
-    group by organization_id, currency
+    group by organization_id, upper(currency)
 )
 select wallet.organization_id, wallet_id,
     format('%%s %%s are on %%s, but the opening %%s and the ledger entries %%s make %%s', balance, wallet.currency,

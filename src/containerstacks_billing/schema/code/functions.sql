@@ -632,6 +632,26 @@ begin
     where announced and valid_from <= at and plan_id not in (select id from vps_plans);
 end $$;
 
+-- Make the amounts of charges exact again after a migration of the host gave their column a fixed number of decimals, which rounded
+-- them: an amount is its hours at its hourly rate, so it is derived anew. Where a view or a policy reads the column it stays as it
+-- is, and the adoption report prints the statements. A rate that was rounded itself cannot be derived, so nothing is done then.
+create or replace function billing_restore_exact_amounts() returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    if (select count(*) from pg_attribute where attrelid = 'vps_billing_cycles'::regclass
+        and (attname = 'total_amount' and atttypmod <> -1 or attname = 'hourly_rate' and atttypmod = -1)) < 2 then
+        return;
+    end if;
+    alter table vps_billing_cycles alter column total_amount type numeric;
+    update vps_billing_cycles
+    set total_amount = billing_amount(hourly_rate, billing_period_start, billing_period_end)
+    where run_id is not null
+      and total_amount <> billing_amount(hourly_rate, billing_period_start, billing_period_end);
+exception when feature_not_supported or syntax_error then
+    raise notice 'vps_billing_cycles.total_amount keeps its decimals for now: %', sqlerrm;
+end $$;
+
 -- Bring what is derived from the host's tables up to what they are now: the backup columns of the successor's schema, and prices
 -- that the trigger could not record. `migrate` calls it each time; it changes nothing when nothing changed.
 create or replace function billing_adapt_to_host() returns void
@@ -647,6 +667,7 @@ begin
         execute format('create or replace function billing_has_backups(instance vps_instances) returns boolean'
             ' language sql stable parallel safe as %L', body);
     end if;
+    perform billing_restore_exact_amounts();
     perform billing_sync_prices(billing_clock());
 end $$;
 

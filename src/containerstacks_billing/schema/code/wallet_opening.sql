@@ -15,11 +15,11 @@ as $$
 begin
     new.billing_opening := coalesce(nullif(new.balance, 'NaN'), 0);
     if not exists (select from wallets w
-                    where w.organization_id = new.organization_id and w.currency is not distinct from new.currency) then
+                    where w.organization_id = new.organization_id and upper(w.currency) is not distinct from upper(new.currency)) then
         select new.billing_opening - coalesce(sum(p.amount), 0)
           into new.billing_opening
           from payment_transactions p
-         where p.organization_id = new.organization_id and p.currency is not distinct from new.currency
+         where p.organization_id = new.organization_id and upper(p.currency) is not distinct from upper(new.currency)
            and p.status = 'completed' and p.amount <> 'NaN'
            and (to_regclass('hosting_wallets') is null or p.metadata ->> 'wallet_type' is distinct from 'hosting');
     end if;

@@ -1,0 +1,1 @@
+"""Host applications: which one a database belongs to, and what it bills that billing would not."""
