@@ -229,6 +229,49 @@ def test_a_mark_that_a_copied_wallet_lost_is_set_again(fleet: Fleet) -> None:
     assert verify(fleet.conninfo).ok
 
 
+def test_a_mark_without_a_debt_is_cleared(fleet: Fleet) -> None:
+    """A wallet that owes nothing and is marked would wait for payment of nothing; restoring takes the mark off."""
+    organization = fleet.organization("10.00")
+    fleet.conn.execute("update wallets set past_due_since = %s", [fleet.now])
+    assert {"past-due"} == failed(verify(fleet.conninfo))
+    assert (Answer.DONE,) == restored(fleet.conninfo)
+    assert [(organization, None)] == [
+        tuple(row) for row in fleet.rows("select organization_id, past_due_since from wallets")
+    ]
+    assert verify(fleet.conninfo).ok
+
+
+def test_the_wallet_that_pays_is_marked(fleet: Fleet) -> None:
+    """Beside an older wallet in another currency the mark goes to the one that runs charge, so a top-up pays the debt."""
+    plan, organization = fleet.plan("73.00"), fleet.organization("50.00", currency="EUR")
+    fleet.hours(1)
+    paying = fleet.wallet(organization, "0.00")
+    instance = fleet.instance(organization, plan)
+    fleet.hours(1)
+    fleet.bill()
+    fleet.conn.execute("update wallets set past_due_since = null")
+    assert (Answer.DONE,) == restored(fleet.conninfo)
+    assert [paying] == [
+        row.id for row in fleet.rows("select id from wallets where past_due_since is not null")
+    ]
+    fleet.conn.execute(
+        "update wallets set balance = balance + 5, billing_opening = billing_opening + 5 where id = %s",
+        [paying],
+    )
+    fleet.bill()
+    assert ["billed"] == [status for *_, status in fleet.charges(instance)]
+    assert verify(fleet.conninfo).ok
+
+
+def test_a_missing_balance_stays_open(fleet: Fleet) -> None:
+    """The column of the host may be null; there is no amount to decide about, and the other items are settled."""
+    absent, wrong = fleet.organization("10.00"), fleet.organization("10.00")
+    fleet.conn.execute("update wallets set balance = null where organization_id = %s", [absent])
+    fleet.conn.execute("update wallets set balance = 11.00 where organization_id = %s", [wrong])
+    assert [Answer.DONE, Answer.NO_NUMBER] == sorted(accepted(fleet.conninfo))
+    assert {"balances"} == failed(verify(fleet.conninfo))
+
+
 def test_what_cannot_be_restored_says_so(books: Books) -> None:
     """The record of a run is a fact of the past; it can be accepted alone."""
     books.damage("update billing_runs set amount = amount - 0.00000001 where id = 3")

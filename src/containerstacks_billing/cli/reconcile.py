@@ -77,7 +77,8 @@ def reconcile(
         raise click.UsageError("A decision needs --reason: it is kept with the books.")
     if not settles and (reason or dry_run or yes):
         raise click.UsageError("--reason, --dry-run and --yes belong to --accept or --restore.")
-    conninfo = target(configured(ctx).settings).conninfo
+    settings = configured(ctx).settings
+    conninfo = target(settings).conninfo
     if organization is not None:
         with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
             require_organization(connection, organization)
@@ -94,6 +95,7 @@ def reconcile(
         organization,
         check,
         dry_run,
+        settings.currency,
     )
     if _carry_out(conninfo, order, yes=yes, as_json=as_json):
         ctx.exit(EXIT_FAILED)

@@ -36,7 +36,10 @@ _NOTHING_KNOWN = Origin(None, None, "the ledger records no balances to compare w
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """A decision about every open item of an organization, or of all, optionally of one check only."""
+    """A decision about every open item of an organization, or of all, optionally of one check only.
+
+    `currency` is that of billing: the oldest wallet in it pays, and is marked past due.
+    """
 
     action: Action
     decided_by: str
@@ -44,6 +47,7 @@ class Settlement:
     organization: UUID | None = None
     check: str | None = None
     dry_run: bool = False
+    currency: str = "USD"
 
 
 def open_items(
@@ -102,7 +106,8 @@ def _balance(connection: Connection, item: OpenItem, order: Settlement) -> Settl
     places = item.discrepancy.identifiers
     values = {"organization": places["organization_id"], "wallet": places["wallet_id"]}
     wallet, balance, difference = one_row(connection, "balance_difference", values=values)
-    if difference.is_nan():
+    # A column of the host's, which may be null.
+    if balance is None or difference is None or difference.is_nan():
         return SettledItem(item, Answer.NO_NUMBER)
     if not difference:
         return SettledItem(item, Answer.ALREADY_RIGHT)
@@ -151,7 +156,10 @@ def _gap(connection: Connection, item: OpenItem, order: Settlement) -> SettledIt
 def _mark(connection: Connection, item: OpenItem, order: Settlement) -> SettledItem:
     if order.action is Action.ACCEPT:
         return _accept(connection, item, order)
-    values = {"organization": item.discrepancy.identifiers["organization_id"]}
+    values = {
+        "organization": item.discrepancy.identifiers["organization_id"],
+        "currency": order.currency,
+    }
     if not connection.execute(query("restore_past_due_mark"), values).rowcount:
         return SettledItem(item, Answer.NOT_RESTORABLE)
     _record(connection, item, order)

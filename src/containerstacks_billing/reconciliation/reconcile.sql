@@ -50,21 +50,28 @@ select coalesce((select -sum(amount) from own_entry where status = 'completed'),
 update wallets set billing_carry = billing_carry - %(difference)s where id = %(wallet)s;
 
 -- name: restore_past_due_mark
--- Mark the oldest wallet past due since its oldest past-due charge, or clear the marks where nothing is owed.
+-- Mark the wallet that pays past due since its oldest past-due charge, or clear the marks where nothing is owed. The wallet that
+-- pays is the oldest in the currency of billing: a mark on another would keep the debt from being collected.
 with owed as (
     select min(coalesce(past_due_since, billing_period_end)) as since
     from vps_billing_cycles
     where run_id is not null and status = 'failed' and organization_id = %(organization)s
 ),
-payer as (
-    select (array_agg(id order by created_at, id))[1] as wallet_id from wallets where organization_id = %(organization)s
+right_mark as (
+    select wallet.id as wallet_id,
+        case when owed.since is not null and wallet.id = payer.wallet_id
+             then coalesce(wallet.past_due_since, owed.since) end as since
+    from owed, wallets wallet, (
+        select (array_agg(id order by created_at, id))[1] as wallet_id
+        from wallets where organization_id = %(organization)s and currency = %(currency)s
+    ) payer
+    where wallet.organization_id = %(organization)s
 )
 update wallets
-set past_due_since = case when wallets.id = payer.wallet_id then coalesce(past_due_since, owed.since) end
-from owed, payer
-where organization_id = %(organization)s
-  and past_due_since is distinct from case when owed.since is not null and wallets.id = payer.wallet_id
-      then coalesce(past_due_since, owed.since) end;
+set past_due_since = right_mark.since
+from right_mark
+where organization_id = %(organization)s and wallets.id = right_mark.wallet_id
+  and wallets.past_due_since is distinct from right_mark.since;
 
 -- name: restore_lost_hours
 -- Make a usage segment of hours that nothing explains, on the plan of the charge before them, else of the instance; the next
