@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import click
 from containerstacks_billing.cli.arguments import json_option
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.errors import EXIT_FAILED
+from containerstacks_billing.identity import operator_name
 
 if TYPE_CHECKING:
     from containerstacks_billing.explain.statement import Reading
@@ -189,7 +189,7 @@ def _issue_one(request: _Request, shown: Statement) -> Statement:
     if reason is not None:
         raise WorkFailed(f"It cannot be issued: {reason}.")
     require_confirmation("Issue it, once and for ever?", "issuing", yes=request.yes, as_json=request.as_json)
-    issued = issue(request.conninfo, [shown], getpass.getuser())
+    issued = issue(request.conninfo, [shown], operator_name())
     if not issued:
         raise WorkFailed(
             "It was issued by somebody else in this moment.", "Give the command again to see it."
@@ -250,7 +250,7 @@ def _issued(request: _Request, statements: Iterator[Statement], totals: Any) -> 
             totals.issued += len(waiting)
             yield from waiting
         else:
-            issued = issue(request.conninfo, waiting, getpass.getuser())
+            issued = issue(request.conninfo, waiting, operator_name())
             totals.issued += len(issued)
             yield from issued
         waiting.clear()
