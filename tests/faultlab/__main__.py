@@ -1,8 +1,8 @@
 """Random faults against real processes: ./dev faults [--minutes M] [--seed S] [--rounds N] [--json].
 
-The campaign lives rounds of some twenty seconds, each with a seed of its own and a database of its own, on a durable
+The campaign runs rounds of some twenty seconds, each with its own seed and database, on a durable
 throw-away server. Which fault happens when is a function of the seed; what the processes were doing at that moment is
-not, so a seed that failed may have to be lived more than once until it fails again.
+not, so a seed that failed may need several runs until it fails again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 from tests.faultlab.campaign import roles
-from tests.faultlab.campaign.campaign_report import Tally
-from tests.faultlab.campaign.processes import Ground, Nursery
-from tests.faultlab.campaign.scene import Report, live
+from tests.faultlab.campaign.campaign_report import CampaignReport
+from tests.faultlab.campaign.processes import DurableServer, ForkServer
+from tests.faultlab.campaign.round import Report, run_round
 from tests.faultlab.campaign.schedule import plan_round
 
 from containerstacks_billing.schema.migrator import migrate
@@ -46,57 +46,61 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Live rounds until the time is over; 1 when anything was found."""
+    """Run rounds until the time is over; return 1 when anything was found."""
     chosen = arguments(words)
     for name in [name for name in os.environ if name == "DATABASE_URL" or name.startswith("PG")]:
         del os.environ[name]
-    tally = campaign(chosen)
-    print(json.dumps(tally.document()) if chosen.json else tally.text())
-    return 0 if tally.clean else 1
+    total = campaign(chosen)
+    print(json.dumps(total.document()) if chosen.json else total.text())
+    return 0 if total.clean else 1
 
 
-def campaign(chosen: argparse.Namespace) -> Tally:
-    """Live the rounds, saying on stderr how it goes."""
-    began, tally = time.monotonic(), Tally(chosen.seed, chosen.seconds, chosen.rate)
-    with tempfile.TemporaryDirectory(prefix="containerstacks-faults-") as place, Nursery() as nursery:
-        ground = Ground(Path(place) / "server")
+def campaign(chosen: argparse.Namespace) -> CampaignReport:
+    """Run the rounds, with progress on stderr."""
+    began, total = time.monotonic(), CampaignReport(chosen.seed, chosen.seconds, chosen.rate)
+    with tempfile.TemporaryDirectory(prefix="containerstacks-faults-") as place, ForkServer() as fork_server:
+        server = DurableServer(Path(place) / "server")
         try:
-            _make_template(ground)
-            while _goes_on(chosen, tally, time.monotonic() - began):
-                report = _round(ground, nursery, Path(place), chosen, chosen.seed + len(tally.reports))
-                tally.add(report)
-                print(tally.line(report), file=sys.stderr, flush=True)
+            _make_template(server)
+            while _goes_on(chosen, total, time.monotonic() - began):
+                report = _round(server, fork_server, Path(place), chosen, chosen.seed + len(total.reports))
+                total.add(report)
+                print(total.line(report), file=sys.stderr, flush=True)
         finally:
-            ground.stop()
-    tally.seconds = time.monotonic() - began
-    return tally
+            server.stop()
+    total.seconds = time.monotonic() - began
+    return total
 
 
-def _goes_on(chosen: argparse.Namespace, tally: Tally, passed: float) -> bool:
-    if chosen.until_found and not tally.clean:
+def _goes_on(chosen: argparse.Namespace, total: CampaignReport, passed: float) -> bool:
+    if chosen.until_found and not total.clean:
         return False
     if chosen.rounds is not None:
-        return len(tally.reports) < chosen.rounds
+        return len(total.reports) < chosen.rounds
     return passed < chosen.minutes * 60
 
 
-def _make_template(ground: Ground) -> None:
-    with psycopg.connect(ground.start(), autocommit=True) as conn:
+def _make_template(server: DurableServer) -> None:
+    with psycopg.connect(server.start(), autocommit=True) as conn:
         roles.make_roles(conn)
         conn.execute("create database template_of_rounds template template0")
-    migrate(ground.conninfo("template_of_rounds"))
+    migrate(server.conninfo("template_of_rounds"))
 
 
-def _round(ground: Ground, nursery: Nursery, place: Path, chosen: argparse.Namespace, seed: int) -> Report:
+def _round(
+    server: DurableServer, fork_server: ForkServer, place: Path, chosen: argparse.Namespace, seed: int
+) -> Report:
     database, directory = f"round_{seed}", place / f"round-{seed}"
     directory.mkdir()
     name = sql.Identifier(database)
-    with psycopg.connect(ground.start(), autocommit=True) as conn:
+    with psycopg.connect(server.start(), autocommit=True) as conn:
         conn.execute(
             sql.SQL("create database {} template template_of_rounds strategy file_copy").format(name)
         )
-    report = live(ground, nursery, directory, database, plan_round(seed, chosen.seconds, chosen.rate))
-    with psycopg.connect(ground.start(), autocommit=True) as conn:
+    report = run_round(
+        server, fork_server, directory, database, plan_round(seed, chosen.seconds, chosen.rate)
+    )
+    with psycopg.connect(server.start(), autocommit=True) as conn:
         conn.execute(sql.SQL("drop database {} with (force)").format(name))
     return report
 

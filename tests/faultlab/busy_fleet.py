@@ -1,8 +1,8 @@
-"""A town: a small fleet in which every hour everything happens that a run has a statement for.
+"""Small fleet in which every hour exercises every statement of a run.
 
-Organizations that are rich, poor, wavering and large; instances that are stopped, resized, moved, created and deleted;
-watermarks that are moved back; an organization whose charges the database refuses. `hour` lets an hour of it pass,
-`settle` repairs what the host broke, bills to the end, and returns what `verify` and the oracle find.
+Organizations that are rich, poor, alternating and large; instances that are stopped, resized, moved, created and deleted;
+watermarks that are moved back; an organization whose charges the database refuses. `hour` advances it by an hour,
+`settle` repairs what the host broke, bills to the end, and returns the findings of `verify` and the oracle.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from containerstacks_billing.verification.verify import verify
 
 HALF_AN_HOUR = timedelta(minutes=30)
 _REFUSAL = """
-    create table town_refusals (organization_id uuid);
-    create function town_refuse() returns trigger language plpgsql as $$
+    create table test_refusals (organization_id uuid);
+    create function test_refuse() returns trigger language plpgsql as $$
     begin
-        if exists (select from town_refusals where organization_id = new.organization_id) then
-            raise exception 'the town refuses';
+        if exists (select from test_refusals where organization_id = new.organization_id) then
+            raise exception 'charges of this organization are refused';
         end if;
         return new;
     end $$;
-    create trigger town_refuse before insert on vps_billing_cycles for each row execute function town_refuse();
+    create trigger test_refuse before insert on vps_billing_cycles for each row execute function test_refuse();
 """
 
 
-class Town:
-    """The fleet, and who is who in it."""
+class BusyFleet:
+    """The fleet and the organizations and instances that have a part in it."""
 
     def __init__(self, conn: psycopg.Connection[Any], seed: int = 0) -> None:
         self.conn = conn
@@ -63,7 +63,7 @@ class Town:
         self.statuses: tuple[str, ...] = ("running",)
 
     def hour(self, *, rough: bool) -> None:
-        """Let an hour pass in which the host is busy; a rough one has damage, refusals and another policy too."""
+        """Advance by an hour of host changes; a rough one adds damage, refusals and a change of policy."""
         fleet = self.fleet
         self.hours += 1
         with self.conn.transaction():
@@ -84,13 +84,13 @@ class Town:
         with self.conn.transaction():
             fleet.at(HALF_AN_HOUR)
             if rough:
-                self.conn.execute("insert into town_refusals values (%s)", (self.refused,))
+                self.conn.execute("insert into test_refusals values (%s)", (self.refused,))
                 self._damage()
                 # No instance has the other status: the policy changes, and what is owed does not.
                 self.statuses = ("running", "restoring") if len(self.statuses) == 1 else ("running",)
 
     def _damage(self) -> None:
-        """Restore an older row of an instance, from before its last charge: only the unique key can tell."""
+        """Restore an older row of an instance, from before its last charge: only the unique key detects it."""
         self.conn.execute(
             "update vps_instances i set last_billed_at = start, rated_until = start from (select vps_instance_id,"
             " max(billing_period_start) as start from vps_billing_cycles where vps_instance_id = %s and run_id is not null"
@@ -99,8 +99,8 @@ class Town:
         )
 
     def repair(self) -> None:
-        """Correct what was damaged, as the quarantine tells to, and refuse nothing."""
-        self.conn.execute("delete from town_refusals")
+        """Correct the damaged row as the quarantine's reason says, and end the refusals."""
+        self.conn.execute("delete from test_refusals")
         self.conn.execute(
             "update vps_instances i set last_billed_at = until, rated_until = until from (select vps_instance_id,"
             " max(billing_period_end) as until from vps_billing_cycles where vps_instance_id = %s and run_id is not null"
@@ -109,12 +109,12 @@ class Town:
         )
 
     def order(self, **changes: Any) -> RunOrder:
-        """Ask for a run with several batches and slices."""
+        """Return the order of a run with several batches and slices."""
         terms = replace(self.fleet.terms, billable_statuses=self.statuses)
         return replace(self.fleet.order(workers=1, batch_size=8), terms=terms, **changes)
 
-    def free_the_lease(self) -> None:
-        """Let the time pass that the lease of a dead holder lasts."""
+    def expire_lease(self) -> None:
+        """Expire the lease of a dead holder."""
         self.conn.execute(
             "update billing_leases set expires_at = clock_timestamp() where expires_at > clock_timestamp()"
         )
@@ -128,9 +128,9 @@ class Town:
         return int(rows[0].hours)
 
     def settle(self) -> list[str]:
-        """Repair, bill to the end, and return whatever is not as it has to be."""
+        """Repair, bill to the end, and return the findings."""
         self.repair()
-        self.free_the_lease()
+        self.expire_lease()
         result: RunResult = run_billing(self.order())
         findings = [] if result.outcome is Outcome.COMPLETED else [f"the run ended {result}"]
         findings += [f"{instance} is set aside: {why}" for instance, why in self.fleet.quarantine().items()]

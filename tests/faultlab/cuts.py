@@ -2,11 +2,11 @@
 
     python -m tests.faultlab.cuts [--each N] [--seed S] [--minutes M]
 
-A run is traced through the proxy in a town where everything happens; what it commits, the single statements among it
-that commit by themselves included, are the commits to cut, named by their last statement. Then hour after hour a run
+A run over a busy fleet is traced through the proxy; its commits, single statements that commit by themselves
+included, are the commits to cut, named by their last statement. Then hour after hour a run
 meets the cut that happened least often so far, at an occurrence drawn from the seed; commits of batches are cut three
-times in a row. The process lives on: it ends its run, or raises what a caller is told to expect. A batch whose commit was cut is
-derived again from the rows by the same run. After every few runs the town is settled, and `verify` and the oracle must
+times in a row. The process survives: it ends its run, or raises a documented error. A batch whose commit was cut is
+derived again from the rows by the same run. After every few runs the fleet is settled, and `verify` and the oracle must
 find nothing.
 """
 
@@ -28,9 +28,9 @@ from functools import cache
 
 import psycopg
 from tests.campaign import throw_away_database
-from tests.faultlab.busy_fleet import Town
+from tests.faultlab.busy_fleet import BusyFleet
 from tests.faultlab.killed_process import copied
-from tests.faultlab.kills import Tally
+from tests.faultlab.kills import KillCounts
 
 from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
@@ -42,7 +42,7 @@ from containerstacks_billing.drill.commit_proxy import CommitProxy, Where
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, OutcomeUnknown
 
 WAYS: tuple[Where, ...] = ("before", "during", "after")
-RUNS_OF_A_TOWN = 90
+RUNS_PER_DATABASE = 90
 RUNS_BEFORE_SETTLING = 15
 HOURS_TRACED = 4
 RENEWAL, BATCH = "renew_lease", "record_batch"
@@ -70,20 +70,20 @@ def named(statements: Sequence[str]) -> str:
 
 
 class Cutting:
-    """A town, and the proxy through which it is billed."""
+    """A busy fleet, and the proxy through which it is billed."""
 
-    def __init__(self, town: Town) -> None:
-        self.town = town
-        self.proxy = CommitProxy(town.conn.info.host, town.conn.info.port)
+    def __init__(self, busy: BusyFleet) -> None:
+        self.busy = busy
+        self.proxy = CommitProxy(busy.conn.info.host, busy.conn.info.port)
 
     def bill(self) -> Outcome | BillingError:
-        """Bill through the proxy; return how it ended, or what a caller would be told."""
+        """Bill through the proxy; return the outcome or the error."""
         try:
             return run_billing(
-                self.town.order(conninfo=self.proxy.conninfo(self.town.fleet.conninfo))
+                self.busy.order(conninfo=self.proxy.conninfo(self.busy.fleet.conninfo))
             ).outcome
-        except BillingError as told:
-            return told
+        except BillingError as error:
+            return error
 
     def trace(self, *, rough: bool) -> Counter[str]:
         """Count the commits of a run after such an hour, by name."""
@@ -95,7 +95,7 @@ class Cutting:
 
         for _ in range(HOURS_TRACED):
             seen.clear()
-            self.town.hour(rough=rough)
+            self.busy.hour(rough=rough)
             self.proxy.arm("before", interesting=note)
             self.bill()
         self.proxy.disarm()
@@ -103,7 +103,7 @@ class Cutting:
 
     def cut(self, name: str, where: Where, occurrence: int) -> tuple[int, str | None]:
         """Bill and cut these commits; return how many were cut, and what was wrong with how it ended."""
-        self.town.free_the_lease()
+        self.busy.expire_lease()
         fired = self.proxy.fired
         times = CUTS_OF_A_BATCH if name == BATCH else 1
         self.proxy.arm(
@@ -125,48 +125,48 @@ class Cutting:
         )
 
 
-def live(template: str, tally: Tally, seed: int, each: int, until: float) -> list[Cut]:
-    """Let one town live through its cuts; return all that there are."""
+def run_database(template: str, counts: KillCounts, seed: int, each: int, until: float) -> list[Cut]:
+    """Cut commits of one fleet; return every cut that is possible."""
     dice = random.Random(seed)
     with copied(template) as copy, psycopg.connect(copy, autocommit=True) as conn:
-        cutting = Cutting(Town(conn, seed))
+        cutting = Cutting(BusyFleet(conn, seed))
         with cutting.proxy:
             calm = cutting.trace(rough=False) + Counter({RENEWAL: 1})
             seen = cutting.trace(rough=True) | calm
             cuts: list[Cut] = [(name, where) for name in sorted(seen) for where in WAYS]
-            for number in range(1, RUNS_OF_A_TOWN + 1):
-                name, where = chosen = tally.next(cuts, dice)  # type: ignore[arg-type]
-                done = tally.attempts(chosen) >= each or time.monotonic() > until
+            for number in range(1, RUNS_PER_DATABASE + 1):
+                name, where = chosen = counts.next(cuts, dice)  # type: ignore[arg-type]
+                done = counts.attempts(chosen) >= each or time.monotonic() > until
                 if not done:
-                    cutting.town.hour(rough=name not in calm)
+                    cutting.busy.hour(rough=name not in calm)
                     fired, wrong = cutting.cut(name, where, dice.randint(1, calm[name] or seen[name]))  # type: ignore[arg-type]
-                    tally.kills[chosen] += fired
-                    tally.missed[chosen] += not fired
-                    tally.findings += [f"seed {seed}, run {number}: {wrong}"] if wrong else []
-                if done or number % RUNS_BEFORE_SETTLING == 0 or number == RUNS_OF_A_TOWN:
-                    tally.settled += 1
-                    tally.findings += [
-                        f"seed {seed}, after run {number}: {line}" for line in cutting.town.settle()
+                    counts.kills[chosen] += fired
+                    counts.missed[chosen] += not fired
+                    counts.findings += [f"seed {seed}, run {number}: {wrong}"] if wrong else []
+                if done or number % RUNS_BEFORE_SETTLING == 0 or number == RUNS_PER_DATABASE:
+                    counts.settled += 1
+                    counts.findings += [
+                        f"seed {seed}, after run {number}: {line}" for line in cutting.busy.settle()
                     ]
-                if done or tally.findings:
+                if done or counts.findings:
                     break
-        tally.hours_charged += cutting.town.hours_charged()
+        counts.hours_charged += cutting.busy.hours_charged()
     return cuts
 
 
-def campaign(template: str, *, each: int, seed: int, minutes: float) -> tuple[Tally, list[Cut]]:
-    """Let towns live one after another until every commit was cut often enough."""
+def campaign(template: str, *, each: int, seed: int, minutes: float) -> tuple[KillCounts, list[Cut]]:
+    """Go on with fresh fleets until every commit was cut often enough."""
     worker.LONGEST_PAUSE_SECONDS = 0.0
     logs.configure(stream=io.StringIO())
-    tally, began, cuts = Tally(), time.monotonic(), list[Cut]()
-    while not tally.findings and time.monotonic() < began + minutes * 60:
-        cuts = sorted({*cuts, *live(template, tally, seed, each, began + minutes * 60)})
-        pace = tally.kills.total() / (time.monotonic() - began)
-        print(f"{tally.kills.total()} cuts, {pace:.1f} a second; next seed {seed + 1}", file=sys.stderr)
+    counts, began, cuts = KillCounts(), time.monotonic(), list[Cut]()
+    while not counts.findings and time.monotonic() < began + minutes * 60:
+        cuts = sorted({*cuts, *run_database(template, counts, seed, each, began + minutes * 60)})
+        pace = counts.kills.total() / (time.monotonic() - began)
+        print(f"{counts.kills.total()} cuts, {pace:.1f} a second; next seed {seed + 1}", file=sys.stderr)
         seed += 1
-        if min(tally.attempts(one) for one in cuts) >= each:  # type: ignore[arg-type]
+        if min(counts.attempts(one) for one in cuts) >= each:  # type: ignore[arg-type]
             break
-    return tally, cuts
+    return counts, cuts
 
 
 def main() -> int:
@@ -178,29 +178,29 @@ def main() -> int:
         "--each", type=int, default=1, help="how often each commit is cut each way (default 1)"
     )
     parser.add_argument(
-        "--seed", type=int, default=secrets.randbelow(10**6), help="the seed of the first town"
+        "--seed", type=int, default=secrets.randbelow(10**6), help="the seed of the first fleet"
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
-    parser.add_argument("--database", help="make the towns from this migrated database")
+    parser.add_argument("--database", help="copy the databases from this migrated one")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with nullcontext(chosen.database) if chosen.database else throw_away_database() as database:
-        tally, cuts = campaign(database, each=chosen.each, seed=chosen.seed, minutes=chosen.minutes)
+        counts, cuts = campaign(database, each=chosen.each, seed=chosen.seed, minutes=chosen.minutes)
     report = {
-        "cuts": tally.kills.total(),
+        "cuts": counts.kills.total(),
         "ways": {
-            way: sum(count for (_, where), count in tally.kills.items() if where == way) for way in WAYS
+            way: sum(count for (_, where), count in counts.kills.items() if where == way) for way in WAYS
         },
         "commits": len({name for name, _ in cuts}),
-        "leastOfACommitAndWay": min(tally.kills[one] for one in cuts),  # type: ignore[index]
-        "settled": tally.settled,
-        "hoursCharged": tally.hours_charged,
-        "findings": tally.findings,
-        "cutsOfCommit": {name: sum(tally.kills[name, way] for way in WAYS) for name, _ in cuts},  # type: ignore[index]
-        "neverCut": [f"{name} ({where})" for name, where in cuts if not tally.kills[name, where]],  # type: ignore[index]
+        "leastOfACommitAndWay": min(counts.kills[one] for one in cuts),  # type: ignore[index]
+        "settled": counts.settled,
+        "hoursCharged": counts.hours_charged,
+        "findings": counts.findings,
+        "cutsOfCommit": {name: sum(counts.kills[name, way] for way in WAYS) for name, _ in cuts},  # type: ignore[index]
+        "neverCut": [f"{name} ({where})" for name, where in cuts if not counts.kills[name, where]],  # type: ignore[index]
     }
     print(json.dumps(report, indent=1))
-    return 1 if tally.findings else 0
+    return 1 if counts.findings else 0
 
 
 if __name__ == "__main__":

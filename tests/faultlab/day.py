@@ -1,7 +1,7 @@
 """A day of one daemon, compressed: `python -m tests.faultlab.day [--hours 24] [--speed 120] [--seed 1]`.
 
 The daemon is one process and stays it. It reaches a primary and its replica through an address that names both, by way of
-gates that can be shut and of proxies that cut commits. While a crowd changes instances and wallets, the server is restarted,
+gates that can be shut and of proxies that cut commits. While a workload changes instances and wallets, the server is restarted,
 crashes, is out of reach for a while, and dies for a replica that has not heard of its last runs; later the dead server comes
 back and takes over again. Connections are cut before, during and after the COMMIT of charges and of heartbeats in between.
 
@@ -30,8 +30,8 @@ from psycopg.conninfo import make_conninfo
 from tests import daemons
 from tests.daemons import Daemon, eventually
 from tests.faultlab.day_log import Report
+from tests.faultlab.primary_and_standby import Servers
 from tests.faultlab.replica import Node, Pair, Relay, scratch
-from tests.faultlab.stage import Servers
 
 from containerstacks_billing.charging.model import Outcome, Terms
 from containerstacks_billing.charging.run import RunOrder, run_billing
@@ -57,7 +57,7 @@ _BEATS = """
 
 
 class Way:
-    """How the daemon reaches the pair: for each server a proxy that cuts commits, and a gate behind it."""
+    """Route from the daemon to the pair: for each server a proxy that cuts commits, and a gate behind it."""
 
     def __init__(self, pair: Pair, stack: ExitStack) -> None:
         self._nodes = (pair.primary, pair.standby)
@@ -78,12 +78,12 @@ class Way:
         return sum(proxy.fired for proxy in self._proxies)
 
     def open(self) -> None:
-        """Let everybody through."""
+        """Open the gates."""
         for gate, node in zip(self._gates, self._nodes, strict=True):
             gate.resume((node.address, PORT))
 
     def shut(self) -> None:
-        """End every connection and let nobody through, while the servers go on."""
+        """Close every connection and accept none, while the servers run on."""
         for gate in self._gates:
             gate.refuse()
 
@@ -93,13 +93,13 @@ class Way:
             proxy.arm(where, interesting=mentions(f"insert into {table}"))
 
     def writes(self) -> bool:
-        """Whether somebody who comes this way finds a server that accepts writes."""
+        """Whether a server that accepts writes is reachable by this route."""
         with psycopg.connect(self.conninfo, connect_timeout=2, target_session_attrs="read-write"):
             return True
 
 
 class Day:
-    """The daemon, what it lives through, and what is noted of it."""
+    """The daemon, the faults of its day, and the log of both."""
 
     def __init__(self, pair: Pair, way: Way, daemon: Daemon, report: Report, began: float) -> None:
         self._pair, self._way, self._daemon, self._report = pair, way, daemon, report
@@ -108,7 +108,7 @@ class Day:
         self._beats: set[datetime] = set()
 
     def until(self, hour: float) -> None:
-        """Live until an hour of the day."""
+        """Run until an hour of the day."""
         pause = threading.Event()
         while (now := self._hour()) < hour:
             if self._daemon.process.poll() is not None:
@@ -118,7 +118,7 @@ class Day:
             pause.wait(min((hour - now) * 3600 / self._report.speed, 0.05))
 
     def cut(self, where: Where, table: str) -> None:
-        """Let the next commit of a kind be cut."""
+        """Cut the next commit of a kind."""
         self._way.cut(where, table)
 
     def restart(self) -> None:
@@ -128,13 +128,13 @@ class Day:
             self._pair.primary.start(self._pair.settings)
 
     def crash(self) -> None:
-        """Let the server crash and recover."""
+        """Crash the server and let it recover."""
         with self._without_a_server("a crash"):
             self._pair.primary.kill()
             self._pair.primary.start(self._pair.settings)
 
     def out_of_reach(self) -> None:
-        """Shut the way for a while; the server goes on and nobody tells it."""
+        """Close the route for a while; the server runs on."""
         hours = AWAY_SHARE * self._report.hours
         with self._without_a_server(f"{hours * 60:.0f} minutes out of reach"):
             self._way.shut()
@@ -142,12 +142,12 @@ class Day:
             self._way.open()
 
     def stop_replication(self) -> None:
-        """Let the replica hear nothing of what comes from here on."""
+        """Stop the replication stream from here on."""
         self._pair.follow()
         self._pair.stall()
 
     def promote(self) -> None:
-        """Kill the primary and promote the replica; what the replica has not heard of is lost."""
+        """Kill the primary and promote the replica; what was not replicated is lost."""
         before = self._runs(self._pair.primary)
         with self._without_a_server("a promotion"):
             self._pair.kill(hard=True)
@@ -162,7 +162,7 @@ class Day:
             self._pair.rejoin()
 
     def read_beats(self) -> None:
-        """Keep the beats that the primary knows of, before it forgets some."""
+        """Save the heartbeats of the primary before a failover loses some."""
         with psycopg.connect(self._pair.primary.conninfo(), autocommit=True) as conn:
             self._beats |= {at for (at,) in conn.execute("select at from beats").fetchall()}
 
@@ -191,7 +191,7 @@ class Day:
         self._report.suffered.append(why)
 
     def _database_time(self) -> float:
-        """What the database's clock says, also while no database is there: it runs by the clock of this machine."""
+        """Reading of the database's clock, also while no server runs: it advances with the clock of this machine."""
         return BEGIN.timestamp() + (time.time() - self._began) * self._report.speed
 
     def _hour(self) -> float:
@@ -234,7 +234,7 @@ def live(
     course: tuple[Step, ...] = COURSE,
     **settings: str,
 ) -> Report:
-    """Live a day and judge it."""
+    """Run a day and judge it."""
     report = Report(hours, speed, int(settings.setdefault("HEARTBEAT_SECONDS", "60")))
     with ExitStack() as stack:
         servers = Servers(stack.enter_context(scratch()))
@@ -282,7 +282,7 @@ def _order(pair: Pair, conn: psycopg.Connection[tuple[object, ...]]) -> RunOrder
 
 
 def _judge(pair: Pair, report: Report) -> None:
-    """Stop the clock, charge what became due since the daemon's last run, and ask oracle and product."""
+    """Stop the clock, charge what became due since the daemon's last run, and return the findings of oracle and `verify`."""
     with psycopg.connect(pair.primary.conninfo(), autocommit=True) as conn:
         runs = conn.execute("select coalesce(outcome, 'open'), count(*) from billing_runs group by 1")
         report.runs = dict(runs.fetchall())
@@ -306,7 +306,7 @@ def resident_kilobytes(pid: int) -> int:
 
 
 def main() -> int:
-    """Live a day and print what became of it; 1 when something is wrong."""
+    """Run a day and print its report; 1 when something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faultlab.day", description=__doc__)
     parser.add_argument("--hours", type=float, default=24)
     parser.add_argument("--speed", type=float, default=120, help="how many hours pass in one (default 120)")

@@ -1,4 +1,4 @@
-"""What is noted of a compressed day (day.py), and how it is told."""
+"""Log and report of a compressed day (day.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_GAP_SECONDS = 90.0
 
 @dataclass
 class Report:
-    """What became of a day."""
+    """Result of a day."""
 
     hours: float = 0.0
     speed: float = 0.0
@@ -39,14 +39,14 @@ class Report:
         return max(self.memory_kilobytes[-quarter:]) - max(self.memory_kilobytes[quarter : 2 * quarter])
 
     def judge(self) -> None:
-        """Put into words what the daemon, and not the money, did wrong."""
+        """Return the faults of the daemon that are not about money."""
         if self.longest_gap_seconds > LONGEST_GAP_SECONDS:
             self.findings.append(f"heartbeats were {self.longest_gap_seconds:.1f} s apart")
         if self.exit_code or not self.one_process:
             self.findings.append("the daemon did not live through the day")
 
     def text(self) -> str:
-        """Say it in lines."""
+        """Return the report as lines."""
         verdict = self.verdict or oracle.Verdict(*[Decimal(0)] * 5)
         runs = ", ".join(f"{count} {how}" for how, count in sorted(self.runs.items()))
         return "\n".join(

@@ -19,8 +19,8 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from tests.faultlab.primary_and_standby import Servers
 from tests.faultlab.replica import Pair, scratch
-from tests.faultlab.stage import Servers
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome, Progress
@@ -52,7 +52,7 @@ class Report:
     findings: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """Say it in lines."""
+        """Return the report as lines."""
         endings = ", ".join(f"{count} {how}" for how, count in self.endings.most_common())
         return "\n".join(
             [
@@ -85,7 +85,7 @@ class World:
         ]
 
     def cycle(self) -> None:
-        """Live through one promotion."""
+        """Run through one promotion."""
         random, report = self._random, self._report
         self._fleet.hours(random.choice([1, 1, 2, 2.5, 26]))
         self._host_acts(4)
@@ -118,7 +118,7 @@ class World:
         self._follow()
 
     def end(self) -> None:
-        """Let the product judge its books too."""
+        """Run `verify`."""
         found = verify(self._pair.primary.conninfo())
         self._report.findings += [f"verify: {one}" for one in found.discrepancies]
         self._conn.close()
@@ -168,7 +168,7 @@ class World:
         self._due, self._charged = verdict.due, verdict.charged
 
     def count(self) -> None:
-        """Add what this world owed and was charged."""
+        """Add the hours due and charged of this fleet."""
         self._report.due += self._due
         self._report.charged += self._charged
 

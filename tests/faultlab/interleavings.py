@@ -152,28 +152,28 @@ class Ground:
         elsewhere = fleet.organization("1000.00")
         if wallet == "past due":
             fleet.hours(2)
-            self.free_the_lease()
+            self.expire_lease()
             fleet.bill(organization=organization, workers=1)
             fleet.top_up(organization, "0.04")
         fleet.hours(1.25)
         fleet.set(changed, plan_id=other_plan)
         fleet.hours(1.5)
-        self.free_the_lease()
+        self.expire_lease()
         lease = leases.acquire(fleet.conn, "biller")
         run = runs.open_run(
             fleet.conn, lease, fleet.terms, trigger="test", as_of=fleet.now, host_clock=fleet.now
         )
-        self.free_the_lease()
+        self.expire_lease()
         return Place(fleet, run, organization, elsewhere, instance, plan, other_plan)
 
-    def free_the_lease(self) -> None:
-        """Let the time pass that a lease lasts."""
+    def expire_lease(self) -> None:
+        """Expire the lease."""
         self.fleet.conn.execute(
             "update billing_leases set expires_at = clock_timestamp() where expires_at > clock_timestamp()"
         )
 
     def try_out(self, scene: str, beginning: list[str]) -> tuple[Schedule, UUID]:
-        """Let the actors of a scene act in this order."""
+        """Run the actors of a scene in this order."""
         cast, wallet = scene.split(", ")
         place = self.place(wallet)
         acts = SCENES[cast](place)
@@ -185,8 +185,8 @@ class Ground:
         )
 
     def settle(self) -> list[str]:
-        """Bill to the end, and return whatever is not as it has to be."""
-        self.free_the_lease()
+        """Bill to the end, and return the findings."""
+        self.expire_lease()
         self.fleet.hours(2)
         result = self.fleet.bill(workers=1)
         findings = [] if result.outcome is Outcome.COMPLETED else [f"the run ended {result}"]

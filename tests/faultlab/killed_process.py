@@ -1,4 +1,4 @@
-"""What is disturbed: a copy of a database, and a process that is forked to die."""
+"""A copy of a database, and a forked process that kills itself."""
 
 from __future__ import annotations
 

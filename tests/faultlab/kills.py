@@ -2,12 +2,12 @@
 
     python -m tests.faultlab.kills [--each N] [--seed S] [--minutes M]
 
-A run is traced in a town where everything happens. Its statements, those of opening and closing transactions and the
+A run over a busy fleet is traced. Its statements, those of opening and closing transactions and the
 opening of connections are the boundaries, each three times: before it is sent, when it is sent and not answered, after
-its answer. Then hour after hour a run is forked off this warm process and killed by itself, with SIGKILL, at one of
+its answer. Then hour after hour a run is forked off this process and kills itself, with SIGKILL, at one of
 them: the boundary with the fewest kills so far, at an occurrence drawn from the seed. Where that lies within the batches
 the run is opened and planned here, and what is forked off and killed is its worker: that costs a third. What a killed
-run leaves is left to the next, which is killed too. After every few kills the town is settled: what the host broke is repaired, one run
+run leaves is left to the next, which is killed too. After every few kills the fleet is settled: what the host broke is repaired, one run
 goes to its end, and then `verify` and the oracle must find nothing, and nothing may be missing.
 """
 
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 from tests.campaign import throw_away_database
-from tests.faultlab.busy_fleet import Town
+from tests.faultlab.busy_fleet import BusyFleet
 from tests.faultlab.killed_process import copied, dies
 from tests.faultlab.steps import Moment, watched
 
@@ -42,7 +42,7 @@ from containerstacks_billing.charging.run import charge_batches, run_billing
 from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import BillingError
 
-KILLS_OF_A_TOWN = 120
+KILLS_PER_DATABASE = 120
 KILLS_BEFORE_SETTLING = 20
 HOURS_TRACED = 4
 
@@ -51,8 +51,8 @@ Boundary = tuple[str, Moment]
 
 
 @dataclass
-class Tally:
-    """What was done so far: kills at each boundary, runs that ended before they came to theirs, findings."""
+class KillCounts:
+    """Counts so far: kills at each boundary, runs that ended before they reached theirs, findings."""
 
     kills: Counter[Boundary] = field(default_factory=Counter)
     missed: Counter[Boundary] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class Tally:
     hours_charged: int = 0
 
     def next(self, boundaries: list[Boundary], dice: random.Random) -> Boundary:
-        """Choose the boundary with the fewest attempts, so that one that is rarely reached does not hold all up."""
+        """Choose the boundary with the fewest attempts, so that one that is rarely reached does not block the rest."""
         fewest = min(self.attempts(one) for one in boundaries)
         return dice.choice([one for one in boundaries if self.attempts(one) == fewest])
 
@@ -71,11 +71,11 @@ class Tally:
 
 
 def placed(name: str) -> str:
-    """Say of an exchange of this thread whether it belongs to a batch or to the run around the batches."""
+    """Prefix the name of an exchange by its thread: a batch, or the run around the batches."""
     return f"{'batch' if threading.current_thread().name.startswith('billing-worker') else 'run'}: {name}"
 
 
-def trace(town: Town, *, rough: bool) -> Counter[str]:
+def trace(busy: BusyFleet, *, rough: bool) -> Counter[str]:
     """Count the exchanges of a run after such an hour, by name."""
     seen: Counter[str] = Counter()
 
@@ -85,27 +85,27 @@ def trace(town: Town, *, rough: bool) -> Counter[str]:
 
     for _ in range(HOURS_TRACED):
         seen.clear()
-        town.hour(rough=rough)
+        busy.hour(rough=rough)
         with watched(note):
-            run_billing(town.order())
+            run_billing(busy.order())
     return seen
 
 
-def kill(town: Town, boundary: Boundary, occurrence: int) -> bool:
-    """Fork a run and let it die at this occurrence of the boundary; False when it ended before it came there."""
-    town.free_the_lease()
-    doomed = _batches(town) if boundary[0].startswith("batch") else lambda: run_billing(town.order())
+def kill(busy: BusyFleet, boundary: Boundary, occurrence: int) -> bool:
+    """Fork a run that kills itself at this occurrence of the boundary; False when it ended before."""
+    busy.expire_lease()
+    doomed = _batches(busy) if boundary[0].startswith("batch") else lambda: run_billing(busy.order())
     return dies(lambda: _die_at(boundary, occurrence, doomed), f"a run at {boundary}", (BillingError,))
 
 
-def _batches(town: Town) -> Callable[[], object]:
+def _batches(busy: BusyFleet) -> Callable[[], object]:
     """Take the lease, open a run and plan it; return how to charge its batches."""
-    order = town.order()
-    lease = leases.acquire(town.conn, order.holder)
+    order = busy.order()
+    lease = leases.acquire(busy.conn, order.holder)
     run = runs.open_run(
-        town.conn, lease, order.terms, trigger="test", as_of=town.fleet.now, host_clock=town.fleet.now
+        busy.conn, lease, order.terms, trigger="test", as_of=busy.fleet.now, host_clock=busy.fleet.now
     )
-    batches = list(runs.plan_batches(town.conn, run, order.batch_size))
+    batches = list(runs.plan_batches(busy.conn, run, order.batch_size))
 
     def charge() -> None:
         with RunPool(order.conninfo) as connections:
@@ -143,48 +143,50 @@ def boundaries_of(seen: Counter[str]) -> list[Boundary]:
     ]
 
 
-def live(template: str, tally: Tally, seed: int, each: int, share: int, until: float) -> list[Boundary]:
-    """Let one town live through its kills; return the boundaries that were traced."""
+def run_database(
+    template: str, counts: KillCounts, seed: int, each: int, share: int, until: float
+) -> list[Boundary]:
+    """Kill runs over one fleet; return the boundaries that were traced."""
     dice = random.Random(seed)
     with copied(template) as copy, psycopg.connect(copy, autocommit=True) as conn:
-        town = Town(conn, seed)
-        calm = trace(town, rough=False) + Counter({RENEWAL: 1})
-        seen = trace(town, rough=True) | calm
+        busy = BusyFleet(conn, seed)
+        calm = trace(busy, rough=False) + Counter({RENEWAL: 1})
+        seen = trace(busy, rough=True) | calm
         boundaries = boundaries_of(seen)[seed % share :: share]
-        for number in range(1, KILLS_OF_A_TOWN + 1):
-            boundary = tally.next(boundaries, dice)
-            done = tally.attempts(boundary) >= each or time.monotonic() > until
+        for number in range(1, KILLS_PER_DATABASE + 1):
+            boundary = counts.next(boundaries, dice)
+            done = counts.attempts(boundary) >= each or time.monotonic() > until
             if not done:
-                town.hour(rough=boundary[0] not in calm)
-                dead = kill(town, boundary, dice.randint(1, calm[boundary[0]] or seen[boundary[0]]))
-                (tally.kills if dead else tally.missed)[boundary] += 1
-            if done or number % KILLS_BEFORE_SETTLING == 0 or number == KILLS_OF_A_TOWN:
-                tally.settled += 1
-                tally.findings += [f"seed {seed}, after kill {number}: {line}" for line in town.settle()]
-            if done or tally.findings:
+                busy.hour(rough=boundary[0] not in calm)
+                dead = kill(busy, boundary, dice.randint(1, calm[boundary[0]] or seen[boundary[0]]))
+                (counts.kills if dead else counts.missed)[boundary] += 1
+            if done or number % KILLS_BEFORE_SETTLING == 0 or number == KILLS_PER_DATABASE:
+                counts.settled += 1
+                counts.findings += [f"seed {seed}, after kill {number}: {line}" for line in busy.settle()]
+            if done or counts.findings:
                 break
-        tally.hours_charged += town.hours_charged()
+        counts.hours_charged += busy.hours_charged()
     return boundaries
 
 
 def campaign(
     template: str, *, each: int, seed: int, minutes: float, share: int = 1
-) -> tuple[Tally, list[Boundary]]:
-    """Let towns live one after another until every boundary has its kills."""
+) -> tuple[KillCounts, list[Boundary]]:
+    """Go on with fresh fleets until every boundary has its kills."""
     worker.LONGEST_PAUSE_SECONDS = 0.0
-    logs.configure(stream=io.StringIO())  # what a refused organization has to say is not asked for here
-    tally, began = Tally(), time.monotonic()
+    logs.configure(stream=io.StringIO())  # the log of refused organizations is of no interest here
+    counts, began = KillCounts(), time.monotonic()
     until = began + minutes * 60
     boundaries: list[Boundary] = []
-    while not tally.findings and time.monotonic() < until:
-        boundaries = sorted({*boundaries, *live(template, tally, seed, each, share, until)})
-        killed = tally.kills.total()
+    while not counts.findings and time.monotonic() < until:
+        boundaries = sorted({*boundaries, *run_database(template, counts, seed, each, share, until)})
+        killed = counts.kills.total()
         pace = killed / (time.monotonic() - began)
         print(f"{killed} kills, {pace:.1f} a second; next seed {seed + share}", file=sys.stderr)
         seed += share
-        if min(tally.attempts(one) for one in boundaries) >= each:
+        if min(counts.attempts(one) for one in boundaries) >= each:
             break
-    return tally, boundaries
+    return counts, boundaries
 
 
 def main() -> int:
@@ -197,36 +199,36 @@ def main() -> int:
     )
     parser.add_argument("--each", type=int, default=1, help="kills at each boundary (default 1)")
     parser.add_argument(
-        "--seed", type=int, default=secrets.randbelow(10**6), help="the seed of the first town"
+        "--seed", type=int, default=secrets.randbelow(10**6), help="the seed of the first fleet"
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many minutes")
-    parser.add_argument("--database", help="make the towns from this migrated database")
+    parser.add_argument("--database", help="copy the databases from this migrated one")
     parser.add_argument("--json", action="store_true", help="report as one document")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with nullcontext(chosen.database) if chosen.database else throw_away_database() as database:
-        tally, boundaries = campaign(
+        counts, boundaries = campaign(
             database, each=chosen.each, seed=chosen.seed, minutes=chosen.minutes, share=chosen.share
         )
     names = sorted({name for name, _ in boundaries})
-    of_name = {name: sum(tally.kills[name, moment] for moment in Moment) for name in names}
+    of_name = {name: sum(counts.kills[name, moment] for moment in Moment) for name in names}
     report = {
-        "kills": tally.kills.total(),
+        "kills": counts.kills.total(),
         "boundaries": len(boundaries),
         "statements": len(names),
-        "leastAtABoundary": min(tally.kills[one] for one in boundaries),
+        "leastAtABoundary": min(counts.kills[one] for one in boundaries),
         "leastAtAStatement": min(of_name.values()),
-        "settled": tally.settled,
-        "hoursCharged": tally.hours_charged,
-        "missed": tally.missed.total(),
-        "findings": tally.findings,
+        "settled": counts.settled,
+        "hoursCharged": counts.hours_charged,
+        "missed": counts.missed.total(),
+        "findings": counts.findings,
         "killsOfStatement": of_name,
         "neverKilledAt": [
-            f"{name} ({moment})" for name, moment in boundaries if not tally.kills[name, moment]
+            f"{name} ({moment})" for name, moment in boundaries if not counts.kills[name, moment]
         ],
     }
     print(json.dumps(report) if chosen.json else json.dumps(report, indent=1))
-    return 1 if tally.findings else 0
+    return 1 if counts.findings else 0
 
 
 if __name__ == "__main__":

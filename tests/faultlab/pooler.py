@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode in front of a test's server: Debian's, on loopback, as nobody in particular.
+"""A PgBouncer in transaction mode in front of a test's server: Debian's package, on loopback, unprivileged.
 
     with Pooler(database) as pooler:
         bill(fleet.order(conninfo=pooler.conninfo))

@@ -1,4 +1,4 @@
-"""A primary and its streaming replica on loopback, to be torn apart and put together again.
+"""A primary and its streaming replica on loopback, for tests of failover.
 
     with scratch() as directory, Pair(directory) as pair:
         pair.replicate()                # from here on there is a replica
@@ -54,7 +54,7 @@ _SETTINGS = {
 
 
 class Node:
-    """One server of a pair: its directory, its address, and whether it lives."""
+    """One server of a pair: its directory, its address, and whether it runs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -63,7 +63,7 @@ class Node:
         self.server = self._server({})
 
     def conninfo(self, dbname: str = DATABASE) -> str:
-        """How to connect to this server and no other."""
+        """Connection string of this server alone."""
         return make_conninfo(self.server.conninfo(dbname), host=self.address)
 
     def start(self, settings: Mapping[str, str] | None = None) -> None:
@@ -88,7 +88,7 @@ class Node:
             subprocess.run(["ipcrm", "--shmem-id", shared_memory], check=False, capture_output=True)
 
     def one(self, statement: str) -> Any:
-        """Ask this server for one value."""
+        """Return one value read from this server."""
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             row = conn.execute(statement.encode()).fetchone()
         assert row is not None
@@ -116,7 +116,7 @@ class Node:
 
 
 class Pair:
-    """A primary and a standby; who is which changes with every promotion."""
+    """A primary and a standby; the roles change with every promotion."""
 
     def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self.primary, self.standby = Node(directory / "a"), Node(directory / "b")
@@ -134,7 +134,7 @@ class Pair:
 
     @property
     def conninfo(self) -> str:
-        """What an operator writes: both hosts, and the wish for the one that accepts writes."""
+        """Connection string of an operator: both hosts, `target_session_attrs=read-write`."""
         first, second = sorted((self.primary, self.standby), key=lambda node: node.directory.name)
         return make_conninfo(
             first.conninfo(),
@@ -157,11 +157,11 @@ class Pair:
         )
 
     def stall(self) -> None:
-        """Let nothing more arrive at the standby."""
+        """Stop the replication stream."""
         self.relay.stall()
 
     def resume(self) -> None:
-        """Let the standby connect again and fetch what it missed."""
+        """Let the standby reconnect and catch up."""
         self.relay.resume()
 
     def kill(self, *, hard: bool = False) -> None:
@@ -176,7 +176,7 @@ class Pair:
         self.primary, self.standby = self.standby, self.primary
 
     def rejoin(self) -> None:
-        """Bring the former primary back as a standby; it forgets what it alone knew."""
+        """Bring the former primary back as a standby; what it alone had is lost."""
         self.standby.kill()
         self.replicate()
 
@@ -199,7 +199,7 @@ class Pair:
 
 
 class Relay:
-    """Carries the stream of a replica, and can swallow it."""
+    """Proxy of the replication stream that can discard it."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -211,7 +211,7 @@ class Relay:
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
     def stall(self) -> None:
-        """Swallow from now on what the primary sends; when this returns, nothing is handed on any more."""
+        """Discard what the primary sends; nothing is forwarded after this returns."""
         with self._lock:
             self._stalled = True
 
@@ -222,7 +222,7 @@ class Relay:
         self._cut()
 
     def resume(self, target: tuple[str, int] | None = None) -> None:
-        """Carry again, to this server or to the one before; the replica asks anew for what was swallowed."""
+        """Forward again, to this server or to the former one; the replica requests the discarded part again."""
         with self._lock:
             self._target, self._stalled = target or self._target, False
         self._cut()
@@ -291,7 +291,7 @@ def scratch() -> Iterator[Path]:
 
 
 def _free_address() -> str:
-    """A loopback address at which nobody listens yet; all of 127.0.0.0/8 is this machine on Linux."""
+    """A loopback address without a listener; on Linux all of 127.0.0.0/8 is local."""
     number = random.SystemRandom()
     while True:
         address = f"127.{number.randint(64, 191)}.{number.randint(0, 255)}.{number.randint(1, 254)}"

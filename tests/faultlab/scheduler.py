@@ -27,7 +27,7 @@ Act = Callable[[psycopg.Connection[Any]], object]
 
 @dataclass
 class Actor:
-    """Who acts: what it does on its connection, where it stands, how it ended."""
+    """An actor: its work, its connection, its present step and its end."""
 
     name: str
     act: Act
@@ -45,7 +45,7 @@ class Actor:
 
 @dataclass
 class Schedule:
-    """One order of statements: who was chosen at each step, among whom, what it did, and how everybody ended."""
+    """One order of statements: the actor of each step, the candidates, its statement, and how each actor ended."""
 
     chosen: list[str] = field(default_factory=list)
     enabled: list[list[str]] = field(default_factory=list)
@@ -72,7 +72,7 @@ def is_stop(name: str) -> bool:
 
 
 class Scheduler:
-    """Lets actors act in one given order; the monitor is a connection that looks who waits for whom."""
+    """Runs actors in one given order; the monitor is a connection that reads which waits for which."""
 
     def __init__(self, monitor: psycopg.Connection[Any]) -> None:
         self._monitor = monitor
@@ -80,7 +80,7 @@ class Scheduler:
         self._actors: dict[str, Actor] = {}
 
     def run(self, acts: Mapping[str, tuple[Act, psycopg.Connection[Any]]], beginning: list[str]) -> Schedule:
-        """Begin with these choices and go on with the first who can, until all have ended."""
+        """Begin with these choices, then choose the first actor that can run, until all have ended."""
         self._actors = {name: Actor(name, act, connection) for name, (act, connection) in acts.items()}
         threads = [
             threading.Thread(target=self._live, args=(actor,), name=f"actor {actor.name}", daemon=True)
@@ -131,7 +131,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def _settle(self) -> bool:
-        """Wait until everybody stands, waits for a lock or has ended; False when all have ended."""
+        """Wait until every actor is stopped, waits for a lock or has ended; False when all have ended."""
         deadline = time.monotonic() + LONGEST_WAIT_SECONDS
         while time.monotonic() < deadline:
             with self._changed:

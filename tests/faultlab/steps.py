@@ -35,7 +35,7 @@ _connect, _wait = psycopg.Connection.connect.__func__, psycopg.Connection.wait  
 
 @contextmanager
 def watched(tell: Tell) -> Iterator[None]:
-    """Let the connections of this process tell of their exchanges; the thread that makes one is the one that tells."""
+    """Report the exchanges of all connections of this process, each in the thread that makes it."""
 
     def connect(cls: Any, *arguments: Any, **named: Any) -> Any:
         tell("connect", Moment.BEFORE)
@@ -61,7 +61,7 @@ def watched(tell: Tell) -> Iterator[None]:
 
 
 def _sent(gen: Any, tell: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Tell when the driver begins to wait for the answer: then the request is with the kernel as a whole."""
+    """Report when the driver begins to wait for the answer: the kernel has the whole request then."""
     told = False
     ready: Any = None
     try:

@@ -13,12 +13,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from tests.faultlab.__main__ import arguments, campaign
-from tests.faultlab.campaign import roles, sabotage
-from tests.faultlab.campaign.campaign_report import Tally
-from tests.faultlab.campaign.processes import Nursery
-from tests.faultlab.campaign.scene import Report
+from tests.faultlab.campaign import injection, roles
+from tests.faultlab.campaign.campaign_report import CampaignReport
+from tests.faultlab.campaign.environment import Environment
+from tests.faultlab.campaign.processes import ForkServer
+from tests.faultlab.campaign.round import Report
 from tests.faultlab.campaign.schedule import KINDS, PER_ROUND, WEIGHTS, Fault, plan_round
-from tests.faultlab.campaign.stage import Stage
 
 
 def test_faults_are_a_function_of_the_seed() -> None:
@@ -39,25 +39,25 @@ def test_every_kind_of_fault_is_planned_in_some_round() -> None:
 
 def test_a_finding_names_the_command_that_replays_it() -> None:
     """In words and in the document; a campaign with a finding is not clean."""
-    tally = Tally(first_seed=41, round_seconds=20, rate=8)
-    tally.add(Report(41, fired=Counter({"kill run": 3})))
-    assert tally.clean
-    tally.add(Report(42, findings=["something"]))
+    total = CampaignReport(first_seed=41, round_seconds=20, rate=8)
+    total.add(Report(41, fired=Counter({"kill run": 3})))
+    assert total.clean
+    total.add(Report(42, findings=["something"]))
 
-    assert not tally.clean
-    assert "./dev faults --rounds 1 --seed 42\n" in tally.text()
-    assert ["./dev faults --rounds 1 --seed 42"] == [one["replay"] for one in tally.document()["findings"]]
+    assert not total.clean
+    assert "./dev faults --rounds 1 --seed 42\n" in total.text()
+    assert ["./dev faults --rounds 1 --seed 42"] == [one["replay"] for one in total.document()["findings"]]
 
 
 def test_the_report_fits_a_terminal() -> None:
     """At most 80 columns, whatever the numbers."""
-    tally = Tally(first_seed=1, round_seconds=20, rate=8)
-    tally.add(
+    total = CampaignReport(first_seed=1, round_seconds=20, rate=8)
+    total.add(
         Report(1, fired=Counter(dict.fromkeys(KINDS, 123_456)), runs=Counter({"daemon completed": 10**6}))
     )
 
-    assert max(len(line) for line in tally.text().splitlines()) <= 80
-    assert json.loads(json.dumps(tally.document()))["faults"] == 123_456 * len(KINDS)
+    assert max(len(line) for line in total.text().splitlines()) <= 80
+    assert json.loads(json.dumps(total.document()))["faults"] == 123_456 * len(KINDS)
 
 
 def test_the_billers_of_a_round_have_the_granted_rights_and_no_others(
@@ -86,23 +86,23 @@ def test_the_billers_of_a_round_have_the_granted_rights_and_no_others(
 def test_a_number_that_is_given_out_again_is_not_the_end_of_the_next_process() -> None:
     """A campaign outlives the numbers of the system: what ended under one says nothing about who has it now."""
     said = ['{"spawned": 7}', '{"ended": 7, "status": -9}', '{"spawned": 7}', '{"ended": 8, "status": 0}']
-    nursery = Nursery.__new__(Nursery)
-    vars(nursery).update(_process=SimpleNamespace(stdout=said), _answers=SimpleQueue(), _ended={})
-    nursery._read()
+    fork_server = ForkServer.__new__(ForkServer)
+    vars(fork_server).update(_process=SimpleNamespace(stdout=said), _answers=SimpleQueue(), _ended={})
+    fork_server._read()
 
-    assert (None, 0) == (nursery.status(7), nursery.status(8))
+    assert (None, 0) == (fork_server.status(7), fork_server.status(8))
 
 
 def test_a_lock_that_was_not_obtained_leaves_no_session_behind(
     conn: psycopg.Connection[Any], database: str
 ) -> None:
     """Somebody else holds the table: the fault hits nothing, and its connection is closed."""
-    stage = SimpleNamespace(conninfo=database, after=None)
+    environment = SimpleNamespace(conninfo=database, after=None)
     fault = Fault(at=0.0, kind="lock tables", whom=1, seconds=0.1, count=1, strength=0.5)
     with conn.transaction():
         conn.execute("lock table vps_billing_cycles")
 
-        assert not sabotage.do(cast("Stage", stage), fault)
+        assert not injection.inject(cast("Environment", environment), fault)
 
 
 def test_a_missing_right_is_found_in_what_a_biller_said(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_missing_right_is_found_in_what_a_biller_said(tmp_path: Path) -> None:
     log = tmp_path / "daemon.log"
     log.write_text("\n".join([said[0], 'reason="the database went away"', *said[1:]]))
 
-    assert said == roles.refusals([log, tmp_path / "run.log"])
+    assert said == roles.missing_rights([log, tmp_path / "run.log"])
 
 
 @pytest.mark.slow
@@ -124,10 +124,10 @@ def test_nothing_is_charged_twice_or_lost_under_random_faults() -> None:
 
     On a slow machine fewer faults hit something, so only a few are asked for; the long form is `./dev faults`.
     """
-    tally = campaign(arguments(["--rounds", "3", "--seed", "10", "--seconds", "17", "--rate", "5"]))
+    total = campaign(arguments(["--rounds", "3", "--seed", "10", "--seconds", "17", "--rate", "5"]))
 
-    assert 3 == len(tally.reports)
-    for report in tally.reports:
+    assert 3 == len(total.reports)
+    for report in total.reports:
         assert [] == report.findings
         assert (0, 0, 0) == (report.twice, report.lost, report.drifts)
         assert report.hours > 100

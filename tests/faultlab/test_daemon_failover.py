@@ -12,8 +12,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from tests import daemons
 from tests.daemons import Daemon, eventually
+from tests.faultlab.primary_and_standby import INSTANCES, FailoverPair, Servers
 from tests.faultlab.replica import scratch
-from tests.faultlab.stage import INSTANCES, Servers, Stage
 from tests.fleet import Fleet
 
 from containerstacks_billing.drill import oracle
@@ -23,12 +23,12 @@ HOUR_IN_A_SECOND = 3600.0
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def failover_pair() -> Iterator[FailoverPair]:
     with scratch() as directory:
         servers = Servers(directory)
-        stage = servers.stage()
-        yield stage
-        stage.conn.close()
+        failover_pair = servers.failover_pair()
+        yield failover_pair
+        failover_pair.conn.close()
         servers.stop()
 
 
@@ -59,32 +59,34 @@ def settle(fleet: Fleet, conninfo: str) -> oracle.Verdict:
     return oracle.judge(fleet.conn)
 
 
-def test_the_daemon_follows_a_promotion(stage: Stage, tmp_path: Path, running: list[Daemon]) -> None:
+def test_the_daemon_follows_a_promotion(
+    failover_pair: FailoverPair, tmp_path: Path, running: list[Daemon]
+) -> None:
     """Runs that it has seen complete are lost with the primary; it finds the other one and charges them again, alone."""
-    daemons.compress(stage.conn, HOUR_IN_A_SECOND, stage.fleet.now)
+    daemons.compress(failover_pair.conn, HOUR_IN_A_SECOND, failover_pair.fleet.now)
     daemon = daemons.start(
         tmp_path,
-        stage.pair.conninfo,
+        failover_pair.pair.conninfo,
         HOUR_IN_A_SECOND,
         HEARTBEAT_SECONDS="60",
         BILLING_BATCH_SIZE=str(INSTANCES),
     )
     running.append(daemon)
     daemon.until(lambda: completed(daemon) >= 2)
-    stage.pair.stall()
+    failover_pair.pair.stall()
     seen = completed(daemon)
     daemon.until(lambda: completed(daemon) >= seen + 2)
-    before = stage.charged()
-    stage.fail_over(hard=True)
-    assert stage.charged() < before
+    before = failover_pair.charged()
+    failover_pair.fail_over(hard=True)
+    assert failover_pair.charged() < before
     seen = completed(daemon)
     # A run that was under way has left its lease behind, which the test does not wait for.
-    stage.lease_runs_out()
+    failover_pair.lease_runs_out()
     daemon.until(lambda: completed(daemon) >= seen + 2)
     daemon.when(lambda row: row.status == "running" and row.last_run_success)
     assert 0 == daemon.stop()
 
-    verdict = settle(stage.fleet, stage.pair.conninfo)
+    verdict = settle(failover_pair.fleet, failover_pair.pair.conninfo)
     assert () == verdict.lines
     assert verdict.charged == verdict.due > before
 

@@ -14,8 +14,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from tests.daemons import eventually, wait_for_lock
 from tests.faultlab.failover import campaign
+from tests.faultlab.primary_and_standby import INSTANCES, ORGANIZATIONS, FailoverPair, Servers
 from tests.faultlab.replica import scratch
-from tests.faultlab.stage import INSTANCES, ORGANIZATIONS, Servers, Stage
 
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import run_record as runs
@@ -43,23 +43,23 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def stage(servers: Servers) -> Iterator[Stage]:
-    stage = servers.stage()
-    yield stage
-    stage.conn.close()
+def failover_pair(servers: Servers) -> Iterator[FailoverPair]:
+    failover_pair = servers.failover_pair()
+    yield failover_pair
+    failover_pair.conn.close()
 
 
 @pytest.fixture
-def synchronous(servers: Servers) -> Iterator[Stage]:
-    stage = servers.stage(synchronous=True)
-    yield stage
-    stage.conn.close()
+def synchronous(servers: Servers) -> Iterator[FailoverPair]:
+    failover_pair = servers.failover_pair(synchronous=True)
+    yield failover_pair
+    failover_pair.conn.close()
 
 
 # Asynchronous replication: the tail is lost.
 
 
-def test_what_a_promotion_takes_away_is_charged_once_more(stage: Stage) -> None:
+def test_what_a_promotion_takes_away_is_charged_once_more(failover_pair: FailoverPair) -> None:
     """Three of six committed batches never reach the replica.
 
     The run goes on there, under its lease, which did. The lost charges are gone together with the watermarks, and the
@@ -68,181 +68,189 @@ def test_what_a_promotion_takes_away_is_charged_once_more(stage: Stage) -> None:
 
     def fail(progress: Progress) -> None:
         if progress.batches == STALLED:
-            stage.pair.follow()
-            stage.pair.stall()
+            failover_pair.pair.follow()
+            failover_pair.pair.stall()
         if progress.batches == KILLED:
-            assert KILLED * INSTANCES * 2 == stage.charged()
-            stage.fail_over(hard=True)
-            assert STALLED * INSTANCES * 2 == stage.charged()
+            assert KILLED * INSTANCES * 2 == failover_pair.charged()
+            failover_pair.fail_over(hard=True)
+            assert STALLED * INSTANCES * 2 == failover_pair.charged()
 
-    result = stage.bill(fail)
+    result = failover_pair.bill(fail)
     assert Outcome.FAILED is result.outcome
     assert "the server lost 3 batches that it had committed" in str(result.error_message)
-    assert (ORGANIZATIONS - KILLED + STALLED) == len(stage.charged_organizations())
+    assert (ORGANIZATIONS - KILLED + STALLED) == len(failover_pair.charged_organizations())
 
-    again = stage.bill()
+    again = failover_pair.bill()
     assert (KILLED - STALLED) * INSTANCES == again.instances_billed
-    stage.see_that_all_is_charged_once()
+    failover_pair.assert_all_charged_once()
 
 
 @pytest.mark.slow
-def test_a_run_whose_beginning_is_lost_ends_and_leaves_all_to_the_next(stage: Stage) -> None:
+def test_a_run_whose_beginning_is_lost_ends_and_leaves_all_to_the_next(failover_pair: FailoverPair) -> None:
     """Lease and run row never reached the replica: the holder is refused there, even under a token that is given out again."""
-    stage.pair.follow()
-    stage.pair.stall()
+    failover_pair.pair.follow()
+    failover_pair.pair.stall()
 
     def fail(progress: Progress) -> None:
         if progress.batches == STALLED:
-            stage.fail_over()
+            failover_pair.fail_over()
 
     with pytest.raises(LeaseLost):
-        stage.bill(fail)
-    assert 0 == stage.charged()
-    assert ORGANIZATIONS * INSTANCES == stage.bill().instances_billed
-    stage.see_that_all_is_charged_once()
+        failover_pair.bill(fail)
+    assert 0 == failover_pair.charged()
+    assert ORGANIZATIONS * INSTANCES == failover_pair.bill().instances_billed
+    failover_pair.assert_all_charged_once()
 
 
-def test_a_token_that_is_given_out_twice_lets_only_the_second_holder_charge(stage: Stage) -> None:
+def test_a_token_that_is_given_out_twice_lets_only_the_second_holder_charge(
+    failover_pair: FailoverPair,
+) -> None:
     """A promotion turns the counter back. The nonce still tells the holders apart: the old one can neither charge nor renew."""
-    stage.pair.follow()
-    stage.pair.stall()
-    with connect(stage.pair.conninfo, purpose="billing") as old:
+    failover_pair.pair.follow()
+    failover_pair.pair.stall()
+    with connect(failover_pair.pair.conninfo, purpose="billing") as old:
         lost = leases.acquire(old, "old holder")
         run = runs.open_run(
             old,
             lost,
-            stage.fleet.terms,
+            failover_pair.fleet.terms,
             trigger="test",
-            as_of=stage.fleet.now,
-            host_clock=stage.fleet.now,
+            as_of=failover_pair.fleet.now,
+            host_clock=failover_pair.fleet.now,
         )
         batches = list(runs.plan_batches(old, run, INSTANCES))
-    stage.fail_over()
-    with connect(stage.pair.conninfo, purpose="billing") as new:
+    failover_pair.fail_over()
+    with connect(failover_pair.pair.conninfo, purpose="billing") as new:
         held = leases.acquire(new, "new holder")
         assert held.fencing_token == lost.fencing_token
         with pytest.raises(LeaseLost):
             charge_batch(new, run, batches[0])
-        assert 0 == stage.charged()
-    stage.lease_runs_out()
-    stage.bill()
-    stage.see_that_all_is_charged_once()
+        assert 0 == failover_pair.charged()
+    failover_pair.lease_runs_out()
+    failover_pair.bill()
+    failover_pair.assert_all_charged_once()
 
 
-def test_a_holder_that_slept_through_the_promotion_is_refused(stage: Stage, tmp_path: Path) -> None:
+def test_a_holder_that_slept_through_the_promotion_is_refused(
+    failover_pair: FailoverPair, tmp_path: Path
+) -> None:
     """Stopped in the middle of a transaction, woken when another has billed on the new primary.
 
     Its old connection is dead, and on a new one it finds that its lease is not its own any more.
     """
-    blocker = psycopg.connect(stage.pair.primary.conninfo())
+    blocker = psycopg.connect(failover_pair.pair.primary.conninfo())
     blocker.execute("select from wallets for update")
-    sleeper = a_run(stage, tmp_path)
-    wait_for_lock(stage.fleet.conn)
+    sleeper = a_run(failover_pair, tmp_path)
+    wait_for_lock(failover_pair.fleet.conn)
     sleeper.send_signal(signal.SIGSTOP)
-    stage.pair.follow()
+    failover_pair.pair.follow()
     blocker.close()
-    stage.fail_over()
-    stage.lease_runs_out()
-    stage.bill()
-    stage.see_that_all_is_charged_once()
+    failover_pair.fail_over()
+    failover_pair.lease_runs_out()
+    failover_pair.bill()
+    failover_pair.assert_all_charged_once()
 
     sleeper.send_signal(signal.SIGCONT)
     _, said = sleeper.communicate(timeout=180)
     assert 1 == sleeper.returncode, said
     assert "another biller took over" in said
-    stage.see_that_all_is_charged_once()
+    failover_pair.assert_all_charged_once()
 
 
 @pytest.mark.slow
-def test_a_primary_that_goes_on_by_itself_charges_nothing_on_the_other_side(stage: Stage) -> None:
+def test_a_primary_that_goes_on_by_itself_charges_nothing_on_the_other_side(
+    failover_pair: FailoverPair,
+) -> None:
     """Split brain: both servers take writes, and each has a biller.
 
     What the surviving server says is right by itself; what was charged on the other goes with it.
     """
-    stage.pair.follow()
-    with psycopg.connect(stage.pair.primary.conninfo(), autocommit=True) as abandoned:
-        stage.pair.stall()
-        stage.pair.promote()
-        stage.bill(conninfo=stage.pair.standby.conninfo())
+    failover_pair.pair.follow()
+    with psycopg.connect(failover_pair.pair.primary.conninfo(), autocommit=True) as abandoned:
+        failover_pair.pair.stall()
+        failover_pair.pair.promote()
+        failover_pair.bill(conninfo=failover_pair.pair.standby.conninfo())
         (on_the_other,) = abandoned.execute("select count(*) from vps_billing_cycles").fetchone() or (0,)
         assert ORGANIZATIONS * INSTANCES == on_the_other
-    stage.follow()
-    assert 0 == stage.charged()
-    stage.bill(conninfo=stage.pair.primary.conninfo())
-    stage.see_that_all_is_charged_once()
+    failover_pair.follow()
+    assert 0 == failover_pair.charged()
+    failover_pair.bill(conninfo=failover_pair.pair.primary.conninfo())
+    failover_pair.assert_all_charged_once()
 
 
-def test_built_in_billing_follows_to_the_new_primary(stage: Stage) -> None:
+def test_built_in_billing_follows_to_the_new_primary(failover_pair: FailoverPair) -> None:
     """Without a primary it says that it cannot tell; after the promotion it bills the hours that are due there."""
-    built_in = BuiltInBilling(Settings(built_in_billing="on"), stage.pair.conninfo)
-    stage.pair.follow()
-    stage.pair.kill()
+    built_in = BuiltInBilling(Settings(built_in_billing="on"), failover_pair.pair.conninfo)
+    failover_pair.pair.follow()
+    failover_pair.pair.kill()
     seen = built_in.look()
     assert Decision.CANNOT_TELL is seen.verdict.decision
     assert "does not bill" in seen.verdict.sentence
-    stage.pair.promote()
-    stage.follow()
+    failover_pair.pair.promote()
+    failover_pair.follow()
     seen = built_in.look()
     assert seen.result is not None, seen.verdict
     assert Outcome.COMPLETED is seen.result.outcome
-    stage.see_that_all_is_charged_once()
+    failover_pair.assert_all_charged_once()
 
 
 @pytest.mark.slow
-def test_of_several_hosts_the_one_that_accepts_writes_is_taken(stage: Stage) -> None:
+def test_of_several_hosts_the_one_that_accepts_writes_is_taken(failover_pair: FailoverPair) -> None:
     """The standby stands first in the list, and nothing is said about what is wanted: billing asks for the primary by itself."""
-    pair = stage.pair
+    pair = failover_pair.pair
     listed = make_conninfo(pair.standby.conninfo(), host=f"{pair.standby.address},{pair.primary.address}")
-    stage.bill(conninfo=listed)
-    stage.see_that_all_is_charged_once()
+    failover_pair.bill(conninfo=listed)
+    failover_pair.assert_all_charged_once()
 
 
-def test_a_server_in_recovery_bills_nothing_and_is_named(stage: Stage) -> None:
+def test_a_server_in_recovery_bills_nothing_and_is_named(failover_pair: FailoverPair) -> None:
     """A run, and built-in billing, on a standby, whether it is addressed alone or is the only host that answers."""
-    alone = stage.pair.standby.conninfo()
+    alone = failover_pair.pair.standby.conninfo()
     with pytest.raises(DatabaseUnavailable, match="read-only: a standby, in recovery"):
-        stage.bill(conninfo=alone)
+        failover_pair.bill(conninfo=alone)
     seen = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
     assert Decision.CANNOT_TELL is seen.verdict.decision
     assert "read-only" in seen.verdict.sentence
-    stage.pair.kill()
+    failover_pair.pair.kill()
     with pytest.raises(DatabaseUnavailable, match="read-only standby"):
-        stage.bill()
+        failover_pair.bill()
 
 
 # Synchronous replication: nothing that was acknowledged is lost, and waiting is the price.
 
 
 @pytest.mark.slow
-def test_synchronous_replication_loses_nothing_that_was_acknowledged(synchronous: Stage) -> None:
+def test_synchronous_replication_loses_nothing_that_was_acknowledged(synchronous: FailoverPair) -> None:
     """The primary is killed after any batch: what the biller was told is on the replica."""
-    stage = synchronous
+    failover_pair = synchronous
 
     def fail(progress: Progress) -> None:
         if progress.batches == KILLED:
-            stage.fail_over(hard=True)
-            assert KILLED * INSTANCES * 2 <= stage.charged()
-            stage.conn.execute("alter system set synchronous_standby_names = ''")
-            stage.conn.execute("select pg_reload_conf()")
+            failover_pair.fail_over(hard=True)
+            assert KILLED * INSTANCES * 2 <= failover_pair.charged()
+            failover_pair.conn.execute("alter system set synchronous_standby_names = ''")
+            failover_pair.conn.execute("select pg_reload_conf()")
 
-    result = stage.bill(fail)
+    result = failover_pair.bill(fail)
     assert Outcome.COMPLETED is result.outcome
-    stage.see_that_all_is_charged_once()
+    failover_pair.assert_all_charged_once()
 
 
-def waiting_commits(stage: Stage) -> list[int]:
+def waiting_commits(failover_pair: FailoverPair) -> list[int]:
     """The backends whose COMMIT waits for the standby."""
-    rows = stage.fleet.rows("select pid from pg_stat_activity where wait_event = 'SyncRep' order by pid")
+    rows = failover_pair.fleet.rows(
+        "select pid from pg_stat_activity where wait_event = 'SyncRep' order by pid"
+    )
     return [row.pid for row in rows]
 
 
-def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> None:
+def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: FailoverPair) -> None:
     """The standby is gone and somebody cancels the COMMIT that waits for it; the server calls it committed, with a warning.
 
     The batch is not counted: it is begun again from the rows, and waits again. When the standby is back it is charged
     once.
     """
-    stage = synchronous
+    failover_pair = synchronous
     seen: list[int] = []
     results: list[RunResult] = []
     stalled = threading.Event()
@@ -250,48 +258,50 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: Stage) -> N
     def progressed(progress: Progress) -> None:
         seen.append(progress.batches)
         if progress.batches == STALLED:
-            stage.pair.stall()
+            failover_pair.pair.stall()
             stalled.set()
 
-    run = threading.Thread(target=lambda: results.append(stage.bill(progressed)))
+    run = threading.Thread(target=lambda: results.append(failover_pair.bill(progressed)))
     run.start()
     assert stalled.wait(180)
-    first = eventually(lambda: waiting_commits(stage))
-    stage.conn.execute("select pg_cancel_backend(%s)", (first[0],))
-    eventually(lambda: (STALLED + 1) * INSTANCES * 2 == stage.charged())
-    eventually(lambda: waiting_commits(stage))
+    first = eventually(lambda: waiting_commits(failover_pair))
+    failover_pair.conn.execute("select pg_cancel_backend(%s)", (first[0],))
+    eventually(lambda: (STALLED + 1) * INSTANCES * 2 == failover_pair.charged())
+    eventually(lambda: waiting_commits(failover_pair))
     assert STALLED == max(seen)
     loops = {"billing": lambda: 400.0}
     assert (True, "The database leaves a COMMIT without an answer, and billing waits for it") == look(
         loops, 300
     )
-    stage.pair.resume()
+    failover_pair.pair.resume()
     run.join(180)
 
     assert Outcome.COMPLETED is results[0].outcome
     assert ORGANIZATIONS * INSTANCES == results[0].instances_billed
     assert not look(loops, 300)[0]
-    stage.see_that_all_is_charged_once()
+    failover_pair.assert_all_charged_once()
 
 
 @pytest.mark.slow
-def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(synchronous: Stage) -> None:
+def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(
+    synchronous: FailoverPair,
+) -> None:
     """It is not taken for written, so nobody tells the service manager of it either."""
-    stage = synchronous
-    stage.pair.stall()
+    failover_pair = synchronous
+    failover_pair.pair.stall()
     problems: list[BillingError] = []
 
     def write() -> None:
         try:
-            with translate_errors(), connect(stage.pair.conninfo, purpose="billing") as connection:
+            with translate_errors(), connect(failover_pair.pair.conninfo, purpose="billing") as connection:
                 write_beat(connection, LoopProgress(Clock()).beat("a daemon", 600, {}, stopped=False))
         except BillingError as problem:
             problems.append(problem)
 
     beat = threading.Thread(target=write)
     beat.start()
-    waiting = eventually(lambda: waiting_commits(stage))
-    stage.conn.execute("select pg_cancel_backend(%s)", (waiting[0],))
+    waiting = eventually(lambda: waiting_commits(failover_pair))
+    failover_pair.conn.execute("select pg_cancel_backend(%s)", (waiting[0],))
     beat.join(180)
     assert [OutcomeUnknown] == [type(problem) for problem in problems]
 
@@ -299,14 +309,14 @@ def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(sy
 # The daemon as a process.
 
 
-def a_run(stage: Stage, directory: Path) -> subprocess.Popen[str]:
+def a_run(failover_pair: FailoverPair, directory: Path) -> subprocess.Popen[str]:
     """Begin `run` as an operator does."""
     return subprocess.Popen(
         [sys.executable, "-m", "containerstacks_billing", "run"],
         cwd=directory,
         env={
             "PATH": "/usr/bin:/bin",
-            "DATABASE_URL": stage.pair.conninfo,
+            "DATABASE_URL": failover_pair.pair.conninfo,
             "BILLING_BATCH_SIZE": str(INSTANCES),
         },
         stdin=subprocess.DEVNULL,

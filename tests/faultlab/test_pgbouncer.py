@@ -60,7 +60,7 @@ def command(pooler: Pooler, directory: Path, *arguments: str) -> subprocess.Comp
     )
 
 
-def see_that_all_is_charged_once(fleet: Fleet) -> None:
+def assert_all_charged_once(fleet: Fleet) -> None:
     charges = fleet.charges()
     assert ORGANIZATIONS * INSTANCES == len(charges)
     assert {("01 00:00", "01 02:00", "0.02", "billed")} == set(charges)
@@ -93,7 +93,7 @@ def test_two_billers_at_once_charge_every_hour_once(fleet: Fleet, pooler: Pooler
     for biller in billers:
         biller.join(180)
     assert [0, ORGANIZATIONS * INSTANCES] == sorted(result.instances_billed for result in results)
-    see_that_all_is_charged_once(fleet)
+    assert_all_charged_once(fleet)
 
 
 def test_nothing_of_ours_stays_in_a_session(fleet: Fleet, pooler: Pooler) -> None:
@@ -121,7 +121,7 @@ def test_a_pooler_that_is_killed_in_the_middle_of_a_run(fleet: Fleet, pooler: Po
 
     result = fleet.bill(conninfo=pooler.conninfo, batch_size=INSTANCES, progressed=progressed)
     assert Outcome.COMPLETED is result.outcome
-    see_that_all_is_charged_once(fleet)
+    assert_all_charged_once(fleet)
 
 
 @pytest.mark.slow
@@ -138,14 +138,14 @@ def test_a_pooler_that_is_away_is_the_database_being_away(fleet: Fleet, pooler: 
     pooler.start()
     fleet.conn.execute("update billing_leases set expires_at = clock_timestamp()")
     fleet.bill(conninfo=pooler.conninfo)
-    see_that_all_is_charged_once(fleet)
+    assert_all_charged_once(fleet)
 
 
 def test_built_in_billing_and_the_api(fleet: Fleet, pooler: Pooler) -> None:
     """Both read and write through it."""
     look = BuiltInBilling(Settings(built_in_billing="on"), pooler.conninfo).look()
     assert look.result is not None, look.verdict
-    see_that_all_is_charged_once(fleet)
+    assert_all_charged_once(fleet)
     with client_of(pooler.conninfo) as client:
         for _ in range(5):
             answer = client.get(DAEMON, headers=bearer(ADMIN_TOKEN))
@@ -165,7 +165,7 @@ def test_a_daemon_lives_through_a_pooler_that_is_restarted(
         daemon.says("The heartbeat could not be written")
         pooler.start()
         daemon.says("The heartbeat is written again")
-        see_that_all_is_charged_once(fleet)
+        assert_all_charged_once(fleet)
         assert 0 == daemon.stop()
         assert "stopped" == daemon.row().status
     finally:
@@ -177,4 +177,4 @@ def test_a_list_of_poolers_leads_to_one_that_accepts_writes(fleet: Fleet, pooler
     """The driver asks through the pooler too whether the server behind it is the primary."""
     several = make_conninfo(pooler.conninfo, host="127.0.0.9,127.0.0.1", target_session_attrs="read-write")
     fleet.bill(conninfo=several)
-    see_that_all_is_charged_once(fleet)
+    assert_all_charged_once(fleet)

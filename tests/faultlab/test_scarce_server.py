@@ -41,7 +41,7 @@ _SETTINGS = {
 }
 
 
-class Town:
+class SmallServer:
     """A fleet on a server of its own, where an hour is a second, and the role of least privilege that bills it."""
 
     def __init__(self, server: EmbeddedServer) -> None:
@@ -69,7 +69,7 @@ class Town:
         self.fleet.conn.close()
         self.fleet.conn = psycopg.connect(self.owner, autocommit=True)
 
-    def see_that_all_is_charged_once(self) -> None:
+    def assert_all_charged_once(self) -> None:
         """Stop the clock, bill what became due since, and ask the oracle and `verify`."""
         row = self.fleet.conn.execute(
             "update test_clock set at = at + (clock_timestamp() - since) * speed, since = clock_timestamp(), speed = 0"
@@ -112,12 +112,12 @@ def running(tmp_path: Path) -> Iterator[Callable[[str], Daemon]]:
 
 
 @pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
+def small_server(tmp_path: Path) -> Iterator[SmallServer]:
     server = EmbeddedServer(tmp_path / "server", settings=_SETTINGS)
     server.start()
-    town = Town(server)
-    yield town
-    town.fleet.conn.close()
+    small_server = SmallServer(server)
+    yield small_server
+    small_server.fleet.conn.close()
     server.stop()
 
 
@@ -136,13 +136,13 @@ def goes_on(daemon: Daemon, away_since: float) -> None:
 
 @pytest.mark.parametrize("reserved", ["reserved ones too", "ordinary ones"])
 def test_every_connection_of_the_server_is_taken(
-    town: Town, running: Callable[[str], Daemon], reserved: str
+    small_server: SmallServer, running: Callable[[str], Daemon], reserved: str
 ) -> None:
     """The daemon says so once, lives on without its database, and bills by itself when others let go."""
-    daemon = running(town.billing)
+    daemon = running(small_server.billing)
     daemon.until(lambda: completed(daemon))
     taken: list[Connection] = []
-    greedy = town.owner if reserved == "reserved ones too" else town.billing
+    greedy = small_server.owner if reserved == "reserved ones too" else small_server.billing
 
     def take_all() -> None:
         # The daemon opens and closes its own, so what it lets go of is taken until it has none.
@@ -162,7 +162,7 @@ def test_every_connection_of_the_server_is_taken(
         connection.close()
     goes_on(daemon, since)
     assert 0 == daemon.stop()
-    town.see_that_all_is_charged_once()
+    small_server.assert_all_charged_once()
 
 
 def put_wal_on(disk: Path, server: EmbeddedServer) -> None:
@@ -204,17 +204,17 @@ def test_the_disk_of_the_wal_is_full(
             server.stop()
             put_wal_on(disk, server)
             server.start()
-            town = Town(server)
-            panics_and_bills_on(town, disk, running)
-            town.fleet.conn.close()
+            small_server = SmallServer(server)
+            panics_and_bills_on(small_server, disk, running)
+            small_server.fleet.conn.close()
         finally:
             server.stop()
 
 
-def panics_and_bills_on(town: Town, disk: Path, running: Callable[[str], Daemon]) -> None:
+def panics_and_bills_on(small_server: SmallServer, disk: Path, running: Callable[[str], Daemon]) -> None:
     """Let a batch write more WAL than there is room for."""
-    conn = town.fleet.conn
-    daemon = running(town.billing)
+    conn = small_server.fleet.conn
+    daemon = running(small_server.billing)
     daemon.until(lambda: completed(daemon))
     conn.execute("checkpoint")
     conn.execute(
@@ -227,16 +227,16 @@ def panics_and_bills_on(town: Town, disk: Path, running: Callable[[str], Daemon]
         use_up_segments(conn)
         conn.execute("create trigger waste after insert on vps_billing_cycles execute function waste()")
         daemon.says("Billing is not possible")
-    log = (town.server.directory / "server.log").read_text(errors="replace")
+    log = (small_server.server.directory / "server.log").read_text(errors="replace")
     assert "PANIC" in log
     assert "No space left on device" in log
     assert daemon.process.poll() is None
     ballast.unlink()
     # Where the server could not recover without room it has ended, and somebody starts it; else it is there.
-    eventually(town.server.start)
-    town.reconnect()
-    town.fleet.conn.execute("drop trigger waste on vps_billing_cycles")
-    town.fleet.conn.execute("update billing_leases set expires_at = clock_timestamp()")
+    eventually(small_server.server.start)
+    small_server.reconnect()
+    small_server.fleet.conn.execute("drop trigger waste on vps_billing_cycles")
+    small_server.fleet.conn.execute("update billing_leases set expires_at = clock_timestamp()")
     goes_on(daemon, since)
     assert 0 == daemon.stop()
-    town.see_that_all_is_charged_once()
+    small_server.assert_all_charged_once()

@@ -91,8 +91,8 @@ WRONG = {
 
 
 @dataclass(frozen=True)
-class Town:
-    """A database with a fleet, a role whose password is a canary, and how both are named."""
+class Installation:
+    """A database with a fleet, and a role whose password is a canary."""
 
     conn: psycopg.Connection[Any]
     url: str
@@ -109,7 +109,7 @@ class Town:
 
 
 @pytest.fixture
-def town(conn: psycopg.Connection[Any]) -> Iterator[Town]:
+def installation(conn: psycopg.Connection[Any]) -> Iterator[Installation]:
     fleet = Fleet(conn)
     fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
     fleet.hours(2)
@@ -120,7 +120,7 @@ def town(conn: psycopg.Connection[Any]) -> Iterator[Town]:
     conn.execute("grant select on test_clock to public")
     host, port = quote(conn.info.host, safe=""), conn.info.port
     url = "postgresql://{}:{}@/{}?host={}&port={}&sslmode=disable"
-    yield Town(
+    yield Installation(
         conn,
         url.format(name, PASSWORD, conn.info.dbname, host, port),
         url.format(name, f"{PASSWORD}-wrong", conn.info.dbname, host, port),
@@ -155,7 +155,7 @@ def run(directory: Path, url: str, arguments: str, **settings: str) -> subproces
     )
 
 
-def see_that_nothing_is_told(done: subprocess.CompletedProcess[str]) -> None:
+def assert_no_secret(done: subprocess.CompletedProcess[str]) -> None:
     """No secret on stdout or stderr, and no traceback in which one may be the next time."""
     output = done.stdout + done.stderr
     assert not told(output), output
@@ -183,21 +183,25 @@ CHEAP = {
         for case in CASES + MORE
     ],
 )
-def test_no_verb_tells_a_secret(town: Town, tmp_path: Path, situation: str, verb: str) -> None:
+def test_no_verb_tells_a_secret(
+    installation: Installation, tmp_path: Path, situation: str, verb: str
+) -> None:
     """Whatever is wrong with the database's name or with the database: no secret on stdout, on stderr or in a table."""
-    url = SITUATIONS[situation].replace("{good}", town.url).replace("{refused}", town.refused)
-    see_that_nothing_is_told(run(tmp_path, url, verb))
-    assert not told(town.everything_written())
+    url = SITUATIONS[situation].replace("{good}", installation.url).replace("{refused}", installation.refused)
+    assert_no_secret(run(tmp_path, url, verb))
+    assert not told(installation.everything_written())
 
 
 @pytest.mark.parametrize(
     "key",
     [pytest.param(key, marks=[] if key in ("CURRENCY", "HOST") else [pytest.mark.slow]) for key in WRONG],
 )
-def test_a_refused_setting_is_named_and_not_quoted(town: Town, tmp_path: Path, key: str) -> None:
+def test_a_refused_setting_is_named_and_not_quoted(
+    installation: Installation, tmp_path: Path, key: str
+) -> None:
     """A secret that was pasted into the wrong line ends with 78, the key's name and without the value."""
-    done = run(tmp_path, town.url, "run", **{key: WRONG[key]})
-    see_that_nothing_is_told(done)
+    done = run(tmp_path, installation.url, "run", **{key: WRONG[key]})
+    assert_no_secret(done)
     assert 78 == done.returncode, done.stderr
     assert key in done.stderr
 
@@ -205,9 +209,11 @@ def test_a_refused_setting_is_named_and_not_quoted(town: Town, tmp_path: Path, k
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["logfmt", "json", "terminal"])
 @pytest.mark.parametrize("situation", ["good", "away", "refused"])
-def test_a_daemon_tells_no_secret(town: Town, tmp_path: Path, situation: str, form: str) -> None:
+def test_a_daemon_tells_no_secret(
+    installation: Installation, tmp_path: Path, situation: str, form: str
+) -> None:
     """Not in its log, nor what it tells systemd, nor in the process list, nor in its table."""
-    url = SITUATIONS[situation].replace("{good}", town.url).replace("{refused}", town.refused)
+    url = SITUATIONS[situation].replace("{good}", installation.url).replace("{refused}", installation.refused)
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(address))
@@ -222,7 +228,7 @@ def test_a_daemon_tells_no_secret(town: Town, tmp_path: Path, situation: str, fo
             )
             titles = Path(f"/proc/{daemon.pid}/cmdline").read_text()
             if situation == "good":
-                daemon.conninfo = town.url
+                daemon.conninfo = installation.url
         finally:
             daemon.stop(60)
         notified = ""
@@ -235,14 +241,16 @@ def test_a_daemon_tells_no_secret(town: Town, tmp_path: Path, situation: str, fo
     assert "STATUS=" in notified
     assert "billing" in titles
     assert not told(daemon.log() + notified + titles)
-    assert not told(town.everything_written())
+    assert not told(installation.everything_written())
 
 
 @pytest.mark.parametrize("situation", ["good", pytest.param("away", marks=pytest.mark.slow)])
-def test_the_application_side_tells_no_secret(town: Town, tmp_path: Path, situation: str) -> None:
+def test_the_application_side_tells_no_secret(
+    installation: Installation, tmp_path: Path, situation: str
+) -> None:
     """Pages, answers, problem documents and metrics, with the right token, with a wrong one, and without; and its log."""
     started: list[subprocess.Popen[bytes]] = []
-    url = SITUATIONS[situation].replace("{good}", town.url)
+    url = SITUATIONS[situation].replace("{good}", installation.url)
     try:
         serving = served.serve(tmp_path, url, started, LOG_LEVEL="debug", **SETTINGS)
         said = ""
@@ -268,7 +276,7 @@ def test_the_application_side_tells_no_secret(town: Town, tmp_path: Path, situat
         served.end(started)
     assert not told(said.replace(f"limit={CANARIES['bearer']}", ""))
     assert not told(serving.log() + titles)
-    assert not told(town.everything_written())
+    assert not told(installation.everything_written())
 
 
 def _get(address: str, token: str | None) -> str:
@@ -281,11 +289,11 @@ def _get(address: str, token: str | None) -> str:
             return f"{refused.headers}{refused.read().decode()}"
 
 
-def test_a_token_is_kept_as_its_hash(town: Town, tmp_path: Path) -> None:
+def test_a_token_is_kept_as_its_hash(installation: Installation, tmp_path: Path) -> None:
     """It is shown once, when it is made; no row of any table holds it, and no list shows it again."""
-    made = run(tmp_path, town.url, "token create operator --json")
+    made = run(tmp_path, installation.url, "token create operator --json")
     assert 0 == made.returncode, made.stderr
     token = json.loads(made.stdout)["token"]
     assert len(token) > 32
-    assert token not in town.everything_written()
-    assert token not in run(tmp_path, town.url, "token list --json").stdout
+    assert token not in installation.everything_written()
+    assert token not in run(tmp_path, installation.url, "token list --json").stdout

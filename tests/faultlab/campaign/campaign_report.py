@@ -1,4 +1,4 @@
-"""What a campaign comes to: faults by kind, seeds, hours, the verdict; at 80 columns, or as a document."""
+"""Report of a fault campaign: faults by kind, seeds, hours, verdict; as text of 80 columns or as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from tests.faultlab.campaign.scene import Report
+from tests.faultlab.campaign.round import Report
 from tests.faultlab.campaign.schedule import KINDS
 
 _WIDTH = 80
@@ -16,7 +16,7 @@ _FINDINGS_SHOWN = 6
 
 
 @dataclass
-class Tally:
+class CampaignReport:
     """The rounds so far."""
 
     first_seed: int
@@ -35,13 +35,13 @@ class Tally:
         return not any(report.findings for report in self.reports)
 
     def replay(self, report: Report) -> str:
-        """The command that lives a round again."""
+        """The command that repeats a round."""
         length = "" if self.round_seconds == 20 else f" --seconds {self.round_seconds:g}"
         density = "" if self.rate == 8 else f" --rate {self.rate:g}"
         return f"./dev faults --rounds 1 --seed {report.seed}{length}{density}"
 
     def line(self, report: Report) -> str:
-        """How one round went."""
+        """One line about a round."""
         verdict = (
             f"{len(report.findings)} FINDINGS, the first: {report.findings[0]}"
             if report.findings
@@ -53,7 +53,7 @@ class Tally:
         )
 
     def document(self) -> dict[str, Any]:
-        """Everything, for a program."""
+        """The report as a JSON document."""
         return {
             "verdict": "clean" if self.clean else "found",
             "seeds": [report.seed for report in self.reports],
@@ -65,8 +65,8 @@ class Tally:
             "chargedTwice": str(sum((report.twice for report in self.reports), Decimal(0))),
             "lost": str(sum((report.lost for report in self.reports), Decimal(0))),
             "drifts": sum(report.drifts for report in self.reports),
-            "crowd": dict(self._sum("crowd")),
-            "crowdErrors": dict(self._sum("crowd_errors")),
+            "workload": dict(self._sum("workload")),
+            "workloadErrors": dict(self._sum("workload_errors")),
             "starts": dict(self._sum("starts")),
             "runs": dict(self._sum("runs")),
             "findings": [
@@ -77,16 +77,16 @@ class Tally:
         }
 
     def text(self) -> str:
-        """The same for people."""
+        """The report as text."""
         armed, fired = self._sum("armed"), self._sum("fired")
         lines = [f"{'fault':<24}{'armed':>8}{'fired':>8}"]
         lines += [f"{kind:<24}{armed[kind]:>8,}{fired[kind]:>8,}" for kind in KINDS]
         lines += [f"{'all':<24}{armed.total():>8,}{fired.total():>8,}", ""]
         seeds = [report.seed for report in self.reports]
-        runs, crowd = self._sum("runs"), self._sum("crowd")
+        runs, workload = self._sum("runs"), self._sum("workload")
         said = (
             f"{len(seeds)} rounds (seeds {seeds[0]} to {seeds[-1]}) in {self.seconds:,.0f} s:"
-            f" {self._hours():,.0f} instance-hours charged, {crowd.total():,} actions of the crowd,"
+            f" {self._hours():,.0f} instance-hours charged, {workload.total():,} actions of the host,"
             f" {runs.total():,} runs ({', '.join(f'{count:,} {name}' for name, count in sorted(runs.items()))})."
         )
         lines += textwrap.wrap(said, _WIDTH)

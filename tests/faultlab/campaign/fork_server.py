@@ -1,13 +1,13 @@
-"""A warm parent that forks billers: everything is imported once, so that a biller costs milliseconds and may die young.
+"""Fork server for billers: the product is imported once, so that starting a biller costs milliseconds.
 
-It is told on its standard input what to do, a line of JSON each, and answers in kind:
+Commands arrive on standard input and replies leave on standard output, one line of JSON each:
 
     {"spawn": "daemon" | "built-in" | "run", …}    ->  {"spawned": pid}
     {"signal": number, "pid": pid}                 ->  {"signalled": pid, "alive": true | false}
     (a child ended)                                ->  {"ended": pid, "status": exit code or -signal}
 
-It alone starts, signals and waits for them, so no signal ever meets a process that is not its own. It has one thread,
-forks nothing but children that never come back here, and at the end of its input it ends them all.
+All children are started, signalled and reaped here, so no signal reaches a foreign process. The server has one
+thread, its children never return into it, and at the end of its input it kills them all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIE_WITH_PARENT = 1
 
 
 def main() -> int:
-    """Import, then obey until the input ends."""
+    """Import the product, then handle commands until the input ends."""
     compression.compress_product()
     _warm_up()
     children: set[int] = set()
@@ -41,11 +41,11 @@ def main() -> int:
     os.set_blocking(wake_read, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A child is born with SIGTERM blocked, so that none meets it before it has learnt how to take it.
+    # A child starts with SIGTERM blocked, so that none arrives before its handler is installed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.set_wakeup_fd(wake_write)
     buffer = b""
-    _say({"ready": os.getpid()})
+    _reply({"ready": os.getpid()})
     while True:
         readable, _, _ = select.select([0, wake_read], [], [])
         if wake_read in readable:
@@ -58,7 +58,7 @@ def main() -> int:
                 break
             *lines, buffer = (buffer + read).split(b"\n")
             for line in lines:
-                _obey(json.loads(line), children, (wake_read, wake_write))
+                _handle(json.loads(line), children, (wake_read, wake_write))
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     for pid in children:
@@ -78,13 +78,13 @@ def _warm_up() -> None:
         queries.query(name)
 
 
-def _obey(order: dict[str, Any], children: set[int], inherited: tuple[int, int]) -> None:
+def _handle(order: dict[str, Any], children: set[int], inherited: tuple[int, int]) -> None:
     if "spawn" in order:
         pid = os.fork()
         if pid == 0:
-            _be_child(order, inherited)
+            _child(order, inherited)
         children.add(pid)
-        _say({"spawned": pid})
+        _reply({"spawned": pid})
     else:
         _reap(children)
         pid = order["pid"]
@@ -92,7 +92,7 @@ def _obey(order: dict[str, Any], children: set[int], inherited: tuple[int, int])
         if alive:
             # A child that has ended and was not waited for yet keeps its number; the signal does nothing then.
             os.kill(pid, order["signal"])
-        _say({"signalled": pid, "alive": alive})
+        _reply({"signalled": pid, "alive": alive})
 
 
 def _reap(children: set[int]) -> None:
@@ -101,15 +101,15 @@ def _reap(children: set[int]) -> None:
         if not pid:
             return
         children.discard(pid)
-        _say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+        _reply({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _reply(answer: dict[str, Any]) -> None:
     os.write(1, json.dumps(answer).encode() + b"\n")
 
 
-def _be_child(order: dict[str, Any], inherited: tuple[int, int]) -> NoReturn:
-    """Become a biller; whatever happens, end here."""
+def _child(order: dict[str, Any], inherited: tuple[int, int]) -> NoReturn:
+    """Run a biller in the forked child; never returns."""
     code = UNFORESEEN
     try:
         signal.set_wakeup_fd(-1)
@@ -123,7 +123,7 @@ def _be_child(order: dict[str, Any], inherited: tuple[int, int]) -> NoReturn:
             os.dup2(descriptor, place)
         for descriptor in inherited:
             os.close(descriptor)
-        code = _live(order)
+        code = _run_child(order)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001
@@ -135,7 +135,7 @@ def _be_child(order: dict[str, Any], inherited: tuple[int, int]) -> NoReturn:
         os._exit(code)
 
 
-def _live(order: dict[str, Any]) -> int:
+def _run_child(order: dict[str, Any]) -> int:
     from containerstacks_billing import logs
     from containerstacks_billing.config import load as configuration
 
@@ -172,7 +172,7 @@ def _built_in(settings: Any) -> int:
 
 
 def _run(settings: Any, order: dict[str, Any]) -> int:
-    """What `run` does, without its words."""
+    """Do what the verb `run` does, without its output."""
     from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
     from containerstacks_billing.config.target import target
     from containerstacks_billing.errors import BillingError, InvariantBroken

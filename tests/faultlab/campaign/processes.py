@@ -1,4 +1,4 @@
-"""The nursery from outside: billers are asked for, signalled and watched; and the server, which can be cut off."""
+"""Client of the fork server, which starts and signals billers, and the database server of a campaign."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from containerstacks_billing.sandbox.server import EmbeddedServer
 _ANSWER_SECONDS = 180.0
 
 
-class Nursery:
-    """The warm parent of all billers of a campaign."""
+class ForkServer:
+    """Client of the process that forks all billers of a campaign."""
 
     def __init__(self) -> None:
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
@@ -37,7 +37,7 @@ class Nursery:
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._ended: dict[int, int] = {}
         self._turn = threading.Lock()
-        self._reader = threading.Thread(target=self._read, name="nursery", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="fork-server", daemon=True)
         self._reader.start()
         self._answer()
 
@@ -61,7 +61,7 @@ class Nursery:
         return bool(self._ask({"signal": int(number), "pid": pid})["alive"])
 
     def status(self, pid: int) -> int | None:
-        """The exit code, or minus the signal that ended it; None while it lives."""
+        """The exit code, or minus the signal that ended it; None while it runs."""
         return self._ended.get(pid)
 
     def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Nursery:
     def _answer(self) -> dict[str, Any]:
         answer = self._answers.get(timeout=_ANSWER_SECONDS)
         if answer is None:
-            raise RuntimeError("the nursery has ended")
+            raise RuntimeError("the fork server has ended")
         return answer
 
     def _read(self) -> None:
@@ -84,14 +84,14 @@ class Nursery:
             if "ended" in answer:
                 self._ended[answer["ended"]] = answer["status"]
             else:
-                # The system gives numbers out again, and a campaign is long enough for that.
+                # The system reuses process ids, and a campaign is long enough for that.
                 self._ended.pop(answer.get("spawned"), None)
                 self._answers.put(answer)
         self._answers.put(None)
 
 
-class Ground:
-    """A durable server of the campaign's own: what it says is committed is on the disk."""
+class DurableServer:
+    """Private PostgreSQL server with durable commits."""
 
     def __init__(self, directory: Path) -> None:
         self._server = EmbeddedServer(
@@ -112,7 +112,7 @@ class Ground:
         return self._server.start()
 
     def conninfo(self, database: str) -> str:
-        """How to connect to a database of it."""
+        """Connection string of one of its databases."""
         return self._server.conninfo(database)
 
     def address(self) -> tuple[str, int]:
@@ -121,7 +121,7 @@ class Ground:
         return str(parameters["host"]), int(str(parameters["port"]))
 
     def cut_off(self) -> None:
-        """End it as `pg_ctl stop -m immediate` does: no checkpoint, every connection cut."""
+        """Crash it as `pg_ctl stop -m immediate` does: no checkpoint, every connection cut."""
         pid = living_postmaster(self._data)
         if pid is not None:
             os.kill(pid, signal.SIGQUIT)

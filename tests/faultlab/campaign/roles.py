@@ -1,7 +1,7 @@
-"""Who connects to the database of a round as whom.
+"""Database roles of a round: the product's, the host application's, the owner's.
 
-The product is a role that has what `billing_admit()` of its migrations gives and nothing else, the crowd a role that an
-application would have: its own tables, and none of ours. Only operator and oracle are the owner.
+The product's role has the grants of `billing_admit()` and nothing else; the host's role has its own tables and none of
+ours. Only operator and oracle connect as the owner.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 BILLING = "billing_of_rounds"
 HOST = "host_of_rounds"
-_PASSWORD = "known to everybody on this loopback"
+_PASSWORD = "a password for tests on loopback"
 _HOST_TABLES = (
     "users",
     "organizations",
@@ -31,7 +31,7 @@ _LINES_SHOWN = 12
 
 
 def make_roles(conn: psycopg.Connection[Any]) -> None:
-    """Make both on a new server; they have no rights yet."""
+    """Create both roles on a new server, without rights."""
     for name in (BILLING, HOST):
         conn.execute(
             sql.SQL("create role {} login password {}").format(sql.Identifier(name), sql.Literal(_PASSWORD))
@@ -44,7 +44,7 @@ def connect_as(role: str, conninfo: str) -> str:
 
 
 def admit_billing(conn: psycopg.Connection[Any], role: str = BILLING) -> None:
-    """Give the product's role what its migrations offer, and take away what everybody has beside it."""
+    """Grant the product's role the rights of `billing_admit()`, and revoke those of PUBLIC."""
     database = sql.Identifier(conn.info.dbname)
     conn.execute(sql.SQL("revoke all on database {} from public").format(database))
     conn.execute("revoke all on schema public from public")
@@ -52,7 +52,7 @@ def admit_billing(conn: psycopg.Connection[Any], role: str = BILLING) -> None:
 
 
 def admit_host(conn: psycopg.Connection[Any], role: str = HOST) -> None:
-    """Let the application write its own tables, and note in the journal of the oracle when a price was known."""
+    """Grant the host's role its own tables, and the column of the oracle's journal that records when a price was seen."""
     who = sql.Identifier(role)
     conn.execute(sql.SQL("grant connect on database {} to {}").format(sql.Identifier(conn.info.dbname), who))
     conn.execute(sql.SQL("grant usage on schema public, oracle to {}").format(who))
@@ -61,8 +61,8 @@ def admit_host(conn: psycopg.Connection[Any], role: str = HOST) -> None:
     conn.execute(sql.SQL("grant select, update on oracle.prices to {}").format(who))
 
 
-def refusals(logs: Iterable[Path]) -> list[str]:
-    """Return the first lines in which a biller says that it lacked a right."""
+def missing_rights(logs: Iterable[Path]) -> list[str]:
+    """Return the first log lines that report a missing right."""
     lines = [
         line
         for log in logs

@@ -1,7 +1,7 @@
-"""The crowd: what a host application and its customers do all day, on several connections, while faults happen.
+"""Workload of the host application and its customers on several connections, during the faults.
 
-Every action is one transaction. One that touches several instances locks their rows first, as whoever does not want
-deadlocks does; so the clock is read when nobody has to be waited for any more.
+Every action is one transaction. One that touches several instances locks their rows first, which avoids deadlocks and
+reads the clock only when no lock is left to wait for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PAUSE_SECONDS = 0.045
 
 
 def settle(conn: Connection, organizations: int, instances: int, chance: Random) -> None:
-    """Make plans, organizations with wallets of every size, and instances whose hours begin at different minutes."""
+    """Create plans, organizations with wallets of every size, and instances whose hours begin at different minutes."""
     with conn.transaction():
         for number, price in enumerate(PLANS):
             conn.execute(
@@ -59,8 +59,8 @@ def _create(conn: Connection, chance: Random, minutes_ago: float = 0) -> None:
     )
 
 
-class Crowd:
-    """Several threads that never stop for long; an error of theirs is the host's, and they go on."""
+class HostWorkload:
+    """Threads that write as the host does; their errors are counted, and they go on."""
 
     def __init__(self, conninfo: str, seed: int, threads: int = 3) -> None:
         self._conninfo = conninfo
@@ -69,28 +69,30 @@ class Crowd:
         self.done: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self._threads = [
-            threading.Thread(target=self._live, args=(Random(f"{seed} {number}"),), name=f"crowd-{number}")
+            threading.Thread(
+                target=self._run_child, args=(Random(f"{seed} {number}"),), name=f"host-{number}"
+            )
             for number in range(threads)
         ]
 
     def start(self) -> None:
-        """Let them in."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
-    def leave(self) -> None:
-        """Send them home, after what they are about to finish."""
+    def stop(self) -> None:
+        """Stop the threads after their current transaction."""
         self._leaving.set()
         for thread in self._threads:
             thread.join()
 
-    def _live(self, chance: Random) -> None:
+    def _run_child(self, chance: Random) -> None:
         conn: Connection | None = None
         while not self._leaving.wait(chance.expovariate(1 / _PAUSE_SECONDS)):
             action = chance.choices(list(_ACTIONS), [weight for weight, _ in _ACTIONS.values()])[0]
             try:
                 if conn is None or conn.closed:
-                    conn = psycopg.connect(self._conninfo, autocommit=True, application_name="crowd")
+                    conn = psycopg.connect(self._conninfo, autocommit=True, application_name="host")
                     conn.execute("set lock_timeout = '3s'")
                     conn.execute("set idle_in_transaction_session_timeout = '10s'")
                 _ACTIONS[action][1](conn, chance)
@@ -210,10 +212,10 @@ def _label(conn: Connection, chance: Random) -> None:
 
 
 def _reprice(conn: Connection, chance: Random) -> None:
-    """Change a price within what the brake lets pass; until we know of our commit, a run may read the old one.
+    """Change a price within the brake's limit; until the commit is confirmed, a run may read the old one.
 
-    In one exchange: the clock stands still inside a transaction, and half a second between its statements, on a machine
-    that has other things to do, would be an hour in which nobody could know of the price.
+    In one exchange: the clock is constant inside a transaction, and half a second between two statements, on a busy
+    machine, would be an hour in which the price is not visible.
     """
     number = chance.randrange(len(PLANS))
     conn.execute(
@@ -232,7 +234,7 @@ def _reprice(conn: Connection, chance: Random) -> None:
 
 
 def confirm_prices(conn: Connection) -> None:
-    """Note that the prices that can be read now are known to everybody who reads from now on."""
+    """Record that the prices visible now are seen by every later reader."""
     conn.execute(
         "update oracle.prices set seen_by = greatest(at, billing_clock()) where seen_by = 'infinity'"
     )

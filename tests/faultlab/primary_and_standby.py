@@ -1,4 +1,4 @@
-"""A stage for failovers: a pair of servers, a fleet on its primary, and what is asked of both all the time."""
+"""A primary and a standby with a fleet, for tests of failover."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ INSTANCES = 3  # of each
 SYNCHRONOUS = {"synchronous_standby_names": "standby", "synchronous_commit": "on"}
 
 
-class Stage:
-    """A pair, a fleet on its primary, and what is asked of it all the time."""
+class FailoverPair:
+    """A pair of servers, a fleet on its primary, and the assertions that every test shares."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -52,12 +52,12 @@ class Stage:
         self.follow()
 
     def follow(self) -> None:
-        """Go to where the primary is now."""
+        """Connect to the present primary."""
         self.conn.close()
         self.conn = self.fleet.conn = psycopg.connect(self.pair.primary.conninfo(), autocommit=True)
 
     def lease_runs_out(self) -> None:
-        """Let the half minute pass in which the lease of a dead holder still counts."""
+        """Expire the lease of a dead holder."""
         self.conn.execute("update billing_leases set expires_at = clock_timestamp()")
 
     def charged(self) -> int:
@@ -68,7 +68,7 @@ class Stage:
         """Name the organizations that are charged."""
         return {run_billing.organization_id for run_billing in self._bills()}
 
-    def see_that_all_is_charged_once(self, hours: int = 2) -> None:
+    def assert_all_charged_once(self, hours: int = 2) -> None:
         """Every hour of every instance, and books that agree with it to the cent."""
         due = ORGANIZATIONS * INSTANCES * hours
         assert due == self.charged()
@@ -92,9 +92,9 @@ class Servers:
         self._directory = directory
         self._pairs: dict[bool, Pair] = {}
 
-    def stage(self, *, synchronous: bool = False) -> Stage:
-        """Set the stage for a test."""
-        return Stage(self.pair(synchronous=synchronous))
+    def failover_pair(self, *, synchronous: bool = False) -> FailoverPair:
+        """Return a fresh fleet on a pair."""
+        return FailoverPair(self.pair(synchronous=synchronous))
 
     def pair(self, *, synchronous: bool = False) -> Pair:
         """Return a pair with a fresh, migrated database and a replica that follows."""
