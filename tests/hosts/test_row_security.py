@@ -90,6 +90,22 @@ def test_a_reader_is_given_policies_to_read_and_no_more(
         conn.execute("update wallets set balance = 0")
 
 
+def test_a_policy_that_shows_every_row_and_lets_none_be_changed_is_refused(
+    adopted: Successor, admitted: Callable[..., str], role: str
+) -> None:
+    """The debit would pass over the wallet without an error: a charge and a ledger entry, and a balance that stays."""
+    url = admitted(policies=False)
+    for table in ("wallets", "payment_transactions"):
+        adopted.conn.execute(f"create policy shown on {table} for select to {role} using (true)".encode())
+    adopted.conn.execute(
+        f"create policy written on payment_transactions for insert to {role} with check (true)".encode()
+    )
+    with pytest.raises(RightsMissing, match="rows of wallets from"):
+        preflight(url)
+    adopted.conn.execute(f"create policy changed on wallets for update to {role} using (true)".encode())
+    preflight(url)
+
+
 def test_instances_hidden_by_a_policy_made_later_stop_billing_loudly(
     adopted: Successor, admitted: Callable[..., str]
 ) -> None:

@@ -48,15 +48,21 @@ from pg_attribute where attrelid = to_regclass('users') and attname = any (%(col
 
 
 -- name: examine_hidden_tables
--- Tables of a list whose row security binds the current role and may hide rows from it. A permissive policy for all commands, or for
--- reading where nothing is written, that is true for every row hides none, unless a restrictive one stands beside it.
+-- Tables of a list whose row security binds the current role and may hide rows from it: from its reading, or from an UPDATE or DELETE
+-- that it has the right to, which would pass over them without an error. A permissive policy that is true for every row hides
+-- none, unless a restrictive one stands beside it. An INSERT without a policy is an error by itself.
 select name
 from unnest(%(tables)s::text[]) as name
 join pg_class on oid = to_regclass(quote_ident(name))
 where row_security_active(oid)
   and not coalesce((
-      select bool_or(polpermissive and polcmd in ('*', 'r') and pg_get_expr(polqual, polrelid) = 'true') and bool_and(polpermissive)
-      from pg_policy
+      select bool_and(polpermissive)
+          and bool_or(shows_all and polcmd in ('*', 'r'))
+          and (bool_or(shows_all and polcmd in ('*', 'w')) or not has_any_column_privilege(pg_class.oid, 'UPDATE'))
+          and (bool_or(shows_all and polcmd in ('*', 'd')) or not has_table_privilege(pg_class.oid, 'DELETE'))
+      from pg_policy, lateral (
+          select coalesce(polpermissive and pg_get_expr(polqual, polrelid) = 'true', false) as shows_all
+      ) one
       where polrelid = pg_class.oid
         and exists (select from unnest(polroles) member where member = 0 or pg_has_role(member, 'usage'))), false)
 order by name
