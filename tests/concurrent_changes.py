@@ -7,27 +7,25 @@ order in which they were committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from containerstacks_billing.charging import run as bill
-from containerstacks_billing.charging.batch import charge_batch
+from containerstacks_billing.charging.charger import RunCharger
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun
-from containerstacks_billing.charging.worker import Charge
 from containerstacks_billing.database.connection import Connection
 
 if TYPE_CHECKING:
     from tests.histories import History
 
 _LOOK_SECONDS = 0.002
+Charge = Callable[[Connection, OpenRun, Batch], BatchResult]
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,21 @@ class Amid:
     while_charging: bool
 
 
+class _Followed(RunCharger):
+    """Charges each batch of the product, and lets the model follow."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def begin(self, run: OpenRun, batches: Sequence[Batch]) -> None:
+        super().begin(run, batches)
+        self._run.open(batches)
+
+    def charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+        return self._run.charge(super().charge, connection, run, batch)
+
+
 class Run:
     """One run of the product, and the same of the model."""
 
@@ -46,29 +59,11 @@ class Run:
         self._lock = Lock()
         self.amount = Decimal(0)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Let the product's batches pass through here."""
-        original = bill.charge_batches
+    def charger(self) -> RunCharger:
+        """Return a charger that lets the product's batches pass through here."""
+        return _Followed(self)
 
-        def charge_batches(
-            order: Any,
-            run: OpenRun,
-            batches: list[Batch],
-            lost: Any,
-            connections: Any,
-            charge: Charge = charge_batch,
-        ) -> Any:
-            self._open(batches)
-            return original(order, run, batches, lost, connections, charge=partial(self._charge, charge))
-
-        bill.charge_batches = charge_batches
-        try:
-            yield
-        finally:
-            bill.charge_batches = original
-
-    def _open(self, batches: list[Batch]) -> None:
+    def open(self, batches: Sequence[Batch]) -> None:
         """Begin the model's run; whoever is in no batch has nothing due, which the comparison would show."""
         history, model = self._history, self._history.model
         model.open_run(history.terms, self._as_of, history.now)
@@ -80,7 +75,8 @@ class Run:
         ]
         self.amount += model.charge(left_out, history.terms, self._as_of)
 
-    def _charge(self, original: Charge, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+    def charge(self, original: Charge, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+        """Charge a batch amid what happens, and let the model follow."""
         charge = partial(original, connection, run, batch)
         with self._lock:
             something = self._amid.pop(0) if self._amid else None

@@ -24,6 +24,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.rows import namedtuple_row
 
+from containerstacks_billing.charging.charger import RunCharger
 from containerstacks_billing.charging.model import RunResult, Terms
 from containerstacks_billing.charging.run import RunOrder, run_billing
 
@@ -162,9 +163,9 @@ class Fleet:
         )
         return replace(order, **changes)
 
-    def bill(self, **changes: Any) -> RunResult:
-        """Bill now."""
-        return run_billing(self.order(**changes))
+    def bill(self, charger: RunCharger | None = None, **changes: Any) -> RunResult:
+        """Bill now, with a charger of the test's own if it gives one."""
+        return run_billing(self.order(**changes), charger)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """Fetch named tuples."""

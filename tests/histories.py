@@ -368,8 +368,9 @@ class History:
         self.went_wrong = True
         as_of = self.fleet.now - timedelta(microseconds=lag)
         lived = Run(self, micros(as_of), organization, list(amid or []))
-        with lived.watched():
-            result = self.fleet.bill(organization=organization, as_of=as_of, host_clock=as_of, **order)
+        result = self.fleet.bill(
+            lived.charger(), organization=organization, as_of=as_of, host_clock=as_of, **order
+        )
         self.model.close_run(self.terms, micros(as_of), organization)
         assert (Outcome.COMPLETED, None) == (result.outcome, result.error_message)
         compare(self)

@@ -21,7 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.fleet import Fleet
 
-from containerstacks_billing.charging.returned import file_segments
+from containerstacks_billing.charging.returned import flush_segments
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 
 DAY = "2026-03-01 "
@@ -323,7 +323,7 @@ def file_kept(fleet: Fleet) -> None:
     """Move all kept stretches to where segments are, as a run does."""
     with fleet.conn.transaction():
         fleet.conn.execute("set local containerstacks_billing.advancing = 'on'")
-        file_segments(fleet.conn, {
+        flush_segments(fleet.conn, {
             "first_organization": FIRST_UUID, "last_organization": LAST_UUID,
             "first_instance": FIRST_UUID, "last_instance": LAST_UUID,
             "every_status": False, "billable_statuses": ["running"], "as_of": fleet.now, "hours_per_month": 730,

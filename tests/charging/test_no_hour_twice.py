@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from tests.fleet import Fleet
 
-from containerstacks_billing.charging.dry_run import rehearse
-from containerstacks_billing.charging.forecasts import Limits
+from containerstacks_billing.charging.dry_run import dry_run
+from containerstacks_billing.charging.forecast import Limits
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.verification.verify import verify
 
@@ -427,7 +427,7 @@ def test_a_dry_run_says_what_a_returned_row_pays(fleet: Fleet, plan: UUID) -> No
     remove(fleet, "truncate silently")
     put_back(fleet, columns, triggers=False)
     fleet.at(DAY + "05:00")
-    expected = rehearse(fleet.order(), Limits()).amount
+    expected = dry_run(fleet.order(), Limits()).amount
     run = fleet.bill()
 
     assert (Decimal("0.01"), Decimal("0.01")) == (expected, run.amount)

@@ -17,9 +17,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.fleet import Fleet
 
-from containerstacks_billing.charging.dry_run import rehearse
-from containerstacks_billing.charging.forecasts import Limits
-from containerstacks_billing.charging.returned import file_segments
+from containerstacks_billing.charging.dry_run import dry_run
+from containerstacks_billing.charging.forecast import Limits
+from containerstacks_billing.charging.returned import flush_segments
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.holds.model import Decision, ReleaseDecision
@@ -271,7 +271,7 @@ def test_a_dry_run_tells_the_same_and_leaves_the_row_alone(fleet: Fleet, shop: t
     fleet.at(DAY + "00:30")
     fleet.set(web, plan_id=fleet.plan("73.00"))
     fleet.at(DAY + "01:30")
-    forecast = rehearse(fleet.order(), Limits(10, 10))
+    forecast = dry_run(fleet.order(), Limits(10, 10))
     assert [("01 00:00", "01 00:30", "plan")] == kept(fleet)
     assert [] == filed(fleet)
     result = fleet.bill()
@@ -289,7 +289,7 @@ def test_filing_that_is_rolled_back_leaves_the_stretches_in_the_row(
     fleet.set(web, status="stopped")
     with fleet.conn.transaction(force_rollback=True):
         fleet.conn.execute("set local containerstacks_billing.advancing = 'on'")
-        file_segments(fleet.conn, EVERYWHERE | {"as_of": fleet.now})
+        flush_segments(fleet.conn, EVERYWHERE | {"as_of": fleet.now})
         assert ([], 1) == (kept(fleet), len(filed(fleet)))
 
     assert (1, []) == (len(kept(fleet)), filed(fleet))
@@ -310,7 +310,7 @@ def test_filing_waits_for_a_change_and_takes_it_along(fleet: Fleet, shop: tuple[
         biller.execute("set containerstacks_billing.advancing = 'on'")
         pipeline.sync()
         biller.execute(
-            query("file_segments"),
+            query("flush_segments"),
             EVERYWHERE
             | {"as_of": fleet.now, "everything": False, "first_id": FIRST_UUID, "last_id": FIRST_UUID},
         )

@@ -12,8 +12,8 @@ import pytest
 from tests.daemons import wait_for_lock
 from tests.fleet import Fleet
 
-from containerstacks_billing.charging.dry_run import rehearse
-from containerstacks_billing.charging.forecasts import Limits
+from containerstacks_billing.charging.dry_run import dry_run
+from containerstacks_billing.charging.forecast import Limits
 from containerstacks_billing.charging.model import Outcome
 
 
@@ -129,10 +129,15 @@ def test_a_short_wallet_pays_the_oldest_hours_and_owes_the_rest(fleet: Fleet) ->
     fleet.bill()
 
     assert (1, Decimal("0.02")) == (short.past_due_instances, short.amount)
-    assert [("01 00:00", "01 02:00", "0.02", "billed"), ("01 02:00", "01 06:00", "0.04", "failed")] == owing
     assert [
         ("01 00:00", "01 02:00", "0.02", "billed"),
-        ("01 02:00", "01 06:00", "0.04", "billed"),
+        ("01 02:00", "01 05:00", "0.03", "failed"),
+        ("01 05:00", "01 06:00", "0.01", "failed"),
+    ] == owing
+    assert [
+        ("01 00:00", "01 02:00", "0.02", "billed"),
+        ("01 02:00", "01 05:00", "0.03", "billed"),
+        ("01 05:00", "01 06:00", "0.01", "billed"),
     ] == fleet.charges()
     assert (Decimal("0.96"), Decimal(0)) == fleet.balance(organization)
 
@@ -249,7 +254,7 @@ def test_a_dry_run_marks_no_damage(fleet: Fleet) -> None:
     fleet.set(web, last_billed_at=fleet.now - timedelta(hours=3), rated_until=fleet.now - timedelta(hours=3))
     fleet.hours(2)
     before = fleet.rows("select last_billed_at, rated_until from vps_instances")
-    found = rehearse(fleet.order(), Limits())
+    found = dry_run(fleet.order(), Limits())
 
     assert before == fleet.rows("select last_billed_at, rated_until from vps_instances")
     assert Outcome.COMPLETED == found.outcome

@@ -11,14 +11,15 @@ from typing import Any
 import psycopg
 import pytest
 from tests.daemons import wait_for_lock
+from tests.faultlab.steps import Moment, watched
 from tests.fleet import Fleet, clock
 
-from containerstacks_billing.charging import batch as charging
 from containerstacks_billing.charging import run as bill
 from containerstacks_billing.charging import run_record as runs
-from containerstacks_billing.charging import worker
+from containerstacks_billing.charging.charger import RunCharger
 from containerstacks_billing.charging.fleet_reading import latest_hold, release_hold
-from containerstacks_billing.charging.model import Outcome, RunResult
+from containerstacks_billing.charging.model import Batch, OpenRun, Outcome, RunResult
+from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.verification.verify import verify
 
 Monkey = pytest.MonkeyPatch
@@ -106,31 +107,28 @@ def test_a_stretch_of_an_instance_that_moves_and_changes_under_a_run_is_filed_on
     assert sound(fleet)
 
 
-def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(
-    fleet: Fleet, monkeypatch: Monkey
-) -> None:
+def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(fleet: Fleet) -> None:
     """Dated at 04:30, when no run was there, and committed under a batch of 06:00: the batch is done again."""
     plan = fleet.plan("7.30")
     fleet.instance(fleet.organization("10.00"), plan)
     fleet.at("2026-03-01 04:30")
-    charge_and_post, attempts = charging.charge_and_post, []
+    attempts = []
     with psycopg.connect(fleet.conninfo, autocommit=True) as host:
         host.execute("begin")
         host.execute("update vps_plans set base_price = 14.60")
         host.execute("set constraints all immediate")
         fleet.at("2026-03-01 06:00")
 
-        def disturbed(*arguments: Any) -> Any:
-            result = charge_and_post(*arguments)
-            attempts.append(result.amount)
-            if len(attempts) == 1:
-                host.execute("commit")
-            return result
+        def commit_under_the_first(statement: str, moment: Moment) -> None:
+            if (statement, moment) == ("record_batch", Moment.BEFORE):
+                attempts.append(statement)
+                if len(attempts) == 1:
+                    host.execute("commit")
 
-        monkeypatch.setattr(charging, "charge_and_post", disturbed)
-        assert Outcome.COMPLETED is fleet.bill().outcome
+        with watched(commit_under_the_first):
+            assert Outcome.COMPLETED is fleet.bill().outcome
 
-    assert ["0.06", "0.07"] == [str(amount.normalize()) for amount in attempts]
+    assert 2 == len(attempts)
     assert [
         ("01 00:00", "01 05:00", "0.05", "billed"),
         ("01 05:00", "01 06:00", "0.02", "billed"),
@@ -138,9 +136,9 @@ def test_a_price_that_was_dated_behind_the_hours_of_a_batch_is_taken_into_it(
     assert sound(fleet)
 
 
-@pytest.mark.parametrize("moment", ["amid its steps", "before its COMMIT"])
+@pytest.mark.parametrize("statement", ["record_batch", "commit after record_batch"])
 def test_a_price_that_is_set_behind_the_hours_of_a_batch_begins_after_them(
-    fleet: Fleet, monkeypatch: Monkey, moment: str
+    fleet: Fleet, statement: str
 ) -> None:
     """The clock goes back under the first batch of a run of 07:00, which charges a price of 05:00; that stays as it is."""
     plan = fleet.plan("7.30")
@@ -148,20 +146,17 @@ def test_a_price_that_is_set_behind_the_hours_of_a_batch_begins_after_them(
     fleet.at("2026-03-01 05:00")
     fleet.reprice(plan, "14.60")
     fleet.at("2026-03-01 07:00")
-    batch_or_steps = charging.charge_and_post if moment == "amid its steps" else charging.charge_batch
+    changes = iter(["21.90"])
 
-    def disturbed(connection: Any, *arguments: Any) -> Any:
-        with connection.transaction():
-            result = batch_or_steps(connection, *arguments)
+    def reprice_before(reached: str, moment: Moment) -> None:
+        if (reached, moment) == (statement, Moment.BEFORE) and (price := next(changes, None)):
             fleet.at("2026-03-01 04:30")
-            fleet.reprice(plan, "21.90")
+            fleet.reprice(plan, price)
             fleet.at("2026-03-01 06:10")
-        return result
 
-    where = (charging, "charge_and_post") if moment == "amid its steps" else (bill, "charge_batch")
-    monkeypatch.setattr(*where, disturbed)
-    assert Outcome.COMPLETED is fleet.bill().outcome
-    monkeypatch.undo()
+    with watched(reprice_before):
+        assert Outcome.COMPLETED is fleet.bill().outcome
+    assert None is next(changes, None)
     fleet.at("2026-03-01 08:00")
     fleet.bill()
 
@@ -187,7 +182,21 @@ def test_a_run_that_was_left_open_binds_no_price_once_somebody_else_has_the_leas
     assert ["01 05:00"] == [clock(row.valid_from) for row in begins]
 
 
-def test_damage_that_cannot_be_noted_at_once_is_noted_later(fleet: Fleet, monkeypatch: Monkey) -> None:
+class _RefusedOnce(RunCharger):
+    """Refuses the first comparison, as a row that is locked does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: list[bool] = []
+
+    def compare_batch(self, connection: Connection, run: OpenRun, batch: Batch) -> None:
+        if not self.refusals:
+            self.refusals.append(True)
+            raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
+        super().compare_batch(connection, run, batch)
+
+
+def test_damage_that_cannot_be_noted_at_once_is_noted_later(fleet: Fleet) -> None:
     """A row that was set back meets the unique key, and the comparison a lock: the next attempt does both."""
     plan = fleet.plan("7.30")
     organizations = [fleet.organization("10.00") for _ in range(3)]
@@ -204,23 +213,10 @@ def test_damage_that_cannot_be_noted_at_once_is_noted_later(fleet: Fleet, monkey
             (damaged,),
         )
     fleet.hours(0.75)
-    compare_batch, refusals = charging.compare_batch, []
+    charger = _RefusedOnce()
+    result = fleet.bill(charger)
 
-    def refused(*arguments: Any) -> None:
-        if not refusals:
-            refusals.append(True)
-            raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
-        compare_batch(*arguments)
-
-    monkeypatch.setattr(worker, "compare_batch", refused)
-    monkeypatch.setattr(
-        bill.charge_batches,
-        "__kwdefaults__",
-        {**bill.charge_batches.__kwdefaults__, "compare_batch": refused},
-    )
-    result = fleet.bill()
-
-    assert [True] == refusals
+    assert [True] == charger.refusals
     assert (Outcome.COMPLETED, 2, 0) == (
         result.outcome,
         result.instances_billed,

@@ -21,8 +21,8 @@ from tests.daemons import eventually, waits_for_lock
 from tests.fleet import Fleet
 
 from containerstacks_billing import text
-from containerstacks_billing.charging.dry_run import rehearse
-from containerstacks_billing.charging.forecasts import Limits
+from containerstacks_billing.charging.dry_run import dry_run
+from containerstacks_billing.charging.forecast import Limits
 from containerstacks_billing.charging.model import Outcome
 
 KEYS = {
@@ -270,7 +270,7 @@ def test_a_dry_run_changes_nothing_and_foretells_the_run(fleet: Fleet, batch_siz
     """Every figure of the run, and every wallet, is what the rehearsal said; the database is what it was."""
     troubled_fleet(fleet)
     before = checksums(fleet)
-    foretold = rehearse(fleet.order(batch_size=batch_size), Limits(None, None, None))
+    foretold = dry_run(fleet.order(batch_size=batch_size), Limits(None, None, None))
     assert before == checksums(fleet)
 
     run = fleet.bill(batch_size=batch_size)
@@ -305,7 +305,7 @@ def test_a_dry_run_brings_the_changes_of_its_run(fleet: Fleet) -> None:
     fleet.hours(2.5)
     fleet.terms = replace(fleet.terms, billable_statuses=("stopped",))
     before = checksums(fleet)
-    foretold = rehearse(fleet.order(), Limits())
+    foretold = dry_run(fleet.order(), Limits())
 
     assert before == checksums(fleet)
     assert foretold.changes == (

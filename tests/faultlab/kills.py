@@ -38,6 +38,7 @@ from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import run_record as runs
 from containerstacks_billing.charging import worker
+from containerstacks_billing.charging.charger import RunCharger
 from containerstacks_billing.charging.run import charge_batches, run_billing
 from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.errors import BillingError
@@ -112,7 +113,7 @@ def _batches(busy: BusyFleet) -> Callable[[], object]:
             # As in a run, one worker finds the connection that planned it and another has to open its own.
             with connections.connection():
                 pass
-            charge_batches(order, run, batches, threading.Event(), connections)
+            charge_batches(order, run, batches, threading.Event(), connections, RunCharger())
 
     return charge
 

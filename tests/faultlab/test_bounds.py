@@ -31,24 +31,25 @@ def test_every_statement_of_a_run_is_bounded(
         fleet.instance(organization, small)
     fleet.instance(rich, "no such plan")
     fleet.hours(3)
-    execute = ConfirmingConnection.execute
+    execute = psycopg.Cursor.execute
     unbounded: list[str] = []
     asked = 0
 
-    def asking(self: ConfirmingConnection, query: Any, *arguments: Any, **named: Any) -> Any:
+    def asking(cursor: psycopg.Cursor[Any], query: Any, *arguments: Any, **named: Any) -> Any:
         nonlocal asked
-        result = execute(self, query, *arguments, **named)
-        bounds = execute(
-            self,
-            "select setting from pg_settings where name in"
-            " ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout')",
-        ).fetchall()
-        asked += 1
-        if ("0",) in bounds:
-            unbounded.append(str(query))
+        result = execute(cursor, query, *arguments, **named)
+        if isinstance(cursor.connection, ConfirmingConnection):
+            bounds = execute(
+                psycopg.Cursor(cursor.connection),
+                "select setting from pg_settings where name in"
+                " ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout')",
+            ).fetchall()
+            asked += 1
+            if ("0",) in bounds:
+                unbounded.append(str(query))
         return result
 
-    monkeypatch.setattr(ConfirmingConnection, "execute", asking)
+    monkeypatch.setattr(psycopg.Cursor, "execute", asking)
     fleet.bill(batch_size=2)
     fleet.bill()
     assert [] == unbounded

@@ -11,8 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from tests.hosts.life import Successor
 
-from containerstacks_billing.charging.dry_run import rehearse
-from containerstacks_billing.charging.forecasts import Limits
+from containerstacks_billing.charging.dry_run import dry_run
+from containerstacks_billing.charging.forecast import Limits
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import run_billing
 from containerstacks_billing.daemon.preflight import preflight
@@ -69,7 +69,7 @@ def test_rows_that_a_policy_hides_are_a_refusal_and_not_an_empty_fleet(
         {
             "preflight": lambda: preflight(url),
             "run": lambda: run_billing(order),
-            "dry run": lambda: rehearse(order, Limits()),
+            "dry run": lambda: dry_run(order, Limits()),
             "verify": lambda: verify(url),
         }[look]()
     assert refused.value.hint is not None

@@ -350,7 +350,7 @@ again:  /* charge in worker.py: every attempt derives the batch from the rows */
     :: CRASHES
     fi;
     if
-    :: atomic {  /* advance_watermarks, settle_segments and expected_advances in batch.sql */
+    :: atomic {  /* charge in batch.sql: it compares and moves the watermark, and settles the segment */
         !broken[b] && FREE_OF(WAITS_AT_ROW) ->
 #ifndef NO_COMPARE
         if
@@ -361,7 +361,7 @@ again:  /* charge in worker.py: every attempt derives the batch from the rows */
 #endif
         moved[b] = 1; printf("%e: advances the watermark\n", NAME(b))
 #ifndef NO_LOCK
-        /* post in batch.sql: behind the lock nobody can tell it from the step before */
+        /* charge in batch.sql: it posts; behind the lock nobody can tell it from the step before */
 #ifdef ABSOLUTE_BALANCE
         ; new_balance[b] = seen_balance[2 * b + org] - COUNT(hours[b])
 #endif
@@ -372,7 +372,7 @@ again:  /* charge in worker.py: every attempt derives the batch from the rows */
     fi;
 #ifdef NO_LOCK
     if
-    :: atomic {  /* post in batch.sql: the first time that it waits for whoever has the wallet */
+    :: atomic {  /* charge in batch.sql: it posts, the first time that it waits for whoever has the wallet */
         !broken[b] && holder_of[org] == NOBODY -> holder_of[org] = b }
     :: FINDS_CONNECTION_GONE
     :: CRASHES

@@ -40,15 +40,15 @@ class Stage:
         oracle.install(conn)
         self._beside: list[threading.Thread] = []
         self._hand: Callable[[], None] | None = None
-        execute = psycopg.Connection.execute
+        execute = psycopg.Cursor.execute
 
-        def watched(connection: psycopg.Connection[Any], *arguments: Any, **options: Any) -> Any:
-            cursor = execute(connection, *arguments, **options)
+        def watched(cursor: psycopg.Cursor[Any], *arguments: Any, **options: Any) -> Any:
+            execute(cursor, *arguments, **options)
             if self._hand is not None and threading.current_thread().name.startswith("billing-worker"):
                 self._hand()
             return cursor
 
-        monkeypatch.setattr(psycopg.Connection, "execute", watched)
+        monkeypatch.setattr(psycopg.Cursor, "execute", watched)
 
     def run(self, after: int | None = None, do: Callable[[], None] = lambda: None, **changes: Any) -> int:
         """Bill, with a deed after that many statements of the worker; return how many there were.

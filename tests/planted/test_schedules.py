@@ -1,7 +1,7 @@
 """A schedule for each bug that is planted: what the product survives, and what each of those bugs does not.
 
 Something happens after every statement of a batch, one after the other, so nothing here depends on luck. The deeds are
-those that the argument of queries/charging.sql names. What takes a moment stands first, so that a bug is found soon.
+those that charging/README.md names. What takes a moment stands first, so that a bug is found soon.
 """
 
 from __future__ import annotations
@@ -150,6 +150,26 @@ def test_money_that_waits_for_its_own_commit_is_seen(stage: Stage) -> None:
         eventually(stage.somebody_waits)
         host.commit()
         run.join(180)
+    stage.judge()
+
+
+@pytest.mark.parametrize("hours", [1, 3])
+@pytest.mark.parametrize(("column", "value"), [("status", "stopped"), ("plan_id", "")])
+def test_an_instance_may_change_while_the_batch_waits_for_its_row(
+    stage: Stage, hours: int, column: str, value: str
+) -> None:
+    """The batch has read the row as it was before; the watermark is compared again when the lock is given."""
+    instances, _ = stage.crowd()
+    dear = stage.fleet.plan("9.10")
+    stage.fleet.hours(hours)
+    with psycopg.Connection.connect(stage.fleet.conninfo) as host:
+        set_to(column, value or dear, instances[0])(host)
+        run = threading.Thread(target=stage.run)
+        run.start()
+        eventually(stage.somebody_waits)
+        host.commit()
+        run.join(180)
+    stage.fleet.set(instances[0], status="running")
     stage.judge()
 
 

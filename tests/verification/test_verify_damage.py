@@ -379,7 +379,7 @@ DAMAGES = (
     Damage(_an_amount_is_one_digit_off, "amounts", frozenset({"carries", "runs"})),
     Damage(_a_rate_is_no_number, "amounts", frozenset({"rates"})),
     Damage(_a_rate_has_nine_decimals, "amounts", says="at most eight decimals"),
-    Damage(_a_charge_is_pending, "amounts", frozenset({"past-due"}), "no run writes"),
+    Damage(_a_charge_is_pending, "amounts", says="no run writes"),
     Damage(_an_adjustment_is_wrong, "amounts", frozenset({"carries", "rates"})),
     Damage(_a_price_was_rewritten, "rates"),
     Damage(_a_price_began_inside_a_charge, "rates", says="was 0.01100000"),

@@ -1,34 +1,54 @@
-"""A dry run: every batch of a run is charged, read and rolled back, by the workers and the statements of a run.
+"""Dry run: every batch of a run is charged, read and rolled back, by the workers and the statements of a run.
 
-The data goes terms → plan → batches → forecasts → rehearsal. Only so much of the forecasts is kept as is shown, so
-memory does not grow with the fleet.
+There is no lease and no run row: a dry run charges under the number 0, which no run has, and neither fences nor is
+fenced. Beside a running biller it gives way: it waits one second for a wallet, the biller five, and it holds a wallet
+only as long as a batch lasts. What it wrote is dead on arrival and left to autovacuum.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
+from psycopg.rows import args_row
+
 from containerstacks_billing.charging import run_record as runs
-from containerstacks_billing.charging.batch import SliceFellShort
-from containerstacks_billing.charging.dry_run_batch import (
-    Territory,
-    announced_changes,
-    bring_changes,
-    rehearse_batch,
+from containerstacks_billing.charging.batch import (
+    SliceFellShort,
+    charge_and_post,
+    compare_everything,
+    lock_organizations,
+    pin_planner,
+    rates_of_run,
 )
 from containerstacks_billing.charging.fleet_reading import brake
-from containerstacks_billing.charging.forecast import Rehearsal
-from containerstacks_billing.charging.forecasts import Forecasts, Limits
-from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun, Outcome
+from containerstacks_billing.charging.forecast import (
+    BatchForecast,
+    DryRunResult,
+    Forecast,
+    Limits,
+    OrganizationForecast,
+    SetAside,
+)
+from containerstacks_billing.charging.model import (
+    Batch,
+    BatchResult,
+    BatchScope,
+    Bounds,
+    OpenRun,
+    Outcome,
+    Terms,
+)
+from containerstacks_billing.charging.policies import begin_change, close_stretches, policy_in_force
 from containerstacks_billing.charging.run import RunOrder, charge_batches
 from containerstacks_billing.database.connection import Connection, connect, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.run_pool import RunPool
+from containerstacks_billing.database.statements import ask
 from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
@@ -38,6 +58,20 @@ from containerstacks_billing.status.read import last_success
 
 _NO_RUN = 0
 _EVERY_STATUS = ("*",)
+_YIELDING = Bounds(lock="1s")
+# The planner is held for the charging statements alone; what is read afterwards is planned as in any other transaction.
+_UNPIN_PLANNER = """
+    select set_config('enable_nestloop', 'on', true), set_config('enable_mergejoin', 'on', true),
+        set_config('enable_seqscan', 'on', true)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationRange:
+    """The organizations that a batch reports: its own, and those before it that have nothing due."""
+
+    first: UUID
+    last: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +84,31 @@ class _Plan:
     billable_instances: int
 
 
-def rehearse(order: RunOrder, limits: Limits) -> Rehearsal:
-    """Find out what a run would do now; nothing is changed.
+def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
+    """Return what a run would do now; nothing is changed.
 
     An outcome of held says that a run would be held, and the figures what it would charge once it is released. Raises
-    what bill raises, except for the lease, which is not taken.
+    what `run_billing` raises, except for the lease, which is not taken.
     """
     started = time.monotonic()
     with diagnosed(order.conninfo):
         with connect(order.conninfo, purpose="billing") as connection:
-            if unfit := expected_schema_problem(connection) or hidden_rows_problem(connection):
-                raise unfit
+            if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
+                raise problem
             plan = _plan(connection, order)
-            stage = _Stage(plan, Forecasts(limits))
+            charger = DryRunCharger(Forecast(limits), changes=bool(plan.changes))
             if not plan.batches:
-                stage.look(connection)
+                charger.read(connection, plan.run)
         with RunPool(order.conninfo) as connections:
-            outcome, problem = charge_batches(
-                order,
-                plan.run,
-                plan.batches,
-                threading.Event(),
-                connections,
-                charge=stage.charge,
-                compare_batch=stage.compare_batch,
+            outcome, failure = charge_batches(
+                order, plan.run, plan.batches, threading.Event(), connections, charger
             )
     if plan.hold_reason and outcome is Outcome.COMPLETED:
-        outcome, problem = Outcome.HELD, plan.hold_reason
-    return stage.forecasts.total(
-        outcome,
-        plan.run.as_of,
-        error_message=problem,
+        outcome, failure = Outcome.HELD, plan.hold_reason
+    return charger.forecast.result(
+        outcome=outcome,
+        as_of=plan.run.as_of,
+        error_message=failure,
         changes=plan.changes,
         last=plan.last,
         billable_instances=plan.billable_instances,
@@ -89,74 +117,142 @@ def rehearse(order: RunOrder, limits: Limits) -> Rehearsal:
 
 
 def _plan(connection: Connection, order: RunOrder) -> _Plan:
-    """Plan the run in a transaction that is rolled back, with the changes that it would bring."""
+    """Plan the run in a transaction that is rolled back, with the changes of policy and price that it would bring."""
     host_clock = order.host_clock or datetime.now(UTC)
     as_of = order.as_of or runs.database_clock(connection)
     run = OpenRun(_NO_RUN, as_of, order.terms, 0, UUID(int=0), order.organization)
     with connection.transaction(force_rollback=True):
         set_timeouts(connection)
-        changes = tuple(announced_changes(connection, order.terms, as_of))
-        where_to_look = run
+        changes = tuple(_changes(connection, order.terms, as_of))
+        planned = run
         if changes:
-            # Stretches are closed batch by batch; here it is enough to look wherever anything is unrated.
-            bring_changes(connection, run, Territory(FIRST_UUID, FIRST_UUID))
-            where_to_look = replace(run, terms=replace(run.terms, billable_statuses=_EVERY_STATUS))
+            # Segments are closed batch by batch; here it is enough to look wherever anything is unrated.
+            _bring_changes(connection, run, OrganizationRange(FIRST_UUID, FIRST_UUID))
+            planned = replace(run, terms=replace(run.terms, billable_statuses=_EVERY_STATUS))
         hold_reason = brake(connection, run, host_clock)
-        batches = list(runs.plan_batches(connection, where_to_look, order.batch_size))
-        # A run of one organization is not like one of the whole fleet, and there is no difference to tell.
+        batches = list(runs.plan_batches(connection, planned, order.batch_size))
+        # A run of one organization is compared with nothing: the last run was one of the whole fleet.
         last = last_success(connection) if order.organization is None else None
         billable = runs.billable_instances(connection, order.terms, order.organization)
     return _Plan(run, batches, changes, hold_reason, last, billable)
 
 
-class _Stage:
-    """Rehearses batches and keeps what they found; any worker may call it."""
+def _bring_changes(connection: Connection, run: OpenRun, reported: OrganizationRange) -> None:
+    """Let policy and prices change within the open transaction as the run would, for the organizations of a range."""
+    _, settled = begin_change(connection, run.terms, run.as_of)
+    while not settled:
+        settled = not close_stretches(connection, reported.first, reported.last)
+    ask(connection, "sync_prices", values={"as_of": run.as_of})
 
-    def __init__(self, plan: _Plan, forecasts: Forecasts) -> None:
-        self.forecasts = forecasts
-        self._run = plan.run
-        self._changes = bool(plan.changes)
-        self._refused: set[tuple[UUID, UUID]] = set()
-        self._territories = dict(_territories(plan))
+
+def _changes(connection: Connection, terms: Terms, as_of: datetime) -> Iterator[str]:
+    """Yield a sentence for each change of policy and price that the next run would bring."""
+    statuses, partial_hour = policy_in_force(connection)
+    if set(statuses) != set(terms.billable_statuses):
+        yield (
+            f"BILLABLE_STATUSES changes from {','.join(statuses)} to {','.join(terms.billable_statuses)}"
+            " with the next run; hours before it are charged by the old ones"
+        )
+    if partial_hour != terms.partial_hour:
+        yield f"PARTIAL_HOUR changes from {partial_hour} to {terms.partial_hour} with the next run"
+    for name, recorded, shown, announced in ask(connection, "pending_prices", values={"as_of": as_of}):
+        if announced:
+            yield f"the announced price of {name}, {recorded:f} a month, comes into force ({shown:f} before)"
+        else:
+            yield (
+                f"the price of {name}, {shown:f} a month, is recorded and holds from now on ({recorded:f} before)"
+            )
+
+
+class DryRunCharger:
+    """Charges batches, reads what they came to and rolls them back; any worker may call it."""
+
+    def __init__(self, forecast: Forecast, *, changes: bool) -> None:
+        self.forecast = forecast
+        self._changes = changes
+        self._refused: set[OrganizationRange] = set()
+        self._reported: dict[OrganizationRange, OrganizationRange] = {}
+
+    def begin(self, run: OpenRun, batches: Sequence[Batch]) -> None:
+        """Assign all organizations to the batches that report them."""
+        self._reported = dict(_reported_ranges(run, batches))
 
     def charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
-        """Rehearse one batch."""
-        span = (batch.first_organization, batch.last_organization)
+        """Charge one batch and roll it back."""
+        charged = OrganizationRange(batch.first_organization, batch.last_organization)
         try:
-            forecast = rehearse_batch(
-                connection,
-                run,
-                batch,
-                self._territories.get(span, Territory(*span)),
-                changes=self._changes,
-                was_refused=any(first <= span[0] and span[1] <= last for first, last in self._refused),
-            )
+            found = self._forecast(connection, run, batch, self._reported.get(charged, charged))
         except SliceFellShort:
             raise WorkFailed(
-                f"the wallet of organization {span[0]} changed while its charges were added up; look again"
+                f"the wallet of organization {charged.first} changed while its charges were added up; try again"
             ) from None
-        self.forecasts.add(batch, forecast)
-        return forecast.result
+        self.forecast.add(batch, found)
+        return found.result
 
     def compare_batch(self, _connection: Connection, _run: OpenRun, batch: Batch) -> None:
         """Remember that the unique key refused a batch; the next attempt compares its rows first."""
-        self._refused.add((batch.first_organization, batch.last_organization))
+        self._refused.add(OrganizationRange(batch.first_organization, batch.last_organization))
 
-    def look(self, connection: Connection) -> None:
-        """Read what is owed and set aside where nothing is due."""
-        ends = (self._run.organization or FIRST_UUID, self._run.organization or LAST_UUID)
+    def read(self, connection: Connection, run: OpenRun) -> None:
+        """Read what is past due, quarantined and held where nothing is due."""
+        ends = (run.organization or FIRST_UUID, run.organization or LAST_UUID)
         nothing = Batch(0, *ends, 0)
-        found = rehearse_batch(
-            connection, self._run, nothing, Territory(*ends), changes=self._changes, steps=False
+        found = self._forecast(connection, run, nothing, OrganizationRange(*ends), charges=False)
+        self.forecast.add(nothing, found)
+
+    def _forecast(
+        self,
+        connection: Connection,
+        run: OpenRun,
+        batch: Batch,
+        reported: OrganizationRange,
+        *,
+        charges: bool = True,
+    ) -> BatchForecast:
+        scope = BatchScope(run, batch)
+        result = BatchResult()
+        with connection.transaction(force_rollback=True):
+            pin_planner(connection, _YIELDING)
+            if self._changes:
+                _bring_changes(connection, run, reported)
+            if any(
+                refused.first <= batch.first_organization and batch.last_organization <= refused.last
+                for refused in self._refused
+            ):
+                compare_everything(connection, scope)
+            if charges:
+                lock_organizations(connection, scope)
+                scope = replace(scope, rates=rates_of_run(connection, run))
+                result = charge_and_post(connection, scope)
+            connection.execute(_UNPIN_PLANNER)
+            return _read(connection, result, scope, reported)
+
+
+def _read(
+    connection: Connection, result: BatchResult, scope: BatchScope, reported: OrganizationRange
+) -> BatchForecast:
+    values = scope.parameters() | {
+        "first_organization": reported.first,
+        "last_organization": reported.last,
+    }
+    ask(connection, "set_aside", values=values)
+    organizations = ask(connection, "forecast_organizations", args_row(OrganizationForecast), values)
+    set_aside = tuple(ask(connection, "forecast_set_aside", args_row(SetAside), values))
+    past_due = ask(connection, "forecast_past_due", values=values).fetchone()
+    return BatchForecast(result, tuple(organizations), set_aside, past_due[0] if past_due else 0)
+
+
+def _reported_ranges(
+    run: OpenRun, batches: Sequence[Batch]
+) -> Iterator[tuple[OrganizationRange, OrganizationRange]]:
+    """Divide all organizations: a range of the plan gets those between it and the one before, the last the rest."""
+    planned = list(
+        dict.fromkeys(
+            OrganizationRange(batch.first_organization, batch.last_organization) for batch in batches
         )
-        self.forecasts.add(nothing, found)
-
-
-def _territories(plan: _Plan) -> Iterator[tuple[tuple[UUID, UUID], Territory]]:
-    """Share out all organizations: a range of the plan gets those between it and the one before, the last the rest."""
-    spans = list(dict.fromkeys((batch.first_organization, batch.last_organization) for batch in plan.batches))
-    begin = plan.run.organization or FIRST_UUID
-    for number, (first, last) in enumerate(spans, start=1):
-        end = last if number < len(spans) else plan.run.organization or LAST_UUID
-        yield (first, last), Territory(begin, end)
-        begin = UUID(int=min(last.int + 1, LAST_UUID.int))
+    )
+    begin = run.organization or FIRST_UUID
+    for number, charged in enumerate(planned, start=1):
+        end = charged.last if number < len(planned) else run.organization or LAST_UUID
+        yield charged, OrganizationRange(begin, end)
+        begin = UUID(int=min(charged.last.int + 1, LAST_UUID.int))

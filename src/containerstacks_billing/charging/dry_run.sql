@@ -11,10 +11,20 @@ order by plan.name
 limit 100;
 
 -- name: forecast_organizations
--- Per organization of a range: what this batch billed and debited, how the wallet stands after it, and what is owed.
+-- Per organization of a range: what this batch billed and debited, how the wallet stands after it, and what is past due. The
+-- batch is the only one whose charges bear the number of no run and can be seen here.
 with
--- include: payers, bills
+-- include: payers
 ,
+bill as (
+    select organization_id, sum(total_amount) as amount, count(distinct vps_instance_id) as instances,
+        sum(extract(epoch from billing_period_end - billing_period_start)) / 3600 as hours
+    from vps_billing_cycles
+    where (id between %(first_id)s and %(last_id)s or run_id = %(run_id)s and past_due_since is not null)
+      and run_id = %(run_id)s and status = 'billed'
+      and organization_id between %(first_organization)s and %(last_organization)s
+    group by organization_id
+),
 owed as (
     select organization_id, sum(total_amount) as amount
     from vps_billing_cycles

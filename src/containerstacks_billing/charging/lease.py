@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -42,19 +43,20 @@ def acquire(
     `waiting` is told once, in a sentence, who is waited for.
     """
     stopping = stopping or threading.Event()
-    waited = 0.0
+    began, announced = time.monotonic(), False
     while True:
         if lease := try_acquire(connection, holder):
             return lease
+        waited = time.monotonic() - began
         if waited >= wait_seconds or stopping.is_set():
             raise _not_obtained(connection, waited)
-        if not waited:
+        if not announced:
+            announced = True
             waiting(
                 f"{_holder(connection)[0]} is billing now; waiting up to {wait_seconds:.0f} s for it to finish"
             )
-        pause = min(random.uniform(0.5, 1.5), wait_seconds - waited)  # noqa: S311  (jitter, not a secret)
-        stopping.wait(pause)
-        waited += pause
+        # An attempt may itself wait for the row, five seconds long, so the time is measured and not added up.
+        stopping.wait(min(random.uniform(0.5, 1.5), wait_seconds - waited))  # noqa: S311  (jitter, not a secret)
 
 
 def _holder(connection: Connection) -> tuple[str, float]:

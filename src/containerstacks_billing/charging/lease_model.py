@@ -1,7 +1,7 @@
 """The lease: the right to bill, for a limited time.
 
 It keeps billers from doing the same work side by side. It is not what makes a charge safe: that is the charging
-transaction, which would be safe without it (queries/charging.sql). So the lease may be simple, and may be lost at any
+transaction, which would be safe without it (charging/README.md). So the lease may be simple, and may be lost at any
 moment: a paused process wakes up, finds that its token and nonce are not in the table any more, and charges nothing.
 """
 

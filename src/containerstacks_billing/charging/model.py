@@ -1,4 +1,4 @@
-"""What a run is made of, as values: its terms, its batches, what came of them.
+"""Values of a billing run: terms, rates, batches, results.
 
 The data of a run travels one way: settings → terms → plan → batches → batch results → run record → status.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
@@ -39,6 +40,26 @@ class Terms:
     brake_factor: Decimal = Decimal(3)
 
 
+def terms_parameters(terms: Terms) -> dict[str, Any]:
+    """Return the values that statements about what is due bind, whatever their range."""
+    return {
+        "every_status": terms.billable_statuses == ("*",),
+        "billable_statuses": list(terms.billable_statuses),
+        "hours_per_month": terms.hours_per_month,
+        "max_catch_up_hours": terms.max_catch_up_hours,
+        "currency": terms.currency,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a charging transaction may wait for a lock, a statement, its own process; enforced by the server."""
+
+    lock: str = "5s"
+    statement: str = "30s"
+    idle: str = "15s"
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one transaction charges: the organizations of a range, or a slice of one organization's instances.
@@ -62,12 +83,64 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """The hourly rates of all plans as a JSON document, and the fingerprint of the prices and plans behind them.
+
+    It stays text: PostgreSQL writes and reads it, and the first price of a plan begins at an instant that no datetime
+    can hold.
+    """
+
+    document: str
+    fingerprint: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScope:
+    """What one attempt to charge a batch binds: the run, the range, the rates that were read for it."""
+
+    run: OpenRun
+    batch: Batch
+    rates: Rates | None = None
+
+    @property
+    def key(self) -> str:
+        """The sixteen hexadecimal digits that every identifier of this attempt begins with (billing_batch_uuid)."""
+        number = self.batch.number
+        return f"{self.run.run_id % 2**32:08x}{number >> 12:04x}8{number % 2**12:03x}"
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the values that the statements of a batch bind."""
+        return terms_parameters(self.run.terms) | {
+            "run_id": self.run.run_id,
+            "as_of": self.run.as_of,
+            "fencing_token": self.run.fencing_token,
+            "nonce": self.run.nonce,
+            "batch": self.batch.number,
+            "batch_key": self.key,
+            "first_id": UUID(f"{self.key}8{0:015x}"),
+            "last_id": UUID(f"{self.key}8{2**60 - 1:015x}"),
+            "first_organization": self.batch.first_organization,
+            "last_organization": self.batch.last_organization,
+            "first_instance": self.batch.first_instance,
+            "last_instance": self.batch.last_instance,
+            "include_pending": False,
+            "rates": self.rates.document if self.rates else None,
+            "rates_fingerprint": self.rates.fingerprint if self.rates else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class BatchResult:
     """What one transaction billed: instances, their hours, the exact amount."""
 
     instances: int = 0
     hours: Decimal = Decimal(0)
     amount: Decimal = Decimal(0)
+
+    def __add__(self, other: BatchResult) -> BatchResult:
+        return BatchResult(
+            self.instances + other.instances, self.hours + other.hours, self.amount + other.amount
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ The argument stands in README.md under "No hour twice", the statements in return
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -16,23 +17,21 @@ from containerstacks_billing.errors import InvariantBroken
 _NO_CHARGES = {"first_id": FIRST_UUID, "last_id": FIRST_UUID}
 
 
-def file_segments(connection: Connection, values: dict[str, Any], *, everything: bool = False) -> None:
+def flush_segments(connection: Connection, values: Mapping[str, Any], *, everything: bool = False) -> None:
     """Flush the pending segments of a range, and move watermarks of others to where the charges end.
 
-    With `everything` the rows that billing wrote itself are compared too. Afterwards segments are looked for even
-    where none was found: a row that was waited for may have been deleted, or moved, with its pending segments.
+    With `everything` the rows that billing wrote itself are compared too.
     """
-    values["segments"] = True
-    bound = _NO_CHARGES | values | {"everything": everything}
+    bound = {**_NO_CHARGES, **values} | {"everything": everything}
     connection.execute(query("compare_segments"), bound)
-    row = connection.execute(query("file_segments"), bound).fetchone()
+    row = connection.execute(query("flush_segments"), bound).fetchone()
     if row is None:
-        raise InvariantBroken("the statement file_segments returned nothing")
+        raise InvariantBroken("the statement flush_segments returned nothing")
     if row[0]:
         connection.execute(query("adopt_repaired_plans"), values)
 
 
-def seal_charged(connection: Connection, values: dict[str, Any], unsealed: list[UUID]) -> bool:
+def seal_charged(connection: Connection, values: Mapping[str, Any], unsealed: list[UUID]) -> bool:
     """Seal rows whose ordinary hour was just charged; False where an hour of them was charged before."""
-    row = connection.execute(query("seal_charged"), values | {"unsealed": unsealed}).fetchone()
+    row = connection.execute(query("seal_charged"), {**values, "unsealed": unsealed}).fetchone()
     return row is not None and not row[0]

@@ -98,7 +98,7 @@ set compared = true,
 from suspect left join overlap using (segment_id)
 where segment.organization_id between %(first_organization)s and %(last_organization)s and segment.id = suspect.segment_id;
 
--- name: file_segments
+-- name: flush_segments
 -- Move the segments that changes have closed from the rows of their instances to where segments are charged, and bring what billing
 -- did not write itself to where its charges end. One statement, so that a row is emptied of exactly what was read from it under
 -- its lock. The row to write is looked for by its id alone: one that was waited for may belong to another organization of the

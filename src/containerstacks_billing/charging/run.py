@@ -22,7 +22,7 @@ import psycopg
 from containerstacks_billing import logs
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging import run_record as runs
-from containerstacks_billing.charging.batch import charge_batch, compare_batch
+from containerstacks_billing.charging.charger import Charger, RunCharger
 from containerstacks_billing.charging.fleet_reading import brake, is_clock_credible
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import (
@@ -35,7 +35,7 @@ from containerstacks_billing.charging.model import (
     Terms,
 )
 from containerstacks_billing.charging.runways import update_runways
-from containerstacks_billing.charging.worker import Charge, CompareBatch, Work, work
+from containerstacks_billing.charging.worker import Work, work
 from containerstacks_billing.database.connection import Connection, bounded_transaction
 from containerstacks_billing.database.errors import translate
 from containerstacks_billing.database.run_pool import RunPool
@@ -86,13 +86,15 @@ def terms_of(settings: Settings) -> Terms:
     )
 
 
-def run_billing(order: RunOrder) -> RunResult:
+def run_billing(order: RunOrder, charger: RunCharger | None = None) -> RunResult:
     """Charge everything that is due, once.
 
     Raises LeaseNotObtained when another biller keeps the lease, LeaseLost when one took it over, DatabaseUnavailable
     when the database went away and stayed away: nothing is half charged then, and the next run goes on. Otherwise the
     run ends with an outcome: completed, interrupted (asked to stop), failed (something could not be charged) or held.
+    `charger` is a fresh RunCharger; tests and benchmarks pass one of their own.
     """
+    charger = charger or RunCharger()
     with diagnosed(order.conninfo), RunPool(order.conninfo) as connections:
         with connections.connection() as connection:
             lease = _obtain_lease(connection, order)
@@ -106,13 +108,10 @@ def run_billing(order: RunOrder) -> RunResult:
                     batches, hold_reason = _plan(connection, order, run, host_clock)
                     if hold_reason:
                         return runs.close_run(connection, run, Outcome.HELD, hold_reason)
-                confirmed = _Confirmed()
-                outcome, problem = charge_batches(
-                    order, run, batches, lost, connections, charge=confirmed.charge
-                )
+                outcome, problem = charge_batches(order, run, batches, lost, connections, charger)
                 unseen = _look_ahead(order, run, connections)
                 with connections.connection() as connection:
-                    return runs.close_run(connection, run, outcome, problem or unseen, confirmed.batches)
+                    return runs.close_run(connection, run, outcome, problem or unseen, charger.batches)
 
 
 def _obtain_lease(connection: Connection, order: RunOrder) -> Lease:
@@ -192,11 +191,10 @@ def charge_batches(
     batches: list[Batch],
     lost: threading.Event,
     connections: RunPool,
-    *,
-    charge: Charge = charge_batch,
-    compare_batch: CompareBatch = compare_batch,
+    charger: Charger,
 ) -> tuple[Outcome, str | None]:
-    """Let the workers charge the batches; return how it ended and, if something failed, the first reason."""
+    """Let the workers charge the batches; return the outcome and, if something failed, the first reason."""
+    charger.begin(run, batches)
     if not batches:
         return Outcome.COMPLETED, None
     waiting: queue.SimpleQueue[Batch] = queue.SimpleQueue()
@@ -210,8 +208,7 @@ def charge_batches(
         stopping=order.stopping,
         lost=lost,
         charged=_Tally(batches, order.progressed).add,
-        charge=charge,
-        compare_batch=compare_batch,
+        charger=charger,
     )
     count = min(order.workers, len(batches))
     with ThreadPoolExecutor(count, thread_name_prefix="billing-worker") as pool:
@@ -233,20 +230,6 @@ def _look_ahead(order: RunOrder, run: OpenRun, connections: RunPool) -> str | No
         reason = translate(error, order.conninfo) if isinstance(error, psycopg.Error) else error
         return f"everything was charged, but the runways are not up to date: {reason}"
     return None
-
-
-class _Confirmed:
-    """Charges, and counts the batches whose COMMIT was answered: the server must know of as many in the end."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.batches = 0
-
-    def charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
-        result = charge_batch(connection, run, batch)
-        with self._lock:
-            self.batches += 1
-        return result
 
 
 class _Tally:

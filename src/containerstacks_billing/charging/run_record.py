@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.charging.lease_model import Lease
-from containerstacks_billing.charging.model import Batch, OpenRun, Outcome, RunResult, Terms
+from containerstacks_billing.charging.model import Batch, OpenRun, Outcome, RunResult, Terms, terms_parameters
 from containerstacks_billing.charging.policies import agree_on_policy
 from containerstacks_billing.database.connection import Connection, bounded_transaction, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
@@ -97,7 +97,7 @@ def _slices(connection: Connection, batch: Batch, values: dict[str, Any]) -> lis
         "last_organization": batch.last_organization,
         "first_instance": FIRST_UUID,
         "last_instance": LAST_UUID,
-        "kept": True,
+        "include_pending": True,
     }
     if not _row(connection, "covers_everything", values)[0]:
         return [batch]
@@ -195,15 +195,11 @@ def billable_instances(
 
 def run_parameters(run: OpenRun) -> dict[str, Any]:
     """Return what statements about a whole run bind."""
-    return {
-        **asdict(run),
-        "every_status": run.terms.billable_statuses == ("*",),
-        "billable_statuses": list(run.terms.billable_statuses),
-        "hours_per_month": run.terms.hours_per_month,
-        "max_catch_up_hours": run.terms.max_catch_up_hours,
-        "currency": run.terms.currency,
-        "segments": True,
-        "decisions": True,
+    return terms_parameters(run.terms) | {
+        "run_id": run.run_id,
+        "as_of": run.as_of,
+        "fencing_token": run.fencing_token,
+        "nonce": run.nonce,
         "first_organization": run.organization or FIRST_UUID,
         "last_organization": run.organization or LAST_UUID,
     }

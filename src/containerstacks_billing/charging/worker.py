@@ -1,8 +1,8 @@
-"""A worker: one thread, one connection, one batch after another.
+"""Worker thread of a run: one connection, one batch after another, and what is done when a batch fails.
 
-It sorts what a batch can meet by what has to happen next. Whatever that is, the batch starts again from the rows, under
-a number of its own: after a COMMIT whose answer was lost the first attempt may have charged everything, and then the
-second finds nothing due.
+Errors are sorted by what has to be done next. Whatever that is, the batch starts again from the rows, under a number of
+its own: after a COMMIT whose answer was lost the first attempt may have charged everything, and then the second finds
+nothing due. A batch that is refused, or twice not given a lock, is divided until the organization behind it is alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
+from uuid import UUID
 
 import psycopg
 
@@ -20,10 +21,10 @@ from containerstacks_billing import logs
 from containerstacks_billing.charging.batch import (
     ChangedMeanwhile,
     SliceFellShort,
-    charge_batch,
-    compare_batch,
+    lock_holders,
     payers_between,
 )
+from containerstacks_billing.charging.charger import Charger
 from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.errors import is_transient, translate
@@ -38,17 +39,12 @@ from containerstacks_billing.errors import (
 )
 
 ATTEMPTS = 6
-Charge = Callable[[Connection, OpenRun, Batch], BatchResult]
-CompareBatch = Callable[[Connection, OpenRun, Batch], None]
 LONGEST_PAUSE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the workers of a run share: the batches that wait, fresh numbers for attempts, the reasons to stop.
-
-    `charge` and `note_damage` are what is done with a batch; a rehearsal brings its own, which roll back.
-    """
+    """What the workers of a run share: the batches that wait, fresh numbers for attempts, the reasons to stop."""
 
     connections: RunPool
     run: OpenRun
@@ -57,8 +53,7 @@ class Work:
     stopping: threading.Event
     lost: threading.Event
     charged: Callable[[Batch, BatchResult], None]
-    charge: Charge = charge_batch
-    compare_batch: CompareBatch = compare_batch
+    charger: Charger
 
 
 def work(shared: Work) -> list[str]:
@@ -102,15 +97,14 @@ class _Hand:
             self._shared.connections.release(self._connection)
 
     def charge(self, batch: Batch) -> BatchResult:
+        """Charge a batch, or divide it; raises WorkFailed with the organization that cannot be charged."""
         last: Exception | None = None
         refused: list[psycopg.Error] = []
         for attempt in range(ATTEMPTS):
             if attempt:
                 logs.logger().warning("A batch is tried again", batch=batch.number, reason=_reason(last))
                 batch = replace(batch, number=next(self._shared.numbers))
-                if last not in refused:
-                    pause = min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random()  # noqa: S311
-                    self._shared.stopping.wait(pause)
+                self._pause(attempt if last not in refused else 0)
             try:
                 return self._attempt(batch, refused)
             except SliceFellShort:
@@ -120,17 +114,24 @@ class _Hand:
                 # What has to be done about it may itself be refused for a moment, so it is part of the next attempt.
                 last = error
                 refused.append(error)
-            except psycopg.Error as error:
+            except psycopg.errors.LockNotAvailable as error:
+                if isinstance(last, psycopg.errors.LockNotAvailable):
+                    return self._isolate(batch, error)
                 last = error
-                if not (is_transient(error) or self._connection is None or self._connection.broken):
-                    raise translate(error, self._shared.connections.conninfo) from error
-                self._drop_if_broken()
+            except psycopg.Error as error:
+                last = self._transient(error)
             except ChangedMeanwhile as error:
                 # What changed is no ordinary hour.
                 last, batch = error, replace(batch, is_ordinary=False)
             except (DatabaseUnavailable, OutcomeUnknown) as error:
                 last = error
         raise self._given_up(batch, last)
+
+    def _pause(self, attempt: int) -> None:
+        """Wait before another attempt, longer each time; not where an error was answered by a measure."""
+        if attempt:
+            pause = min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.random()  # noqa: S311
+            self._shared.stopping.wait(pause)
 
     def _attempt(self, batch: Batch, refused: list[psycopg.Error]) -> BatchResult:
         """Charge a batch, after what the errors that refused it call for; the second time it is divided."""
@@ -140,16 +141,20 @@ class _Hand:
             return self._divide(self._connection, batch, refused[-1])
         if refused:
             # A second copy of a charge: the rows of the batch are compared with their charges, and go on from there.
-            self._shared.compare_batch(self._connection, self._shared.run, batch)
-        return self._shared.charge(self._connection, self._shared.run, batch)
+            self._shared.charger.compare_batch(self._connection, self._shared.run, batch)
+        return self._shared.charger.charge(self._connection, self._shared.run, batch)
 
-    def _drop_if_broken(self) -> None:
+    def _transient(self, error: psycopg.Error) -> psycopg.Error:
+        """Return an error after which the batch can be tried again, on a new connection if need be; raise any other."""
+        if not (is_transient(error) or self._connection is None or self._connection.broken):
+            raise translate(error, self._shared.connections.conninfo) from error
         if self._connection is not None and self._connection.broken:
             self._connection.close()
             self._connection = None
+        return error
 
     def _divide(self, connection: Connection, batch: Batch, error: psycopg.Error) -> BatchResult:
-        """Charge the halves of a batch by themselves, so that one row nobody thought of does not stop the others.
+        """Put back the halves of a batch, so that one unforeseen row does not stop the others.
 
         A slice is not divided: it fails alone, and the other slices of its organization are charged.
         """
@@ -159,19 +164,44 @@ class _Hand:
             reason = error.diag.message_primary or type(error).__name__
             raise WorkFailed(f"organization {alone} cannot be charged: {reason}") from error
         middle = len(organizations) // 2
-        for first, last in (
-            (batch.first_organization, organizations[middle - 1]),
-            (organizations[middle], batch.last_organization),
-        ):
-            half = replace(
+        self._put(batch, batch.first_organization, organizations[middle - 1], batch.instances // 2)
+        self._put(batch, organizations[middle], batch.last_organization, batch.instances // 2)
+        return BatchResult()
+
+    def _isolate(self, batch: Batch, error: psycopg.Error) -> BatchResult:
+        """Put back the organizations that another session has locked one by one, and the ranges between them."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = self._shared.connections.acquire()
+        holders = lock_holders(connection, batch)
+        if batch.is_slice or batch.first_organization == batch.last_organization:
+            who = holders.get(batch.first_organization, "another session")
+            raise WorkFailed(
+                f"organization {batch.first_organization} cannot be charged: a row of it is locked by {who}",
+                "end that transaction; the next run charges the organization",
+            ) from error
+        if not holders:
+            return self._divide(connection, batch, error)
+        begin, share = batch.first_organization.int, batch.instances // (len(holders) + 1)
+        for locked in sorted(holders):
+            if begin < locked.int:
+                self._put(batch, UUID(int=begin), UUID(int=locked.int - 1), share)
+            self._put(batch, locked, locked, 0)
+            begin = locked.int + 1
+        if begin <= batch.last_organization.int:
+            self._put(batch, UUID(int=begin), batch.last_organization, share)
+        return BatchResult()
+
+    def _put(self, batch: Batch, first: UUID, last: UUID, instances: int) -> None:
+        self._shared.waiting.put(
+            replace(
                 batch,
                 number=next(self._shared.numbers),
                 first_organization=first,
                 last_organization=last,
-                instances=batch.instances // 2,
+                instances=instances,
             )
-            self._shared.waiting.put(half)
-        return BatchResult()
+        )
 
     def _given_up(self, batch: Batch, last: Exception | None) -> BillingError:
         if isinstance(last, (DatabaseUnavailable, OutcomeUnknown)):

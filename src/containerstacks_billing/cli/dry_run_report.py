@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from containerstacks_billing.charging.dry_run import rehearse
-from containerstacks_billing.charging.forecast import OrganizationForecast, Rehearsal, SetAside
-from containerstacks_billing.charging.forecasts import Limits
+from containerstacks_billing.charging.dry_run import dry_run
+from containerstacks_billing.charging.forecast import DryRunResult, Limits, OrganizationForecast, SetAside
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import RunOrder
 from containerstacks_billing.cli import render
@@ -24,14 +23,14 @@ _SHOWN_SHORT = 20
 _SHOWN_SET_ASIDE = 10
 
 
-def rehearse_and_show(order: RunOrder, *, every: bool, as_json: bool) -> int:
-    """Rehearse a run with a display, write what it would do, and return the exit code."""
+def dry_run_and_show(order: RunOrder, *, every: bool, as_json: bool) -> int:
+    """Make a dry run with a display, write its result, and return the exit code."""
     limits = Limits(None, None, None) if every else Limits()
     with (
         interruptible() as asked,
         RunDisplay(render.stderr(), order.terms.currency, asked.stopping, "Adding up") as shown,
     ):
-        found = rehearse(replace(order, stopping=asked.stopping, progressed=shown.progressed), limits)
+        found = dry_run(replace(order, stopping=asked.stopping, progressed=shown.progressed), limits)
     if as_json:
         render.emit_json(as_document(found))
     else:
@@ -41,7 +40,7 @@ def rehearse_and_show(order: RunOrder, *, every: bool, as_json: bool) -> int:
     return EXIT_DONE if found.outcome is Outcome.COMPLETED else EXIT_FAILED
 
 
-def as_document(found: Rehearsal) -> dict[str, object]:
+def as_document(found: DryRunResult) -> dict[str, object]:
     """Return the keys of a run's document, and what only a dry run has."""
     last = found.last
     return {
@@ -95,7 +94,7 @@ def _organization(one: OrganizationForecast) -> dict[str, object]:
     }
 
 
-def show(console: Console, found: Rehearsal, currency: str, *, every: bool) -> None:
+def show(console: Console, found: DryRunResult, currency: str, *, every: bool) -> None:
     """Write what a run would do, for people."""
     console.print(_headline(found), style="bold")
     console.print(render.facts(_facts(found, currency)))
@@ -112,7 +111,7 @@ def show(console: Console, found: Rehearsal, currency: str, *, every: bool) -> N
     console.print("\nThis was a dry run: nothing was changed.")
 
 
-def _headline(found: Rehearsal) -> str:
+def _headline(found: DryRunResult) -> str:
     if found.outcome is Outcome.INTERRUPTED:
         return f"Stopped after {counted(found.batches, 'batch')}; this is a part of what a run would do."
     if not found.instances_billed:
@@ -126,7 +125,7 @@ def _headline(found: Rehearsal) -> str:
     return f"A run would charge {counted(found.instances_billed, 'instance')} for {hours(found.hours)}."
 
 
-def _facts(found: Rehearsal, currency: str) -> list[tuple[str, str]]:
+def _facts(found: DryRunResult, currency: str) -> list[tuple[str, str]]:
     facts = [("As of", moment(found.as_of))]
     if found.amount:
         facts.append(("Amount", amounts(found.amount, found.debited, currency)))
@@ -154,7 +153,7 @@ def _wallets(count: int) -> str:
     return "1 wallet falls short" if count == 1 else f"{count:,} wallets fall short"
 
 
-def _difference(found: Rehearsal, last: RunRecord, currency: str) -> str:
+def _difference(found: DryRunResult, last: RunRecord, currency: str) -> str:
     instances = found.instances_billed - last.instances_billed
     amount = found.amount - last.amount
     if not (instances or amount):
@@ -164,7 +163,7 @@ def _difference(found: Rehearsal, last: RunRecord, currency: str) -> str:
     return f"with run {last.run_id}: {instances:+,} {noun}, {display(abs(amount), currency)} {more}"
 
 
-def _show_largest(console: Console, found: Rehearsal) -> None:
+def _show_largest(console: Console, found: DryRunResult) -> None:
     if not found.largest:
         return
     headings = ("Organization", "Instances", "Hours", "Amount", "Debit", "Balance")
@@ -186,7 +185,7 @@ def _show_largest(console: Console, found: Rehearsal) -> None:
         console.print(f"and {counted(hidden, 'organization')} more; --all lists every one")
 
 
-def _show_short(console: Console, found: Rehearsal, *, every: bool) -> None:
+def _show_short(console: Console, found: DryRunResult, *, every: bool) -> None:
     if not found.short:
         return
     shown = found.short if every else found.short[:_SHOWN_SHORT]

@@ -19,7 +19,7 @@ from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import operator_name, process_name
 
 if TYPE_CHECKING:
-    from containerstacks_billing.charging.forecast import Rehearsal
+    from containerstacks_billing.charging.forecast import DryRunResult
     from containerstacks_billing.holds.model import ReleaseDecision
     from containerstacks_billing.settings import Settings
 
@@ -160,10 +160,10 @@ def _release_brake(
         console.print("Released. The next run goes on; containerstacks-billing run starts one now.")
 
 
-def _next_run(settings: Settings, conninfo: str) -> Rehearsal:
+def _next_run(settings: Settings, conninfo: str) -> DryRunResult:
     """Return what a run would charge now if none were held."""
-    from containerstacks_billing.charging.dry_run import rehearse
-    from containerstacks_billing.charging.forecasts import Limits
+    from containerstacks_billing.charging.dry_run import dry_run
+    from containerstacks_billing.charging.forecast import Limits
     from containerstacks_billing.charging.run import RunOrder, terms_of
 
     order = RunOrder(
@@ -174,7 +174,7 @@ def _next_run(settings: Settings, conninfo: str) -> Rehearsal:
         workers=settings.billing_workers,
         batch_size=settings.billing_batch_size,
     )
-    return rehearse(order, Limits(0, 0, 0))
+    return dry_run(order, Limits(0, 0, 0))
 
 
 def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool, as_json: bool) -> None:

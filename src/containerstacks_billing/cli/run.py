@@ -79,10 +79,10 @@ def run(
     if organization is not None:
         _see_that_it_exists(order.conninfo, organization)
     if dry_run:
-        from containerstacks_billing.cli import dry_run_report as rehearsal
+        from containerstacks_billing.cli import dry_run_report
 
         _warn_of_statuses_left_out(order.conninfo, settings)
-        ctx.exit(rehearsal.rehearse_and_show(order, every=every, as_json=as_json))
+        ctx.exit(dry_run_report.dry_run_and_show(order, every=every, as_json=as_json))
     with diagnosed(order.conninfo):
         require_statuses(order.conninfo, settings)
     finished, code = bill_and_watch(order)

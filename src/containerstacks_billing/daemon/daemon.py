@@ -2,7 +2,7 @@
 
 **Threads.** The main thread is the billing loop. Beside it run the heartbeat, the receiver of signals, and where they
 are wanted the watchdog and the delivery of events. They share one value (state.py). No thread decides about money: the
-charging transaction does (charging/batch.sql), so each of them may be late, stuck or dead, and the worst that follows
+charging transaction does (charging/README.md), so each of them may be late, stuck or dead, and the worst that follows
 is that another biller bills.
 
 **Starting.** A wrong configuration or schema ends the process with 78, because no attempt would do better. A database

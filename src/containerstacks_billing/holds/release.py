@@ -10,8 +10,8 @@ import psycopg
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging.batch import ChangedMeanwhile, pin_planner
 from containerstacks_billing.charging.lease_model import Lease
-from containerstacks_billing.charging.model import Terms
-from containerstacks_billing.charging.returned import file_segments
+from containerstacks_billing.charging.model import Terms, terms_parameters
+from containerstacks_billing.charging.returned import flush_segments
 from containerstacks_billing.charging.run_record import database_clock
 from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.errors import is_transient
@@ -49,20 +49,14 @@ def _decide(
     connection: Connection, terms: Terms, order: ReleaseDecision, lease: Lease | None
 ) -> ReleaseResult:
     as_of = database_clock(connection)
-    values: dict[str, Any] = {
+    values: dict[str, Any] = terms_parameters(terms) | {
         "as_of": as_of,
         "decision": order.decision.value,
         "kept_hours": order.kept_hours,
         "decided_by": order.decided_by,
         "reason": order.reason,
         "batch_size": INSTANCES_AT_ONCE,
-        "every_status": terms.billable_statuses == ("*",),
-        "billable_statuses": list(terms.billable_statuses),
-        "hours_per_month": terms.hours_per_month,
-        "max_catch_up_hours": terms.max_catch_up_hours,
-        "segments": True,
-        "decisions": True,
-        "kept": True,
+        "include_pending": True,
     }
     released = ReleaseResult(as_of)
     for reach in _ranges(connection, order, values):
@@ -128,8 +122,8 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
         if connection.execute(query("fence"), fence).fetchone() is None:
             raise LeaseLost("another biller took over the lease; the rest was not decided about")
     _one(connection, "lock_wallets", values)
-    file_segments(connection, values)
-    values = values | {"kept": False}
+    flush_segments(connection, values)
+    values = values | {"include_pending": False}
     first, last = _one(connection, "decide", values)
     if first is None:
         return []

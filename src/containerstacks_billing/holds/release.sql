@@ -20,12 +20,12 @@ due as (
     select organization_id, instance_id, null::bigint as segment_id, starts_at,
         starts_at + hours * interval '1 hour' as until, hours::numeric as hours,
         hours - case when released_until > starts_at
-            then least(hours, floor(extract(epoch from released_until - starts_at) / 3600)) else 0 end as hours_to_answer_for
-    from open_stretch left join released using (organization_id, instance_id)
+            then least(hours, floor(extract(epoch from released_until - starts_at) / 3600)) else 0 end as unapproved_hours
+    from open_segment left join released using (organization_id, instance_id)
     union all
     select organization_id, instance_id, segment_id, starts_at, until, extract(epoch from until - starts_at) / 3600,
-        hours_to_answer_for
-    from closed_stretch
+        unapproved_hours
+    from closed_segment
 )
 
 -- part: held
@@ -34,7 +34,7 @@ held as (
     select organization_id, instance_id
     from due
     group by organization_id, instance_id
-    having sum(hours_to_answer_for) > %(max_catch_up_hours)s
+    having sum(unapproved_hours) > %(max_catch_up_hours)s
 )
 
 -- name: plan_release

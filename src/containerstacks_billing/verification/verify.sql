@@ -1,7 +1,7 @@
 -- Comparing the books: every statement finds discrepancies of one kind, and an empty answer is the proof that there are none.
 --
 -- All of them read one snapshot (REPEATABLE READ, read-only), so a run that commits in between is either wholly there or not
--- at all. They recompute from the rows what must hold, and share nothing with the statements of charging.sql but
+-- at all. They recompute from the rows what must hold, and share nothing with the statements of charging/ but
 -- billing_amount(): a fault there must not hide itself here. A statement returns at most %(shown)s rows per check, each with
 -- the identifiers to find it by, and counts them all in `found`. Ours are the charges with a run_id and the ledger entries
 -- that runs wrote; everything else is the host's. TimeZone is UTC, so an instant in a message is readable everywhere.

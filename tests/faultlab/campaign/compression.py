@@ -8,7 +8,6 @@ differ before the brake holds a run.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -40,8 +39,11 @@ def compress_product() -> None:
 
     connection.LOCK_TIMEOUT = _BOUNDS["lock_timeout"]
     connection.IDLE_IN_TRANSACTION_TIMEOUT = _BOUNDS["idle_in_transaction_session_timeout"]
-    for name, bound in _BOUNDS.items():
-        charging._PIN_PLANNER = re.sub(rf"('{name}', )'\d+m?s'", rf"\1'{bound}'", charging._PIN_PLANNER)
+    charging.BOUNDS = charging.Bounds(
+        lock=_BOUNDS["lock_timeout"],
+        statement=_BOUNDS["statement_timeout"],
+        idle=_BOUNDS["idle_in_transaction_session_timeout"],
+    )
     worker.LONGEST_PAUSE_SECONDS = 0.1
     cycle.LEASE_WAIT_SECONDS = 0.8
 

@@ -74,7 +74,7 @@ def _warm_up() -> None:
     from containerstacks_billing.database import statements as queries
 
     assert all((run_billing, built_in, configuration, daemon, logs))
-    for name in ("fence", "charge", "pay_debts"):
+    for name in ("fence", "charge", "pay_past_due"):
         queries.query(name)
 
 
