@@ -109,24 +109,20 @@ def install(
 def uninstall(ctx: click.Context, serves: bool, dry_run: bool) -> None:
     """Stop and disable the service, and remove the unit.
 
-    Its current cycle ends first. Tables and charges stay. Built-in billing takes over when the last heartbeat
-    is FAILOVER_AFTER_MINUTES old.
+    Its current cycle ends first. Tables and charges stay. Says what takes over when the last heartbeat is
+    FAILOVER_AFTER_MINUTES old.
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.systemd import install as installing
     from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
 
     name = APP_UNIT if serves else DAEMON_UNIT
+    # Asked first: without the unit it is not known which file names the database.
+    takeover = None if serves else _takeover(ctx)
     for line in installing.uninstall(name, dry_run=dry_run):
         render.stderr().print(line, soft_wrap=True)
-    if not serves:
-        minutes = _failover_minutes(ctx)
-        render.stdout().print(
-            f"Built-in billing takes over {minutes} minutes after the last heartbeat, without any gap in what is "
-            "charged.\nTo let it take over at once, empty the status table:\n"
-            '  psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"',
-            soft_wrap=True,
-        )
+    if takeover:
+        render.stdout().print(takeover, soft_wrap=True)
 
 
 @verbs.command(epilog=_SHOW_EXAMPLES)
@@ -139,14 +135,28 @@ def show(serves: bool, as_json: bool) -> None:
     _show_state(APP_UNIT if serves else DAEMON_UNIT, as_json=as_json)
 
 
-def _failover_minutes(ctx: click.Context) -> int:
-    """Return the setting, or its default: a wrong configuration must not prevent an uninstall."""
+def _takeover(ctx: click.Context) -> str:
+    """Return what takes over from the daemon and when; what cannot be read is no reason not to uninstall."""
+    from containerstacks_billing.config.target import target
     from containerstacks_billing.errors import BillingError
+    from containerstacks_billing.status.failover import failover_target
+    from containerstacks_billing.status.model import limits_of
+    from containerstacks_billing.status.read import read_failover
 
     try:
-        return configured(ctx).settings.failover_after_minutes
-    except BillingError:
-        return 90
+        settings = configured(ctx).settings
+        reading = read_failover(target(settings).conninfo)
+    except BillingError as error:
+        return f"What takes over is not known, because the status could not be read: {error}"
+    found = failover_target(reading, limits_of(settings).failover_after)
+    if found.who == "nobody":
+        return f"{found.explained}.\n{found.advice}"
+    minutes = found.after.total_seconds() / 60
+    return (
+        f"{found.sentence} {minutes:.0f} minutes after the last heartbeat, without any gap in what is charged.\n"
+        "To let it take over at once, empty the status table:\n"
+        '  psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"'
+    )
 
 
 def _show(findings: list[Finding]) -> None:
