@@ -78,7 +78,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Whatever the driver warns of, it raises as well, and there it is put into words.
+    # What the driver warns of it raises as well, and the error is translated there.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
@@ -93,7 +93,7 @@ def configure(
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Our handler, by which it can be told later that logging was set up, and for whom."""
+    """Handler of this program, which shows that logging was set up, and for which form."""
 
     def __init__(self, stream: TextIO, *, for_people: bool) -> None:
         super().__init__(stream)
@@ -101,12 +101,12 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def is_configured() -> bool:
-    """Tell whether `configure` was called."""
+    """Return whether `configure` was called."""
     return any(isinstance(handler, _Handler) for handler in logging.getLogger().handlers)
 
 
 def is_for_people() -> bool:
-    """Tell whether lines are written in the form of a terminal."""
+    """Return whether lines are written in the form of a terminal."""
     return any(isinstance(one, _Handler) and one.for_people for one in logging.getLogger().handlers)
 
 
@@ -130,7 +130,7 @@ def bound(**identifiers: object) -> Iterator[None]:
 
 
 def may_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Tell whether colours are wanted: on a capable terminal, unless NO_COLOR is set."""
+    """Return whether colours are wanted: on a capable terminal, unless NO_COLOR is set."""
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
@@ -153,7 +153,7 @@ def _error_in_words(*, with_traceback: bool) -> structlog.typing.Processor:
 
 
 def _in_order(_logger: object, _method: str, event: Event) -> Event:
-    """Put in front what every line has, the run and its token, then the facts as they were given; None is no fact."""
+    """Order the keys: what every line has, run and token, then the facts as given; None is left out."""
     keys = [*(key for key in _IN_FRONT if key in event), *(key for key in event if key not in _IN_FRONT)]
     return {key: event[key] for key in keys if event[key] is not None}
 

@@ -1,4 +1,4 @@
-"""A trouble that lasts, said once and then at growing intervals, so that an outage fills no disk with one sentence."""
+"""Rate-limited logging of a persistent error, with exponential intervals, so that an outage does not fill the disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from containerstacks_billing.errors import BillingError
 
 
 class RecurringError:
-    """One kind of trouble. `what` is the sentence that says it, `again` the one that says it is over."""
+    """One kind of error: `what` is logged when it occurs, `again` when it is over."""
 
     def __init__(
         self, clock: Clock, what: str, again: str, level: Literal["warning", "error"] = "error"

@@ -1,4 +1,4 @@
-"""What a daemon looks at before it says that it is ready: whether this schema and these rights can bill at all."""
+"""Checks before the daemon reports ready: whether this schema and these rights can bill at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.row_security import hidden_rows_problem
 from containerstacks_billing.settings import Settings
 
-# Without these the books are right all the same: what is missing is a status, a webhook or the removal of old rows.
-# Who goes past due is announced in the transaction of the charge, so to write events and runways is no such right.
+# Without these rights charges are the same: a status, a webhook or the removal of old rows is missing. Writing events
+# and runways is needed, because a past-due event belongs to the transaction of the charge.
 _DISPENSABLE = {
     "billing_daemon_status": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "billing_application_sides": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     "billing_tokens": {"SELECT", "INSERT", "UPDATE"},
     "billing_events": {"UPDATE", "DELETE"},
     "billing_runways": {"DELETE"},
@@ -26,8 +27,8 @@ _DISPENSABLE = {
 def preflight(conninfo: str, settings: Settings | None = None) -> None:
     """Raise SchemaMismatch, RightsMissing or ConfigurationError where no attempt could charge.
 
-    Whatever else keeps it from looking may be over by the first attempt: a database that is away, a refused password,
-    a statement that waited too long or was cancelled.
+    Other errors may be over by the first attempt and are logged: a database that is away, a refused password, a
+    statement that waited too long or was cancelled.
     """
     try:
         with (
@@ -35,7 +36,7 @@ def preflight(conninfo: str, settings: Settings | None = None) -> None:
             connect(conninfo, purpose="reading") as connection,
             bounded_transaction(connection),
         ):
-            _see_that_it_may_bill(connection)
+            _require_rights(connection)
             if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
                 raise problem
             if settings is not None and (undecided := statuses_problem(connection, settings)):
@@ -46,7 +47,7 @@ def preflight(conninfo: str, settings: Settings | None = None) -> None:
         logs.logger().warning("The daemon starts without its database and waits for it", reason=str(error))
 
 
-def _see_that_it_may_bill(connection: Connection) -> None:
+def _require_rights(connection: Connection) -> None:
     role = connection.info.user
     missing, grants = missing_rights(connection), missing_grants(connection, role)
     needed = [table for table, rights in missing.items() if set(rights) - _DISPENSABLE.get(table, set())]

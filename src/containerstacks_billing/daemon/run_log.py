@@ -1,4 +1,4 @@
-"""What a run leaves in the log: that it began, how far it is at growing intervals, a summary; no line per batch."""
+"""Log lines of a run: its begin, progress at growing intervals, a summary; no line per batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the daemon bills and when it tries again: arithmetic on seconds, no clock.
+"""Schedule of the daemon: ticks and retries, as arithmetic on seconds without a clock.
 
 The ticks are points of one grid, start + n × interval, and never "the end of the last run + interval": a minute
 lost in each run would have moved the hour by half a day within a month. A run that is longer than the interval

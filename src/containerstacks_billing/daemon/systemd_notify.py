@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 
 def notify(*assignments: str, environment: Mapping[str, str] | None = None) -> bool:
-    """Send assignments such as READY=1; return whether somebody was there to receive them."""
+    """Send assignments such as READY=1; return whether they were received."""
     address = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -30,7 +30,7 @@ def notify(*assignments: str, environment: Mapping[str, str] | None = None) -> b
 
 
 def reloading() -> bool:
-    """Say that the configuration is being read again, until READY=1. The time tells systemd which request is meant."""
+    """Report that the configuration is being read again, until READY=1; the time identifies the request."""
     return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 

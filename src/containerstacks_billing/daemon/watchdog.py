@@ -1,7 +1,7 @@
-"""Feed systemd's watchdog, for as long as heartbeat and billing loop both take their steps.
+"""systemd's watchdog: fed for as long as heartbeat and billing loop both take their steps.
 
-A COMMIT that waits for a synchronous standby is waited for: a restart would bring no standby back, and would leave a
-process of the server behind that waits on, one more with every restart until the server takes no connection any more.
+A COMMIT that waits for a synchronous standby is no stall: a restart would bring no standby back, and would leave a
+process of the server behind that goes on waiting, one more with each restart until the server has no connection left.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ LONGEST_STEP_SECONDS = 300.0
 
 
 def feed(loops: dict[str, Callable[[], float]], longest_step_seconds: float = LONGEST_STEP_SECONDS) -> None:
-    """Start feeding, if systemd asked for it; `loops` tells for each loop how many seconds it is overdue."""
+    """Start feeding if systemd asked for it; `loops` gives for each loop how many seconds it is overdue."""
     interval = watchdog_seconds()
     if interval is None:
         return
 
     def watch() -> None:
         said: str | None = None
-        hold = threading.Event()  # nobody sets it: the thread ends with the process
+        hold = threading.Event()  # never set: the thread ends with the process
         while True:
             alive, problem = look(loops, longest_step_seconds)
             if alive:

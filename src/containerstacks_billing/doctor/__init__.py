@@ -1,7 +1,7 @@
 """`doctor`: every check is a function that yields findings; a check that cannot work is a finding too.
 
-To add a check, write such a function in `host`, `unit` or `database` and name it in `examine` or in
-`database.CHECKS`.
+To add a check, write such a function in `host`, `unit`, `database` or `billing` and name it in `examine` or in the
+CHECKS of its module.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Subject:
 
 
 def version(subject: Subject) -> Iterator[Finding]:
-    """See that the server is new enough."""
+    """Check the version of the server."""
     found = f"PostgreSQL {subject.server.version}"
     if subject.server.version_number >= OLDEST_SERVER:
         yield ok("server version", found)
@@ -46,7 +46,7 @@ def version(subject: Subject) -> Iterator[Finding]:
 
 
 def writable(subject: Subject) -> Iterator[Finding]:
-    """See that the server accepts writes."""
+    """Check that the server accepts writes."""
     if subject.server.in_recovery:
         yield fail(
             "recovery",
@@ -64,10 +64,10 @@ def writable(subject: Subject) -> Iterator[Finding]:
 
 
 def schema(subject: Subject) -> Iterator[Finding]:
-    """See that every table of billing exists."""
+    """Check that every table of billing exists."""
     missing = examination.missing_tables(subject.connection)
     if missing:
-        # Tables that no migration has made yet have another cure than those that somebody dropped.
+        # Tables that no migration has made yet need another remedy than tables that were dropped.
         problem = _schema_problem(subject)
         yield fail("schema", f"Missing: {', '.join(missing)}.", problem.hint if problem else MIGRATE_HINT)
     else:
@@ -75,7 +75,7 @@ def schema(subject: Subject) -> Iterator[Finding]:
 
 
 def migrations(subject: Subject) -> Iterator[Finding]:
-    """See that every migration ran as it is delivered, and that nobody undid what it made."""
+    """Check that every migration ran as it is delivered, and that what it made is still there."""
     problem = _schema_problem(subject)
     if problem:
         yield failure("migrations", problem)
@@ -89,7 +89,7 @@ def _schema_problem(subject: Subject) -> SchemaMismatch | None:
 
 
 def rights(subject: Subject) -> Iterator[Finding]:
-    """See that the role may do what billing does; missing rights as statements to copy."""
+    """Check the rights of the role; missing ones are reported as statements to copy."""
     grants = examination.missing_grants(subject.connection, subject.server.role)
     if grants and only_reads(examination.missing_rights(subject.connection)):
         yield warn(
@@ -108,7 +108,7 @@ def rights(subject: Subject) -> Iterator[Finding]:
 
 
 def row_security(subject: Subject) -> Iterator[Finding]:
-    """See that no policy hides rows from the role."""
+    """Check that no policy hides rows from the role."""
     problem = hidden_rows_problem(subject.connection)
     if problem:
         yield failure("row security", problem)
@@ -117,7 +117,7 @@ def row_security(subject: Subject) -> Iterator[Finding]:
 
 
 def host_tokens(subject: Subject) -> Iterator[Finding]:
-    """See that tokens of the host can be checked, where JWT_SECRET is set."""
+    """Check that tokens of the host can be verified, where JWT_SECRET is set."""
     if subject.settings.jwt_secret is None:
         return
     if examination.may_read_users(subject.connection):
@@ -149,7 +149,7 @@ def clock(subject: Subject) -> Iterator[Finding]:
 
 
 def pooler(subject: Subject) -> Iterator[Finding]:
-    """Name a pooler in between; both modes work."""
+    """Report a pooler in between; both modes work."""
     mode = subject.server.pooler
     yield ok(
         "pooler", f"a pooler in {mode} mode, which is supported" if mode else "none, a direct connection"
@@ -157,7 +157,7 @@ def pooler(subject: Subject) -> Iterator[Finding]:
 
 
 def other_billers(subject: Subject) -> Iterator[Finding]:
-    """See that nobody else takes money: debits without a key of ours come from a biller that no lease stops."""
+    """Check for other billers: debits without a key of ours come from a scheduler that no lease stops."""
     debits = examination.foreign_debits(subject.connection)
     if debits:
         yield warn(
@@ -186,7 +186,7 @@ def host_application(subject: Subject) -> Iterator[Finding]:
 
 
 def instances(subject: Subject) -> Iterator[Finding]:
-    """See that there is something to bill."""
+    """Check that there is something to bill."""
     billable, every = examination.billable_instances(subject.connection, subject.settings.billable_statuses)
     statuses = ",".join(subject.settings.billable_statuses)
     message = f"{billable:,} of {every:,} instances are billable (BILLABLE_STATUSES={statuses})"

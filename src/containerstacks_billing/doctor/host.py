@@ -18,7 +18,7 @@ _LITTLE_MEMORY_BYTES = 100 * 1024**2
 
 
 def interpreter(version: tuple[int, ...] = sys.version_info[:3]) -> Iterator[Finding]:
-    """See that the interpreter is one that this version runs on."""
+    """Check the version of the interpreter."""
     found = f"Python {'.'.join(map(str, version))} at {sys.executable}"
     if version >= OLDEST_PYTHON:
         yield ok("interpreter", found)
@@ -48,7 +48,7 @@ def env_file(loaded: Configuration) -> Iterator[Finding]:
 
 
 def memory(table: Path = Path("/proc/meminfo")) -> Iterator[Finding]:
-    """See that the machine has memory left, and that the kernel ended nothing for want of it."""
+    """Check free memory and OOM kills."""
     try:
         figures = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
         free, whole = (int(figures[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
@@ -69,7 +69,7 @@ def memory(table: Path = Path("/proc/meminfo")) -> Iterator[Finding]:
 
 
 def room(directory: Path = Path("/var/log")) -> Iterator[Finding]:
-    """See that logs can still be written."""
+    """Check that logs can still be written."""
     if not directory.is_dir():
         return
     free = shutil.disk_usage(directory).free
@@ -81,7 +81,7 @@ def room(directory: Path = Path("/var/log")) -> Iterator[Finding]:
 
 
 def disk(directory: Path) -> Iterator[Finding]:
-    """See that the embedded database has room to grow."""
+    """Check the free space of the embedded database."""
     free = shutil.disk_usage(directory).free
     message = f"{free / _GIBIBYTE:.1f} GiB free for the embedded database in {directory}"
     hint = "Free some disk space; a full disk stops the database."

@@ -20,7 +20,7 @@ _MUCH_MEMORY_BYTES = 1024**3
 
 
 def unit(files: list[Path] | None = None) -> Iterator[Finding]:
-    """See whether the services are installed, can start, and run; the application side only where it is installed."""
+    """Check that the services are installed, can start, and run; the application side only where it is installed."""
     yield from _examined(DAEMON_UNIT, unit_files(DAEMON_UNIT) if files is None else files)
     if files is None and (beside := unit_files(APP_UNIT)):
         for finding in _examined(APP_UNIT, beside):
@@ -48,7 +48,7 @@ def _install(name: str) -> str:
 
 
 def _remedy(name: str, code: str) -> str:
-    """Say what to do after an exit; systemd's own codes begin at 200."""
+    """Return what to do after an exit; systemd's own codes begin at 200."""
     log = f"journalctl -u {name} -p err -n 100"
     taken = (
         "Stop what listens on HOST and PORT (ss -ltnp), or choose another PORT; it is tried again by itself."
@@ -89,7 +89,7 @@ def _can_start(unit_name: str, written: Written) -> Iterator[Finding]:
                       _install(unit_name))]  # fmt: skip
     else:
         found = examine_executable(written.executable, user, hardened=hidden)
-    # What is there and may not be executed is mended there, whoever named it.
+    # A program that exists and may not be executed is corrected itself, wherever its path comes from.
     if written.executable is None or not written.executable.exists():
         yield from _where_it_is_written(written, "ExecStart", iter(found))
     else:
@@ -151,7 +151,7 @@ def apply_hint(files: list[Path]) -> str:
 
 
 def how_it_is(state: control.UnitState) -> Iterator[Finding]:
-    """Say whether the service runs, and why not."""
+    """Report whether the service runs, and why not."""
     name, active = state.name, state["ActiveState"]
     restarts = int(state["NRestarts"] or 0)
     # A process that runs now has not ended; how the one before it did, only the journal knows.
