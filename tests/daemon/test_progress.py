@@ -152,7 +152,9 @@ def test_the_line_of_systemctl_status_is_a_sentence_each() -> None:
     pulse.failed("no PostgreSQL is listening there.")
     pulse.waiting(clock.at + 30)
     beat = pulse.beat("me", 5400, {}, stopped=False)
-    assert "no PostgreSQL is listening there; no run yet; next run in 30 s" == describe(beat)
+    assert "error: no PostgreSQL is listening there; no run yet; next run in 30 s" == describe(beat)
+    unwritten = describe(beat, "The database is away.")
+    assert "error: the heartbeat cannot be written: The database is away; no run yet" == unwritten
 
 
 def test_the_heartbeat_is_kept_until_readers_would_have_given_up() -> None:

@@ -91,7 +91,7 @@ def test_a_reload_takes_effect_or_fails_and_names_the_restart(tmp_path: Path) ->
     (line,) = re.findall(r"^ExecReload=(.*)$", written(here), re.MULTILINE)
     done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
     assert 1 == done.returncode
-    assert "<3>Nothing was reloaded" in done.stdout
+    assert done.stdout.startswith('<3>level=error event="Nothing was reloaded')
     assert "systemctl restart containerstacks-billing.service" in done.stdout
     for private, verb in ((True, "restart"), (False, "reload")):
         file = tmp_path / here.name

@@ -133,9 +133,10 @@ def _service(unit: Unit) -> str:
 def _reload(unit: Unit) -> list[str]:
     """Write what `systemctl reload` does: it takes effect, or fails and names the command that does."""
     if unit.private_env_file:
+        refusal = f'level=error event=\\"{RELOAD_REFUSED} systemctl restart {unit.name}\\"'
         return [
             "# The program has the copy of the start, so a reload would change nothing: it fails and says so.",
-            f"ExecReload=/bin/sh -c 'echo \"<3>{RELOAD_REFUSED} systemctl restart {unit.name}\"; exit 1'",
+            f"ExecReload=/bin/sh -c \"echo '<3>{refusal}'; exit 1\"",
         ]
     return ["# Reads the configuration again.", "ExecReload=/bin/kill -HUP $MAINPID"]
 
