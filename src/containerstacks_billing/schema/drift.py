@@ -178,7 +178,11 @@ def _defects(connection: Connection) -> list[Defect]:
             "trigger_tables": [table for _, table in expected.triggers],
         },
     ).fetchall()
-    return [Defect(*row) for row in rows]
+    defects = [Defect(*row) for row in rows]
+    if any(defect.kind in ("table", "function") for defect in defects):
+        return defects  # what looks for the rest may be among them
+    behind = connection.execute("select billing_sequences_behind()").fetchall()
+    return defects + [Defect("sequence", name, "") for (name,) in behind]
 
 
 def _places(defects: Iterable[Defect]) -> str:
@@ -238,6 +242,22 @@ def _backups(_: list[Defect]) -> SchemaMismatch:
     )
 
 
+def _replication_roles(defects: list[Defect]) -> SchemaMismatch:
+    return SchemaMismatch(
+        "No trigger of billing fires, so it does not learn what the host changes: session_replication_role is replica for"
+        f" {', '.join(defect.subject for defect in defects)}.",
+        "\n".join([*(defect.table for defect in defects), f"-- {_UNNOTICED}"]),
+    )
+
+
+def _sequences(defects: list[Defect]) -> SchemaMismatch:
+    return SchemaMismatch(
+        "Sequences stand behind their tables, as after a cut-over by logical replication:"
+        f" {', '.join(defect.subject for defect in defects)}.",
+        "Run `containerstacks-billing migrate`, which sets them to their tables.",
+    )
+
+
 # The one to repair first stands first: without its table no trigger can be made.
 _SENTENCES: dict[str, Callable[[list[Defect]], SchemaMismatch]] = {
     "table": _tables,
@@ -245,6 +265,8 @@ _SENTENCES: dict[str, Callable[[list[Defect]], SchemaMismatch]] = {
     "altered function": _altered_functions,
     "trigger": _missing_triggers,
     "disabled trigger": _disabled_triggers,
+    "replication role": _replication_roles,
+    "sequence": _sequences,
     "index": _indexes,
     "amount": _amounts,
     "backups": _backups,

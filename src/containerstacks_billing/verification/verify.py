@@ -94,7 +94,7 @@ _COMPARISONS = (
         "metering",
         "Every change of an instance was metered",
         "segments",
-        ("find_metering_failures",),
+        ("find_metering_failures", "find_unnoticed_stops"),
         "Look at billing_metering_failures: enter the stretches that its rows name into billing_usage_segments, "
         "or refund them, and delete the rows.",
     ),

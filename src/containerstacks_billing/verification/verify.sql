@@ -599,6 +599,33 @@ where %(whole)s
 order by id
 limit %(shown)s;
 
+-- name: find_unnoticed_stops
+-- Find instances that ran when they were charged last, are not billable any more, and of which no change was recorded: it was made
+-- while the triggers of billing were off. Billing did not write these rows last (sealed_by), no segment ends at their
+-- watermark, and a run has passed over them since.
+select organization_id, instance.id as instance_id,
+    format('it is charged until %%s and has the status %%s now, but its change was not recorded: the hours in between are unknown',
+        watermark, coalesce(status, 'null')) as message,
+    count(*) over () as found
+from vps_instances instance
+join billing_policies policy on valid_to = 'infinity',
+lateral (select coalesce(last_billed_at, created_at) as watermark) place
+where organization_id between %(first_organization)s and %(last_organization)s
+  and sealed_by is not null and instance.xmin <> sealed_by and pending_segments is null
+  and not billing_metered_status(status::text, policy)
+  and watermark < (select max(as_of) from billing_runs where outcome = 'completed')
+  and exists (
+    select from vps_billing_cycles charge
+    where charge.run_id is not null and charge.segment_id is null
+      and charge.organization_id = instance.organization_id and charge.vps_instance_id = instance.id
+      and charge.billing_period_end = watermark)
+  and not exists (
+    select from billing_usage_segments segment
+    where segment.organization_id = instance.organization_id and segment.instance_id = instance.id
+      and segment.ended_at = watermark)
+order by organization_id, instance.id
+limit %(shown)s;
+
 -- name: find_broken_prices
 -- Find plans whose prices do not follow each other without gap or overlap, from since ever to for ever.
 select plan_id,

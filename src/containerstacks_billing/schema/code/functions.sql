@@ -235,6 +235,8 @@ begin
             new.rated_until := public.billing_segment_end(
                 case when tg_relid = 'public.vps_instances'::regclass then old.status::text end, started_at, closed_at);
         end if;
+        -- What was metered, even without length, is told apart from what changed while triggers were off.
+        new.sealed_by := null;
         -- A host that writes the watermark in the same statement may move it on, never back.
         new.last_billed_at := greatest(new.rated_until, nullif(new.last_billed_at, old.last_billed_at));
         if new.rated_until > started_at or old.id <> new.id then
@@ -362,6 +364,16 @@ as $$
         ) closed,
         billing_segments_of(instance, closed.segments) segment
 $$;
+
+-- Trigger, per policy that is inserted: the policy that `migrate` wrote into an empty database makes room for that of a dump which is
+-- restored into it. Billing itself inserts none that is in force since ever.
+create or replace function billing_make_room_for_policy() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    delete from billing_policies where valid_from = '-infinity' and valid_to = 'infinity';
+    return new;
+end $$;
 
 -- Trigger, per DELETE: an instance that is deleted pays its last minutes and its pending segments, and until when it is rated is noted.
 -- Nothing here refers to the organization's row, which may be going in the same statement.
@@ -652,6 +664,35 @@ exception when feature_not_supported or syntax_error then
     raise notice 'vps_billing_cycles.total_amount keeps its decimals for now: %', sqlerrm;
 end $$;
 
+-- The identity sequences of billing that stand behind their tables, as after a cut-over by logical replication, which copies rows and no
+-- sequences: the next INSERT would take a number that is there already. With `mend` they are set to their tables.
+create or replace function billing_sequences_behind(mend boolean default false) returns setof text
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    numbered record;
+    highest  bigint;
+begin
+    for numbered in
+        select c.oid::regclass as name, a.attname as column_name,
+            pg_get_serial_sequence(quote_ident(c.relname), a.attname)::regclass as sequence
+        from pg_class c join pg_attribute a on a.attrelid = c.oid
+        where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
+          and (c.relname like 'billing\_%' or c.relname = 'plan_price_versions')
+          and a.atttypid in ('bigint'::regtype, 'integer'::regtype)
+          and pg_get_serial_sequence(quote_ident(c.relname), a.attname) is not null
+        order by c.relname
+    loop
+        execute format('select max(%I) from %s', numbered.column_name, numbered.name) into highest;
+        if highest > coalesce(pg_sequence_last_value(numbered.sequence), 0) then
+            if mend then
+                perform setval(numbered.sequence, highest);
+            end if;
+            return next numbered.name::text;
+        end if;
+    end loop;
+end $$;
+
 -- Bring what is derived from the host's tables up to what they are now: the backup columns of the successor's schema, and prices
 -- that the trigger could not record. `migrate` calls it each time; it changes nothing when nothing changed.
 create or replace function billing_adapt_to_host() returns void
@@ -668,6 +709,7 @@ begin
             ' language sql stable parallel safe as %L', body);
     end if;
     perform billing_restore_exact_amounts();
+    perform billing_sequences_behind(mend => true);
     perform billing_sync_prices(billing_clock());
 end $$;
 

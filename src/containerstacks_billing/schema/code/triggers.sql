@@ -57,6 +57,10 @@ create or replace trigger billing_notify_events after insert on billing_events
     referencing new table as new_events
     for each statement execute function billing_notify_events();
 
+create or replace trigger billing_make_room_for_policy before insert on billing_policies
+    for each row when (new.valid_from = '-infinity')
+    execute function billing_make_room_for_policy();
+
 -- A constraint trigger cannot be replaced.
 drop trigger if exists billing_date_price on plan_price_versions;
 create constraint trigger billing_date_price after insert on plan_price_versions

@@ -33,4 +33,18 @@ select 'backups', a.attname, 'vps_instances'
   from pg_attribute a
  where a.attrelid = to_regclass('vps_instances') and a.attname = 'backup_frequency' and not a.attisdropped
    and exists (select from pg_proc where proname = 'billing_has_backups' and pronamespace = 'public'::regnamespace
-               and prosrc = 'select false');
+               and prosrc = 'select false')
+union all
+-- Sessions in which no trigger of billing fires, by the default of a role or of the database; the statement that ends it.
+select 'replication role', coalesce('role ' || r.rolname, 'database ' || d.datname),
+    case when r.oid is null then format('ALTER DATABASE %%I RESET session_replication_role;', d.datname)
+         else format('ALTER ROLE %%I%%s RESET session_replication_role;', r.rolname, ' IN DATABASE ' || quote_ident(d.datname)) end
+  from pg_db_role_setting s
+  left join pg_roles r on r.oid = s.setrole
+  left join pg_database d on d.oid = s.setdatabase
+ where (s.setdatabase = 0 or d.datname = current_database())
+   and exists (select from unnest(s.setconfig) as one where one = 'session_replication_role=replica')
+   and (r.oid is null or has_table_privilege(r.oid, to_regclass('vps_instances'), 'INSERT, UPDATE, DELETE, TRUNCATE'))
+union all
+select 'replication role', 'this session', 'Remove session_replication_role from the connection string and the configuration of the server.'
+ where current_setting('session_replication_role') = 'replica';
