@@ -227,14 +227,14 @@ def test_the_hint_of_a_changed_migration_is_its_own(conn: Connection, database: 
     assert problem(conn) == f"{refused.value} {refused.value.hint}"
 
 
-def test_it_is_asked_with_one_look_at_the_catalogs(database: str) -> None:
+def test_it_is_asked_with_one_look_at_the_catalogs_and_one_at_the_sequences(database: str) -> None:
     """A run begins with it, so it must not cost a question for each object."""
     with connect(database, purpose="reading") as connection:
         asked: list[Any] = []
         original = connection.execute
         connection.execute = lambda *given, **named: asked.append(given) or original(*given, **named)  # type: ignore[method-assign, func-returns-value]
         assert expected_schema_problem(connection) is None
-    assert len(asked) == 3
+    assert len(asked) == 4
 
 
 def test_backups_that_the_host_introduced_are_not_left_uncharged_in_silence(

@@ -12,6 +12,7 @@ stuck, and a process restarted there would leave its server process behind, wait
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,15 +123,19 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
         raise translate(error, conninfo) from None
     if purpose == "reading":
         connection.read_only = True
-    elif purpose == "billing":
-        # Whatever the role's default is: each statement has to see what those before it waited for.
+    else:
+        # Whatever the role's default is: each statement has to see what those before it waited for, and writes.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        connection.read_only = connection.deferrable = False
     return connection
 
 
 def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
     """Return the keyword arguments for the driver, for a connection opened here or by a pool."""
     parameters = read(conninfo).parameters
+    # The driver reads instants in the ISO style alone. libpq sends that of its environment with the first message
+    # of a connection, which poolers in transaction mode keep apart; a SET would stay behind on the pooler's connection.
+    os.environ["PGDATESTYLE"] = "ISO"
     defaults: dict[str, Any] = {**_TRANSPORT, "application_name": f"containerstacks-billing {purpose}"}
     several = "," in parameters.get("host", "") or "," in parameters.get("hostaddr", "")
     if several and purpose != "reading":
@@ -138,9 +143,14 @@ def connection_arguments(conninfo: str, purpose: str) -> dict[str, Any]:
     return {**defaults, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Reading()}
 
 
+# What server, database, role or connection string set otherwise, and what would change a result. Row security stays on:
+# the policies of `grants` are part of it, and schema/row_security.py refuses a role from which rows may be hidden.
 _BOUNDS: LiteralString = (
     "set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
-    " set_config('idle_in_transaction_session_timeout', %s, true), set_config('jit', 'off', true)"
+    " set_config('idle_in_transaction_session_timeout', %s, true), set_config('jit', 'off', true),"
+    " set_config('row_security', 'on', true), set_config('IntervalStyle', 'postgres', true),"
+    " set_config('extra_float_digits', '1', true), set_config('array_nulls', 'on', true),"
+    " set_config('transform_null_equals', 'off', true)"
 )
 
 

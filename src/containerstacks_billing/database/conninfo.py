@@ -25,6 +25,8 @@ from containerstacks_billing.errors import ConfigurationError
 
 _URL = re.compile(r"postgres(ql)?://", re.IGNORECASE)
 _HOST = re.compile(r"[\w.:%-]*|[/@][^\s:@?#]*", re.ASCII)
+# By these names the drivers of other languages choose a schema. To ignore them would bill another one.
+_SCHEMA_PARAMETERS = frozenset({"schema", "search_path", "currentSchema"})
 _PORT = re.compile(r"[0-9]{0,5}")
 
 
@@ -50,6 +52,12 @@ def _without_foreign_parameters(url: str) -> tuple[str, list[str]]:
     kept, warnings = [], []
     for part in query.split("&"):
         name, _, value = part.partition("=")
+        if name in _SCHEMA_PARAMETERS and unquote(value).strip('"') != "public":
+            raise ConfigurationError(
+                f"The parameter {name} of DATABASE_URL names another schema than public, where billing does not look:"
+                " the tables of ContainerStacks live in public.",
+                hint=f"Remove {name}=… where the tables are in public; tables in another schema cannot be billed.",
+            )
         if name == "sslmode" and unquote(value) == "no-verify":
             kept.append("sslmode=require")
             warnings.append("sslmode=no-verify of DATABASE_URL is read as sslmode=require.")

@@ -244,8 +244,8 @@ def _backups(_: list[Defect]) -> SchemaMismatch:
 
 def _replication_roles(defects: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
-        "No trigger of billing fires, so it does not learn what the host changes: session_replication_role is replica for"
-        f" {', '.join(defect.subject for defect in defects)}.",
+        "No trigger of billing fires, so billing does not learn what the host changes: session_replication_role is"
+        f" replica for {', '.join(defect.subject for defect in defects)}.",
         "\n".join([*(defect.table for defect in defects), f"-- {_UNNOTICED}"]),
     )
 

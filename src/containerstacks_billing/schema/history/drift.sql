@@ -7,7 +7,7 @@ union all
 select case when p.body is null then 'function' else 'altered function' end, wanted.signature, ''
   from unnest(%(signatures)s::text[], %(bodies)s::text[]) as wanted (signature, body)
   left join (
-    select format('%%s(%%s)', proname, pg_get_function_identity_arguments(oid)) as signature, md5(prosrc) as body
+    select format('%%s(%%s)', proname, replace(pg_get_function_identity_arguments(oid), '"', '')) as signature, md5(prosrc) as body
       from pg_proc where pronamespace = 'public'::regnamespace and proname like 'billing\_%%'
   ) p using (signature)
  where p.body is null or p.body <> wanted.body and wanted.body <> ''

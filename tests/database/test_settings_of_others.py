@@ -1,0 +1,112 @@
+"""No setting of server, database, role or connection string changes a result or hides a row: a day of a small fleet under each."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.command import Command
+from tests.fleet import Fleet
+
+from containerstacks_billing.charging.model import Outcome
+from containerstacks_billing.database.conninfo import read
+from containerstacks_billing.errors import ConfigurationError
+from containerstacks_billing.verification.verify import verify
+
+SETTINGS = [
+    ("DateStyle", "SQL, DMY"),
+    ("DateStyle", "German"),
+    ("DateStyle", "Postgres, MDY"),
+    ("IntervalStyle", "iso_8601"),
+    ("IntervalStyle", "sql_standard"),
+    ("TimeZone", "Asia/Kathmandu"),
+    ("search_path", "nowhere, public"),
+    ("array_nulls", "off"),
+    ("extra_float_digits", "-15"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_isolation", "repeatable read"),
+    ("default_transaction_read_only", "on"),
+    ("default_transaction_deferrable", "on"),
+    ("row_security", "off"),
+    ("bytea_output", "escape"),
+    ("standard_conforming_strings", "off"),
+    ("backslash_quote", "off"),
+    ("transform_null_equals", "on"),
+    ("quote_all_identifiers", "on"),
+    ("client_encoding", "LATIN1"),
+    ("xmlbinary", "hex"),
+    ("timezone_abbreviations", "Australia"),
+    ("lc_numeric", "C"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("constraint_exclusion", "on"),
+    ("check_function_bodies", "off"),
+    ("plpgsql.variable_conflict", "use_column"),
+]
+
+
+def day(fleet: Fleet) -> tuple[Any, ...]:
+    """Let a small fleet have a day: an ordinary hour, a resize, a stop, a deletion, money that is short and comes."""
+    rich, poor = fleet.organization("100.00"), fleet.organization("0.02")
+    small, large = fleet.plan("7.30"), fleet.plan("73.00")
+    web, db, gone = fleet.instance(rich, small), fleet.instance(rich, large), fleet.instance(rich, small)
+    fleet.instance(poor, small, label="Zürich")
+    outcomes = []
+    for hour in range(1, 7):
+        fleet.hours(0.5)
+        if hour == 2:
+            fleet.set(web, plan_id=large)
+        if hour == 3:
+            fleet.set(db, status="stopped")
+        if hour == 4:
+            fleet.delete(gone)
+            fleet.top_up(poor, "5.00")
+        fleet.hours(0.5)
+        outcomes.append(fleet.bill().outcome)
+    amounts = fleet.rows(
+        "select coalesce(sum(total_amount), 0) as total from vps_billing_cycles where run_id is not null"
+    )
+    return set(outcomes), amounts[0].total, [fleet.balance(one) for one in (rich, poor)]
+
+
+EXPECTED = (
+    {Outcome.COMPLETED},
+    Decimal("0.76"),
+    [(Decimal("99.30"), Decimal(0)), (Decimal("4.96"), Decimal(0))],
+)
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS, ids=lambda value: value)
+def test_a_day_under_a_setting_of_the_database(
+    conn: psycopg.Connection[Any], server: str, command: Command, name: str, value: str
+) -> None:
+    """ALTER DATABASE … SET: charges, balances and books are the same, and the commands that look say the same."""
+    fleet = Fleet(conn)
+    before = command("status", "--json", environment={"DATABASE_URL": fleet.conninfo}).returncode
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("alter database {} set {} = {}").format(
+                sql.Identifier(conn.info.dbname),
+                sql.SQL(name),
+                sql.SQL(value if "," in value and name == "search_path" else "{}").format(sql.Literal(value)),
+            )
+        )
+    found = day(fleet)
+    said = command("status", "--json", environment={"DATABASE_URL": fleet.conninfo})
+
+    assert EXPECTED == found
+    assert verify(fleet.conninfo).ok
+    assert before == said.returncode, said.stderr
+
+
+@pytest.mark.parametrize("name", ["schema", "search_path", "currentSchema"])
+def test_a_parameter_that_names_another_schema_is_refused(name: str) -> None:
+    """The tables of another schema would not be found, and migrate would make empty ones beside them."""
+    with pytest.raises(
+        ConfigurationError, match=f"The parameter {name} of DATABASE_URL names another schema"
+    ):
+        read(f"postgresql://billing@localhost/host?{name}=app")
+
+    assert "dbname" in read(f"postgresql://billing@localhost/host?{name}=public").parameters
