@@ -245,7 +245,7 @@ def test_the_wallet_that_pays_is_marked(fleet: Fleet) -> None:
     """Beside an older wallet in another currency the mark goes to the one that runs charge, so a top-up pays the debt."""
     plan, organization = fleet.plan("73.00"), fleet.organization("50.00", currency="EUR")
     fleet.hours(1)
-    paying = fleet.wallet(organization, "0.00")
+    paying = fleet.wallet(organization, "0.00", currency="usd")
     instance = fleet.instance(organization, plan)
     fleet.hours(1)
     fleet.bill()

@@ -15,10 +15,11 @@ select (array_agg(wallet.id order by wallet.created_at, wallet.id))[1] as wallet
         select sum(amount) from payment_transactions entry
         where entry.organization_id = %(organization)s and entry.status = 'completed' and entry.amount <> 'NaN'
           and ((select to_regclass('hosting_wallets') is null) or entry.metadata ->> 'wallet_type' is distinct from 'hosting')
-          and coalesce(upper(entry.currency), '') = coalesce(upper(wallet.currency), '')), 0) as difference
-from wallets wallet
-where wallet.organization_id = %(organization)s
-group by upper(wallet.currency)
+          and coalesce(upper(entry.currency), '') = coalesce(wallet.code, '')), 0) as difference
+from (
+    select *, upper(currency) as code from wallets where organization_id = %(organization)s
+) wallet
+group by wallet.code
 having %(wallet)s = any (array_agg(wallet.id));
 
 -- name: move_opening
@@ -63,7 +64,7 @@ right_mark as (
              then coalesce(wallet.past_due_since, owed.since) end as since
     from owed, wallets wallet, (
         select (array_agg(id order by created_at, id))[1] as wallet_id
-        from wallets where organization_id = %(organization)s and currency = %(currency)s
+        from wallets where organization_id = %(organization)s and upper(currency) = %(currency)s
     ) payer
     where wallet.organization_id = %(organization)s
 )
