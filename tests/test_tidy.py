@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tools import tidy
+from tools import retired_words, tidy
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ OFFENCES = [
     ("charging/long.py", "x = 1\n" * 351, "351 lines"),
     ("charging/utils.py", "", "says nothing"),
     ("charging/post.py", "# A child that is tethered.\n", "given up for: child of up"),
+    ("pricing/post.sql", "-- Its closed stretches.\n", "given up for: usage segment"),
+    ("pricing/post.py", "class Rehearsal: ...\n", "given up for: dry run"),
     (
         "charging/self.py",
         "def late() -> None:\n    from containerstacks_billing.charging import self\n    from containerstacks_billing.cli import main\n",
@@ -74,3 +76,22 @@ def test_honest_source_passes(tree: Path, capsys: pytest.CaptureFixture[str]) ->
     (charging / "lease.py").write_text('"""Leases; now() in a sentence."""\nRENEW = query("renew")\n')
     assert tidy.main(tree) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_retired_word_may_stand_as_often_as_allowed_and_allowances_only_fall(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three allowed, two there: they pass, and the list is lowered to two. A fourth is named with the count."""
+    source = tree / "src" / "containerstacks_billing" / "pricing" / "price.py"
+    allowances = tree / retired_words.ALLOWANCES
+    allowances.parent.mkdir()
+    allowances.write_text("  3  debt         pricing\n 10  set aside    cli\n")
+
+    source.write_text("# A debt, and DEBTS.\n")
+    assert tidy.main(tree) == 0
+    assert retired_words.HEADING + "  2  debt         pricing\n" == retired_words.lowered(tree)
+
+    source.write_text("# debt debt\n# debt debt\n")
+    assert tidy.main(tree) == 1
+    assert "debt stands 4 times in pricing, where 3 may remain" in capsys.readouterr().out
+    assert retired_words.HEADING + "  3  debt         pricing\n" == retired_words.lowered(tree)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import import_graph
+from tools import import_graph, retired_words
 
 LONGEST_MODULE_LINES = 350
 PACKAGE = "src/containerstacks_billing"
@@ -31,11 +31,6 @@ WORDS = {
     "secondary": "built_in_billing",
     "tariff": "hourly_rate",
     "vm": "instance",
-}
-# Retired words, in any text of the package: code, comments, docstrings and SQL. A pattern, and what is written instead.
-RETIRED = {
-    r"bill_once": "run_billing",
-    r"tethered": "child of up",
 }
 NAMES_OF_NOTHING = {"utils", "helpers", "common", "manager", "service", "misc"}
 OTHER_CLOCKS = re.compile(
@@ -64,20 +59,6 @@ def glossary_words(root: Path) -> Iterator[str]:
                 meant = WORDS.get(word.lower().removesuffix("s")) or WORDS.get(word.lower())
                 if meant:
                     yield f"{path.relative_to(root)}:{line}: {name}: our word for {word.lower()} is {meant}"
-
-
-def retired_words(root: Path) -> Iterator[str]:
-    """No text of the package uses a word that was given up for the field's term."""
-    patterns = {
-        re.compile(rf"(?<![a-z]){word}(?![a-z])", re.IGNORECASE): term for word, term in RETIRED.items()
-    }
-    for path in sorted((root / PACKAGE).rglob("*")):
-        if path.suffix not in {".py", ".sql"}:
-            continue
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            for pattern, term in patterns.items():
-                if found := pattern.search(line):
-                    yield f"{path.relative_to(root)}:{number}: {found[0]} was given up for: {term}"
 
 
 def sql_statements(root: Path) -> Iterator[str]:
@@ -208,7 +189,7 @@ CHECKS = (
     import_graph.circles,
     import_graph.room_sizes,
     glossary_words,
-    retired_words,
+    retired_words.retired_words,
     sql_statements,
     one_clock,
     migration_names,

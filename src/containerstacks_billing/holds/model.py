@@ -91,17 +91,17 @@ class ReleaseResult:
     listed: tuple[HeldHours, ...] = field(default=())
     other_reasons: Mapping[str, int] = field(default_factory=dict)
 
-    def with_stakes(self, stakes: list[HeldHours]) -> ReleaseResult:
+    def with_held_hours(self, held: list[HeldHours]) -> ReleaseResult:
         """Return the result with instances added to the sums, and to the list up to its limit."""
         return replace(
             self,
-            instances=self.instances + len(stakes),
-            unpriced_instances=self.unpriced_instances + sum(one.amount_due is None for one in stakes),
-            hours_approved=self.hours_approved + sum(one.hours_approved for one in stakes),
-            amount_approved=self.amount_approved + sum(one.amount_approved or Decimal(0) for one in stakes),
-            hours_waived=self.hours_waived + sum(one.hours_waived for one in stakes),
-            amount_waived=self.amount_waived + sum(one.amount_waived or Decimal(0) for one in stakes),
-            listed=self.listed + tuple(stakes[: MOST_LISTED - len(self.listed)]),
+            instances=self.instances + len(held),
+            unpriced_instances=self.unpriced_instances + sum(one.amount_due is None for one in held),
+            hours_approved=self.hours_approved + sum(one.hours_approved for one in held),
+            amount_approved=self.amount_approved + sum(one.amount_approved or Decimal(0) for one in held),
+            hours_waived=self.hours_waived + sum(one.hours_waived for one in held),
+            amount_waived=self.amount_waived + sum(one.amount_waived or Decimal(0) for one in held),
+            listed=self.listed + tuple(held[: MOST_LISTED - len(self.listed)]),
             other_reasons=Counter(self.other_reasons)
-            + Counter(one.other_reason for one in stakes if one.set_aside_for != HELD),
+            + Counter(one.other_reason for one in held if one.set_aside_for != HELD),
         )

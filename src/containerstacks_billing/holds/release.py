@@ -60,7 +60,7 @@ def _decide(
     }
     released = ReleaseResult(as_of)
     for reach in _ranges(connection, order, values):
-        released = released.with_stakes(_until_it_holds(connection, values | reach, order.dry_run, lease))
+        released = released.with_held_hours(_until_it_holds(connection, values | reach, order.dry_run, lease))
     if not order.dry_run:
         with connection.transaction():
             set_timeouts(connection)
@@ -132,14 +132,14 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
         "last_decision": last,
         "max_catch_up_hours": EVERY_HOUR,
     }
-    due = connection.execute(query("stake"), values).fetchall()
+    due = connection.execute(query("held_hours"), values).fetchall()
     moved = connection.execute(query("move_waived_watermarks"), values).rowcount
     connection.execute(query("keep_parts_of_segments"), values)
     waived = connection.execute(query("waive_segments"), values).rowcount
     if (moved, waived) != _one(connection, "expected_moves", values):
         raise ChangedMeanwhile
     connection.execute(query("strike_off"), values)
-    left = connection.execute(query("stake"), values).fetchall()
+    left = connection.execute(query("held_hours"), values).fetchall()
     return [
         HeldHours(organization, instance, label, hours, amount, hours_left, amount_left, reason)
         for (organization, instance, label, reason, hours, amount), (*_, hours_left, amount_left) in zip(

@@ -95,7 +95,7 @@ select count(*) filter (where segment_id = 0), count(*) filter (where segment_id
 from billing_decisions
 where id between %(first_decision)s and %(last_decision)s and waived_to is not null;
 
--- name: stake
+-- name: held_hours
 -- What each instance that was decided about has due at this moment, in hours and in money; no money where it has no price.
 -- With it the reason why it is listed as set aside: another than that it is held, where there is one.
 with
