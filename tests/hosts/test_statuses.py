@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
+from tests.clock import host_clock_follows
 from tests.hosts.life import ContainerStacks
 
 from containerstacks_billing.daemon.preflight import preflight
@@ -91,3 +93,22 @@ def test_a_host_that_bills_what_the_default_bills_is_not_asked(
     host.adopt()
     host.hours(1)
     assert command("run", environment=environment(host)).returncode == 0
+
+
+def test_the_first_statuses_hold_since_adoption(containerstacks: ContainerStacks) -> None:
+    """What changed or was deleted between `migrate` and the first run is billed by the settings of that run."""
+    host = containerstacks
+    acme, plan = host.customer("50.00"), host.plan("7.30")
+    host.adopt(billable_statuses=("*",))
+    kept = host.create_vps(acme, plan, "kept")
+    gone = host.create_vps(acme, plan, "gone")
+    host.hours(2)
+    host.reboot(kept)
+    host.delete_vps(gone)
+    host.hours(1)
+    assert host.fleet is not None
+    host_clock_follows(host.fleet)
+    host.fleet.bill()
+    billed = [(start, amount) for start, _, amount, _ in host.fleet.charges(kept)]
+    assert sum(Decimal(amount) for _, amount in billed) == Decimal("0.03000006")
+    assert [amount for *_, amount, _ in host.fleet.charges(gone)] == ["0.02"]

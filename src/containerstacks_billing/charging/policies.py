@@ -61,7 +61,8 @@ def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple
     if changed and not settled:
         return False, False  # the change that was begun is finished first, then this one is made
     if changed and connection.execute(query("rewrite_first_policy"), values).fetchone():
-        return False, settled  # nothing was ever metered or billed, so it holds since ever
+        connection.execute(query("judge_first_segments"))
+        return False, settled  # nothing was ever billed, so it holds since ever
     if changed:
         if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
             raise WorkFailed(

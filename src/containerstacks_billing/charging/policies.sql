@@ -9,13 +9,23 @@ select id, billable_statuses, partial_hour, valid_from::text, settled from billi
 select billable_statuses, partial_hour from billing_policies where valid_to = 'infinity';
 
 -- name: rewrite_first_policy
--- Before anything was ever metered or billed the settings are simply what they are.
+-- Before anything was ever billed the settings are simply what they are, and hold since ever: also for hours that segments closed
+-- between adoption and the first run.
 update billing_policies set billable_statuses = %(billable_statuses)s, partial_hour = %(partial_hour)s
 where valid_from = '-infinity' and valid_to = 'infinity'
   and not exists (select from billing_runs where outcome <> 'held')
-  and not exists (select from billing_usage_segments)
-  and not exists (select from vps_instances where pending_segments is not null)
 returning true;
+
+-- name: judge_first_segments
+-- Judge the segments that were flushed under the policy that never was in force. Pending ones are judged when they are flushed.
+update billing_usage_segments segment set outcome = judged.outcome, charge_until = judged.charge_until
+from (
+    select id, judged.outcome, judged.charge_until
+    from billing_usage_segments one, billing_segment_outcome(one.status, one.started_at, one.ended_at) judged
+    where coalesce(one.outcome in ('not billable', 'free'), true) and one.run_id is null
+) judged
+where judged.id = segment.id
+  and (segment.outcome, segment.charge_until) is distinct from (judged.outcome, judged.charge_until);
 
 -- name: end_policy
 -- Let the policy in force end at an instant; no row when it ended meanwhile.

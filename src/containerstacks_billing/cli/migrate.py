@@ -29,15 +29,25 @@ Examples:
   containerstacks-billing migrate --dry-run  what would change, lock and last
   containerstacks-billing migrate            do it; repeating it is harmless
   containerstacks-billing migrate --status   what was applied, and when
+  containerstacks-billing migrate --fence-host-billing   for a host that bills beside any daemon
 """
 
 
 @app.command(epilog=_EXAMPLES)
 @click.option("--dry-run", is_flag=True, help="Show what would be done and locked; change nothing.")
 @click.option("--status", is_flag=True, help="Show every migration and its state.")
+@click.option(
+    "--fence-host-billing",
+    "fence",
+    flag_value="up",
+    help="Afterwards refuse hourly debits of the host's scheduler while a biller here is alive.",
+)
+@click.option(
+    "--unfence-host-billing", "fence", flag_value="down", help="Let the host's scheduler debit again."
+)
 @json_option
 @click.pass_context
-def migrate(ctx: click.Context, dry_run: bool, status: bool, as_json: bool) -> None:
+def migrate(ctx: click.Context, dry_run: bool, status: bool, fence: str | None, as_json: bool) -> None:
     """Create the tables, or adopt the host application's in place.
 
     Needs a role that owns the tables. Reports what was found in the host's data, with the commands to look
@@ -45,6 +55,8 @@ def migrate(ctx: click.Context, dry_run: bool, status: bool, as_json: bool) -> N
     """
     if dry_run and status:
         raise click.BadParameter("--dry-run and --status exclude each other.")
+    if fence and status:
+        raise click.BadParameter("--status goes without the fence.")
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
     from containerstacks_billing.schema import migrator as migrations
@@ -55,14 +67,33 @@ def migrate(ctx: click.Context, dry_run: bool, status: bool, as_json: bool) -> N
         _show_status(migrations.status(conninfo), as_json=as_json)
     elif dry_run:
         _show_plan(migrations.plan(conninfo), as_json=as_json)
+        if fence:
+            render.stderr().print("The fence would be changed as well; nothing was.")
     else:
         remarks = render.stderr()
         report = migrations.migrate(
             conninfo, settings, progress=lambda sentence: remarks.print(render.printable(sentence))
         )
+        if fence:
+            remarks.print(_change_fence(conninfo, settings, fence))
         host, undecided = _host(conninfo, settings)
         report = replace(report, findings=(*undecided, *report.findings))
         _show_report(report, _failover(conninfo, settings), host, as_json=as_json)
+
+
+def _change_fence(conninfo: str, settings: Settings, fence: str) -> str:
+    """Put the fence up or take it down; return what there is now."""
+    from containerstacks_billing.schema.fence import fence_host_billing, unfence_host_billing
+
+    if fence == "down":
+        removed = unfence_host_billing(conninfo)
+        return "The fence is removed: the host's scheduler can debit." if removed else "There is no fence."
+    minutes = settings.failover_after_minutes
+    fence_host_billing(conninfo, minutes)
+    return (
+        "The fence is up: hourly debits of the host's scheduler are refused while a biller here is alive."
+        f" It opens by itself after {minutes} minutes without one."
+    )
 
 
 def _host(conninfo: str, settings: Settings) -> tuple[Host, tuple[Finding, ...]]:

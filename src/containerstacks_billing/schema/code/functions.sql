@@ -139,7 +139,7 @@ create or replace function billing_segments_of(instance vps_instances, segments 
 as $$
     select instance.organization_id, instance.id, instance.label::text, pending.plan_id, pending.status, pending.backups,
         pending.started_at, pending.ended_at, judged.charge_until, pending.closed_at, pending.reason, instance.rated_from,
-        judged.outcome
+        case when pending.reason = 'watermark' then 'waived' else judged.outcome end
     from unnest(segments) pending, billing_segment_outcome(pending.status, pending.started_at, pending.ended_at) judged
 $$;
 
@@ -149,7 +149,7 @@ create or replace function billing_due_segments(segments billing_pending_segment
     billable_statuses text[]) returns bigint
     language sql immutable parallel safe
 as $$
-    select count(*) filter (where every_status or status = any (billable_statuses))
+    select count(*) filter (where (every_status or status = any (billable_statuses)) and reason is distinct from 'watermark')
     from unnest(segments) where closed_at <= until having count(*) > 0
 $$;
 
@@ -283,6 +283,31 @@ begin
         end if;
         if coalesce(new.last_billed_at, new.created_at) < new.rated_until then
             new.last_billed_at := new.rated_until;
+        end if;
+    end if;
+    return new;
+end $$;
+
+-- Trigger, per updated row whose watermark the host moves on by itself (billing_is_paid_by_host): it has been paid for that span, as
+-- by the fee at creation, or waives it. The span becomes a segment that is settled, so nothing of it is charged and `verify` knows
+-- why. A watermark that is no date, or lies more than an hour ahead, is not believed. Rights and search path are the host's.
+create or replace function billing_keep_watermark() returns trigger
+    language plpgsql
+as $$
+declare
+    started_at timestamptz := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
+        old.pending_segments[cardinality(old.pending_segments)].ended_at);
+begin
+    if current_setting('containerstacks_billing.advancing', true) is distinct from 'on'
+        and isfinite(started_at) and new.last_billed_at > started_at
+        and new.last_billed_at <= public.billing_clock() + interval '1 hour'
+    then
+        new.pending_segments := array_append(old.pending_segments, row(old.plan_id::text, old.status::text,
+            public.billing_has_backups(old), started_at, new.last_billed_at, public.billing_clock(),
+            'watermark')::public.billing_pending_segment);
+        if cardinality(new.pending_segments) > 8 then
+            perform public.billing_flush_leaving(old, new.pending_segments, new.last_billed_at, new.id, false);
+            new.pending_segments := null;
         end if;
     end if;
     return new;
@@ -711,6 +736,36 @@ begin
     perform billing_restore_exact_amounts();
     perform billing_sequences_behind(mend => true);
     perform billing_sync_prices(billing_clock());
+end $$;
+
+-- == Fence: hourly debits of the host's own scheduler ==
+
+-- Trigger, per ledger entry that the host's scheduler describes as an hourly debit, on databases whose operator asked for the fence
+-- (migrate --fence-host-billing; its argument is FAILOVER_AFTER_MINUTES). It refuses the entry while a biller of ours is alive. It
+-- raises, and never drops the row: the host has moved the balance in the same transaction, which is rolled back as a whole. With
+-- no sign of life for that time the fence is open, and where signs of life cannot be read it is open too.
+create or replace function billing_refuse_host_debit() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    silence  constant interval := make_interval(mins => tg_argv[0]::integer);
+    is_alive boolean;
+begin
+    begin
+        is_alive := exists (select from billing_daemon_status
+                            where status <> 'stopped'
+                              and heartbeat_at between billing_clock() - silence and billing_clock() + interval '1 hour')
+            or exists (select from billing_runs where finished_at is null and started_at > billing_clock() - silence)
+            or exists (select from billing_runs where trigger = 'built-in' and finished_at > billing_clock() - silence);
+    exception when others then
+        is_alive := false;
+    end;
+    if is_alive then
+        raise exception 'hours of instances are billed by containerstacks-billing, so this hourly debit is refused'
+            using hint = 'Switch the hourly billing of the application off. To open the fence: '
+                'containerstacks-billing migrate --unfence-host-billing';
+    end if;
+    return new;
 end $$;
 
 -- == Charging and events ==

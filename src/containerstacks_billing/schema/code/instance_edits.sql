@@ -34,6 +34,15 @@ as $$
         or after.pending_segments is distinct from before.pending_segments
 $$;
 
+-- Whether an update moves the watermark on and is none of billing, whose own move rated_until too.
+create or replace function billing_is_paid_by_host(before vps_instances, after vps_instances) returns boolean
+    language sql stable parallel safe
+as $$
+    select after.rated_until is not distinct from before.rated_until
+        and after.last_billed_at > coalesce(before.last_billed_at, before.created_at)
+        and not public.billing_ends_segment(before, after)
+$$;
+
 -- Whether an update is an edit that the host's updated_at should show. Only what moves rated_until or flushes segments, and changes
 -- nothing else that a person would call an edit, is ours.
 create or replace function billing_is_edit(before vps_instances, after vps_instances) returns boolean

@@ -39,6 +39,11 @@ create or replace trigger billing_keep_rated before update on vps_instances
     for each row when (billing_is_set_back(old, new))
     execute function billing_keep_rated();
 
+-- After billing_keep_rated, which takes back what the host writes into pending_segments.
+create or replace trigger billing_keep_watermark before update on vps_instances
+    for each row when (billing_is_paid_by_host(old, new))
+    execute function billing_keep_watermark();
+
 create or replace trigger billing_move_watermark before update on vps_instances
     for each row when (billing_ends_segment(old, new))
     execute function billing_move_watermark();
