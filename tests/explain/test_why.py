@@ -257,3 +257,29 @@ def test_an_organization_adds_up(fleet: Fleet) -> None:
     assert [
         "The balance is 14.00 USD, but opening and ledger entries make 13.00: 1.00 differ."
     ] == explanation.findings()
+
+
+def test_an_instance_that_came_back_was_not_there_in_between(fleet: Fleet) -> None:
+    """Deleted and put back by the host: the time between is no gap, whether or not the span reaches its end."""
+    acme, plan = fleet.organization("100.00"), fleet.plan("7.30")
+    web = fleet.instance(acme, plan, label="web")
+    fleet.hours(2)
+    row = fleet.rows("select to_jsonb(i) as content from vps_instances i where id = %s", web)[0].content
+    fleet.delete(web)
+    fleet.bill()
+    fleet.hours(3)
+    fleet.conn.execute(
+        "insert into vps_instances (id, organization_id, plan_id, provider_instance_id, label, status, created_at,"
+        " last_billed_at) values (%s, %s, %s, 'p', 'web', 'running', %s, billing_clock())",
+        (web, acme, str(plan), row["created_at"]),
+    )
+    fleet.hours(2)
+    fleet.bill()
+
+    gone = (
+        "deleted",
+        "It was deleted at 2026-03-01 02:00, and its metering began again at 2026-03-01 05:00.",
+    )
+    assert [("billed", "Charged."), gone, ("billed", "Charged.")] == [
+        here(fleet, web, f"2026-03-01 {hour}:30") for hour in ("01", "03", "05")
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,7 +33,31 @@ def stretches_of(records: Records, starts_at: datetime, ends_at: datetime) -> li
         *_open_stretch(records),
         *_before_and_after(records),
     ]
-    return lay_out(claims, starts_at, ends_at)
+    # Whether a gap is one depends on what ends it, which may lie beyond the span.
+    until = min((at for at in beginnings(records) if at > ends_at), default=ends_at)
+    placed = (_absent(one, records) for one in lay_out(claims, starts_at, until))
+    return [
+        one if one.charge_id is not None else replace(one, ends_at=min(one.ends_at, ends_at))
+        for one in placed
+        if one.starts_at < ends_at
+    ]
+
+
+def beginnings(records: Records) -> list[datetime]:
+    """Return the instants at which metering of the instance began: once, or again each time that its row came back."""
+    rows = [records.instance] if records.instance is not None else []
+    rows += [segment for segment in records.segments if segment.reason in ("deleted", "re-keyed")]
+    return sorted({row.rated_from for row in rows if row.rated_from is not None})
+
+
+def _absent(one: Stretch, records: Records) -> Stretch:
+    """Return time in front of a beginning as time without the instance; any other as it is."""
+    if one.state is not State.UNKNOWN or one.ends_at not in beginnings(records):
+        return one
+    deleted = [row for row in records.segments if row.reason == "deleted" and row.ends_at <= one.starts_at]
+    gone = f"It was deleted at {deleted[-1].closed_at:%Y-%m-%d %H:%M}" if deleted else "Its row was not there"
+    detail = f"{gone}, and its metering began again at {one.ends_at:%Y-%m-%d %H:%M}."
+    return replace(one, state=State.DELETED, detail=detail)
 
 
 def _own_charges(records: Records) -> list[Stretch]:

@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row
 
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.statements import ask
-from containerstacks_billing.explain.claims import Records, stretches_of
+from containerstacks_billing.explain.claims import Records, beginnings, stretches_of
 from containerstacks_billing.explain.model import (
     ZERO,
     Adjustment,
@@ -228,12 +228,14 @@ def _records(
     segments = rows_of(connection, "segments_of_instance", values)
     if instance is None and not segments:
         return None
+    known = Records(
+        read_at=read_at, instance=instance, segments=segments, charges=(), decisions=(), quarantine=()
+    )
+    values["until"] = min((at for at in beginnings(known) if at > ends_at), default=ends_at)
     values["organizations"] = list({one.organization_id for one in (instance, *segments) if one is not None})
 
-    return Records(
-        read_at=read_at,
-        instance=instance,
-        segments=segments,
+    return replace(
+        known,
         charges=rows_of(connection, "charges_of_instance", values),
         decisions=rows_of(connection, "waived_hours_of_instance", values),
         quarantine=rows_of(connection, "quarantine_of_instance", values),
