@@ -139,6 +139,19 @@ def test_a_dry_run_changes_nothing(fleet: Fleet) -> None:
     assert {"balances"} == failed(verify(fleet.conninfo))
 
 
+def test_what_changed_since_it_was_shown_is_not_decided(fleet: Fleet) -> None:
+    """A person agrees to 1.00; before the answer the host overwrites this balance again, and another one."""
+    shown, other = fleet.organization("10.00"), fleet.organization("10.00")
+    fleet.conn.execute("update wallets set balance = 11.00 where organization_id = %s", [shown])
+    (item,) = open_items(fleet.conninfo).items
+    only = frozenset({item.discrepancy.fingerprint})
+    fleet.conn.execute("update wallets set balance = 900.00 where organization_id = %s", [other])
+    assert (Answer.DONE,) == accepted(fleet.conninfo, only=only, dry_run=True)
+    fleet.conn.execute("update wallets set balance = 12.00 where organization_id = %s", [shown])
+    assert () == accepted(fleet.conninfo, only=only)
+    assert [] == fleet.rows("select from billing_decisions")
+
+
 def test_archived_ledger_entries_are_accepted_once(fleet: Fleet) -> None:
     """A host that archives its ledger makes balances, carries and entries red; after one decision all is green again."""
     plan, organization = fleet.plan("51.10"), fleet.organization("10.00")

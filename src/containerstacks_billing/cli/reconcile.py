@@ -108,13 +108,20 @@ def _carry_out(conninfo: str, order: Settlement, *, yes: bool, as_json: bool) ->
     from containerstacks_billing.cli import render
     from containerstacks_billing.reconciliation.reconcile import settle
 
+    changed = 0
     if not (yes or order.dry_run):
         preview = settle(conninfo, replace(order, dry_run=True))
         if preview:
             if not as_json:
                 _show_settled(render.stdout(), preview, order, dry_run=True)
             require_confirmation("\nDecide so?", "a decision about discrepancies", yes=yes, as_json=as_json)
+        order = replace(order, only=frozenset(one.item.discrepancy.fingerprint for one in preview))
     done = settle(conninfo, order)
+    if order.only is not None and len(done) < len(order.only):
+        changed = len(order.only) - len(done)
+        render.stderr().print(
+            f"Changed since they were shown, and left as they are: {changed:,}. List them again."
+        )
     if as_json:
         render.emit_json(
             {
@@ -129,7 +136,7 @@ def _carry_out(conninfo: str, order: Settlement, *, yes: bool, as_json: bool) ->
         )
     else:
         _show_settled(render.stdout(), done, order, dry_run=order.dry_run)
-    return any(one.is_open for one in done)
+    return bool(changed) or any(one.is_open for one in done)
 
 
 def _list(found: Reconciliation, *, as_json: bool) -> None:

@@ -38,7 +38,8 @@ _NOTHING_KNOWN = Origin(None, None, "the ledger records no balances to compare w
 class Settlement:
     """A decision about every open item of an organization, or of all, optionally of one check only.
 
-    `currency` is that of billing: the oldest wallet in it pays, and is marked past due.
+    `currency` is that of billing: the oldest wallet in it pays, and is marked past due. With `only`, fingerprints of
+    discrepancies, everything else is left open: what a person has not seen is not decided.
     """
 
     action: Action
@@ -48,6 +49,7 @@ class Settlement:
     check: str | None = None
     dry_run: bool = False
     currency: str = "USD"
+    only: frozenset[str] | None = None
 
 
 def open_items(
@@ -73,6 +75,8 @@ def settle(
     done = []
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
         for item in found.items:
+            if order.only is not None and item.discrepancy.fingerprint not in order.only:
+                continue
             with connection.transaction(force_rollback=order.dry_run):
                 set_timeouts(connection)
                 done.append(_settle(connection, item, order))
