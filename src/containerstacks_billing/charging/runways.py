@@ -1,4 +1,4 @@
-"""Runways after a run, and the events about wallets; the argument opens queries/runways.sql."""
+"""Runways after a run, and the events about wallets; the argument opens runways.sql."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The rights that billing needs, table by table, and the GRANT statements that give them.
 
 Kept in one place so that an error message, `doctor` and the documents name the same rights. In the database
-`billing_admit()` (migration 028) gives the same to whom psql is enough. Nothing here allows DDL: only `migrate` changes
-the schema, as the owner of the tables.
+`billing_admit()` (schema/code/rights.sql) gives the same to whom psql is enough. Nothing here allows DDL: only
+`migrate` changes the schema, as the owner of the tables.
 """
 
 from __future__ import annotations

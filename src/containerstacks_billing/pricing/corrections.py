@@ -1,7 +1,7 @@
 """Corrections of past prices: preview, then posting exactly once.
 
 What a correction is, and why posting it twice changes nothing, is said in migrations/020_price_corrections.sql; how
-the hours are found and what a wallet bears, in queries/corrections.sql. Here is the order of things:
+the hours are found and what a wallet bears, in corrections.sql. Here is the order of things:
 
   1  look     A draft and its preview only read.
   2  decide   Under the lease and in one transaction the version is rewritten and the correction recorded. From here

@@ -1,4 +1,4 @@
-"""Compare the books in one snapshot; what each comparison means stands in queries/verify.sql.
+"""Compare the books in one snapshot; what each comparison means stands in verify.sql.
 
 The work is the server's. It hands back a bounded number of discrepancies and counts, so our memory stays flat whatever
 the size of the fleet and of the damage.

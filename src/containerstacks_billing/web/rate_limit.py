@@ -1,6 +1,7 @@
 """Rate limit of failed logins per address, in bounded memory and bounded log lines.
 
-Tokens are too long to be guessed; what is bounded here is the noise, and the work that each guess costs the database.
+Tokens are too long to be guessed; what is bounded here is the noise in the log. Every bearer of the right form is
+looked up, whatever failed before from its address: a valid one has to get in.
 Behind a reverse proxy every client has the proxy's address unless it passes theirs on: the server believes
 X-Forwarded-For from this machine alone, or from the addresses in FORWARDED_ALLOW_IPS.
 """
