@@ -85,6 +85,11 @@ def clock_hold_reason(last: Reading | None, now: Reading) -> str | None:
     )
 
 
+def is_clock_hold(held: Reading) -> bool:
+    """Whether a held run saw a database ahead of its host: then nothing else was compared."""
+    return held.as_of - held.host_clock > CLOCK_BOUND
+
+
 def _plans(last: Reading, now: Reading, factor: Decimal) -> str | None:
     """One plan among many moves no average, and may be charged to thousands."""
     risen = list(_risen(last, now, factor))

@@ -45,7 +45,7 @@ order by id desc limit 1;
 -- name: latest_hold
 -- The hold that stands, or that was released and is what the next run is compared with: the latest run that was held for
 -- what it saw itself, if no run over the whole fleet completed since.
-select id, error_message, finished_at, released_at is not null as is_released, run.as_of, host_clock, fleet_instances,
+select id, error_message, finished_at, released_at is not null as is_released, released_at, run.as_of, host_clock, fleet_instances,
     fleet_rated_instances, fleet_hourly_rate, fleet_rates,
     (select billable_statuses from billing_policies where valid_from <= run.as_of and run.as_of < valid_to)
 from billing_runs run

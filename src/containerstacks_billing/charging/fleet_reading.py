@@ -13,7 +13,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from containerstacks_billing.charging.brake import Reading, clock_hold_reason, hold_reason
+from containerstacks_billing.charging.brake import (
+    Reading,
+    clock_hold_reason,
+    hold_reason,
+    is_clock_hold,
+)
 from containerstacks_billing.charging.model import OpenRun
 from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
@@ -28,37 +33,66 @@ class Hold:
     held_at: datetime | None
     is_released: bool
     reading: Reading
+    vouches_for_clocks: bool = False
 
 
 def brake(connection: Connection, run: OpenRun, host_clock: datetime) -> str | None:
     """Read the fleet into the run's row, and return why this run has to be held, or None.
 
     A hold binds every run until it is released. A release says that what the held run saw is right, so the next run is
-    compared with that, and passes unless it looks different again.
+    compared with that, and passes unless it looks different again. A hold for the clocks alone binds no run whose own
+    clocks agree.
     """
     hold = latest_hold(connection)
-    reference = hold.reading if hold else last_reading(connection)
+    reference = _reference(hold, last_reading(connection))
     now = read_fleet(connection, run, host_clock, reference.as_of if reference else run.as_of)
     bound = hold is not None and not hold.is_released
+    reason = hold_reason(reference, now, run.terms.brake_factor)
+    if hold and bound and is_clock_hold(hold.reading):
+        bound = clock_hold_reason(reference, now) is not None
     # A plan without a usable price, or without an instance, is compared with the last rate it had.
     known = {**(reference.rates if reference else {}), **now.rates}
     _note(connection, run, now, known, held_by=hold.run_id if hold and bound else None)
     if hold and bound:
         return f"run {hold.run_id} was held: {hold.sentence}"
-    return hold_reason(reference, now, run.terms.brake_factor)
+    return reason
 
 
 def is_clock_credible(connection: Connection, as_of: datetime, host_clock: datetime) -> bool:
     """Return whether a run at this instant may let prices and policies begin; a hold vouches for no clock."""
     hold = latest_hold(connection)
-    reference = hold.reading if hold and hold.is_released else last_reading(connection)
+    reference = _reference(hold if hold and hold.is_released else None, last_reading(connection))
     return not clock_hold_reason(reference, Reading(as_of, host_clock, 0, 0, Decimal(0)))
+
+
+def _reference(hold: Hold | None, last: Reading | None) -> Reading | None:
+    """Return the reading that a run is compared with: that of the latest hold, or of the last completed run.
+
+    What was seen under a wrong clock is no reference for later. A release of such a hold vouches for the difference of
+    the clocks, and only where the database's clock had not been set back by then.
+    """
+    if hold is None:
+        return last
+    if is_clock_hold(hold.reading) and not hold.vouches_for_clocks:
+        return last
+    return hold.reading
 
 
 def latest_hold(connection: Connection) -> Hold | None:
     """Return the hold that stands or was released last, unless a run completed since."""
     row = connection.execute(query("latest_hold")).fetchone()
-    return Hold(row[0], row[1] or "it was held", row[2], row[3], _reading(row[4:])) if row else None
+    if row is None:
+        return None
+    reading = _reading(row[5:])
+    released_at = row[4]
+    return Hold(
+        row[0],
+        row[1] or "it was held",
+        row[2],
+        row[3],
+        reading,
+        vouches_for_clocks=released_at is not None and released_at >= reading.as_of,
+    )
 
 
 def last_reading(connection: Connection) -> Reading | None:

@@ -1,12 +1,14 @@
 -- The lease around a run. It expires by clock_timestamp(), since the now() of a long transaction stands still.
 
 -- name: acquire_lease
--- Take the lease if nobody holds it. The change of the key waits for batches of the previous holder that are under way.
+-- Take the lease if nobody holds it. An expiry further ahead than a lease is long is of a clock that was set back since, and
+-- holds nothing. The change of the key waits for batches of the previous holder that are under way.
 update billing_leases
 set holder = %(holder)s, fencing_token = fencing_token + 1, nonce = gen_random_uuid(),
     acquired_at = clock_timestamp(), renewed_at = clock_timestamp(),
     expires_at = clock_timestamp() + %(lease_seconds)s * interval '1 second'
-where name = 'billing' and expires_at <= clock_timestamp()
+where name = 'billing'
+  and (expires_at <= clock_timestamp() or expires_at > clock_timestamp() + %(lease_seconds)s * interval '1 second')
 returning fencing_token, nonce;
 
 -- name: renew_lease
