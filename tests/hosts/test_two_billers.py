@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tests.clock import host_clock_follows
+from tests.clock import heartbeat, host_clock_follows
+from tests.daemons import Start
 from tests.hosts.life import ContainerStacks, Successor
+from tests.web.client import client_of
 
 from containerstacks_billing.verification.verify import verify
 
@@ -78,3 +80,27 @@ def test_debits_of_the_host_that_are_not_hourly_billing_say_nothing_about_its_sc
     host.buy_hosting(acme, "1.00")
     assert host.fleet is not None
     assert verify(host.fleet.conninfo).host.unkeyed_debits == 0
+
+
+def test_metrics_and_daemon_say_that_the_host_bills_beside(successor: Successor, start: Start) -> None:
+    """Its scheduler debits while the daemon is alive: a gauge, and an hourly line of the daemon."""
+    host = successor
+    acme = host.customer("20.00")
+    host.create_vps(acme, host.plan("7.30"), "web")
+    host.adopt(billable_statuses=("*",))
+    bill(host)
+    host.hours(1.001)
+    assert host.fleet is not None
+    with client_of(host.fleet.conninfo) as client:
+        heartbeat(host.fleet)
+        quiet = client.get("/metrics").text
+    assert host.bill_hourly() == 1
+    with client_of(host.fleet.conninfo) as client:
+        loud = client.get("/metrics").text
+    assert "containerstacks_billing_host_bills_beside 0.0" in quiet
+    assert "containerstacks_billing_host_bills_beside 1.0" in loud
+    host.conn.execute("delete from billing_daemon_status")
+    host_clock_follows(host.fleet)
+    daemon = start(host.fleet.conninfo, HEARTBEAT_SECONDS="1", BILLABLE_STATUSES="*")
+    daemon.says("The host application bills too", "debits=1")
+    assert daemon.stop() == 0

@@ -24,6 +24,7 @@ from containerstacks_billing.config.target import target
 from containerstacks_billing.daemon import signals, watchdog
 from containerstacks_billing.daemon.cycle import Attempt, Cycle
 from containerstacks_billing.daemon.heartbeat import Heartbeat
+from containerstacks_billing.daemon.host_billing import HostBilling
 from containerstacks_billing.daemon.housekeeping import Housekeeping
 from containerstacks_billing.daemon.preflight import preflight
 from containerstacks_billing.daemon.schedule import Agenda
@@ -49,6 +50,7 @@ class Daemon:
         self._heartbeat = Heartbeat(self._state)
         self._shutdown = Shutdown(self._state)
         self._cycle = Cycle(self._state, self._shutdown)
+        self._rival = HostBilling(self._state)
         self._housekeeping = Housekeeping(self._state)
         self._delivery = DeliveryThread()
 
@@ -99,6 +101,7 @@ class Daemon:
             state.heartbeat_news.set()
             if attempt.completed:
                 self._housekeeping.tidy()
+                self._rival.look()
 
     def _reconsidered(self, agenda: Agenda, now: float) -> Agenda:
         """Return the agenda after what changed while the loop waited: the interval, or a reason to retry at once."""

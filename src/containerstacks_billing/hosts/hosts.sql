@@ -23,3 +23,13 @@ where not coalesce(status = any (%(statuses)s::text[]), false)
   and not exists (select from billing_runs where outcome = 'completed')
 group by 1
 order by instances desc, status;
+
+-- name: host_billing_beside
+-- How many hourly debits the host's scheduler wrote within the last two hours and since our first run, and how much it took. Ours
+-- carry a key.
+select count(*), coalesce(-sum(amount), 0)
+from payment_transactions
+where payment_method = 'wallet_debit' and coalesce(provider_transaction_id, '') not like 'billing-%%'
+  and created_at between billing_clock() - interval '2 hours' and billing_clock()
+  and created_at > (select min(started_at) from billing_runs)
+  and description like 'VPS Hourly Billing - %%' and amount <> 'NaN';

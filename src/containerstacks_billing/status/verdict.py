@@ -246,7 +246,7 @@ def _problems(
             "It holds no lease, so it charges nothing any more. The next run closes it and charges what is due.",
             "containerstacks-billing runs",
         )
-    if condition in {Condition.RUNNING, Condition.ERROR} and _host_debits_beside(health):
+    if condition in {Condition.RUNNING, Condition.ERROR} and host_debits_beside(health):
         yield Problem(
             Tone.WARNING,
             "The host application bills too",
@@ -274,7 +274,7 @@ def _late_run(biller: Biller, condition: Condition, limits: Limits) -> Problem:
     )
 
 
-def _host_debits_beside(health: Health) -> bool:
+def host_debits_beside(health: Health) -> bool:
     """Whether the host's scheduler debited a wallet within two hours, after the daemon had started."""
     debited, row = health.failover.host_debit_at, health.daemon
     started = row.started_at if row else None

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.status.failover import Decision
 from containerstacks_billing.status.model import Health, RunRecord
-from containerstacks_billing.status.verdict import Biller, verdict_of
+from containerstacks_billing.status.verdict import Biller, Condition, host_debits_beside, verdict_of
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web.auth import address_of, require_admin
 from containerstacks_billing.web.context import Context, InContext
@@ -132,6 +132,11 @@ class _Tables(Collector):
             "daemon_active",
             "Whether the newest heartbeat is younger than the failover threshold",
             not verdict.is_stale,
+        )
+        yield _gauge(
+            "host_bills_beside",
+            "Whether the host's own scheduler debited a wallet within two hours, while the daemon was alive",
+            verdict.condition in {Condition.RUNNING, Condition.ERROR} and host_debits_beside(health),
         )
         targets = GaugeMetricFamily(
             f"{PREFIX}failover_target",
