@@ -13,7 +13,8 @@
 -- part: portion
 -- Every charge of ours in the range with the parts of it that lie before, in and after the month. An hour that ends with a
 -- month or after it was not due by then, whatever the row that it stands in: `rest_before` and `rest_in` are what such an
--- hour at the beginning and at the end of the month costs.
+-- hour at the beginning and at the end of the month costs. OFFSET 0 keeps the planner from putting these expressions into each
+-- place that uses them, where they would be computed again: four times the work.
 portion as not materialized (
     select charge.*, before, through,
         case when before = hours then total_amount else before * hourly_rate end as amount_before,
@@ -28,18 +29,21 @@ portion as not materialized (
         select cycle.organization_id, vps_instance_id as instance_id, cycle.plan_id, hourly_rate, total_amount, segment_id,
             billing_period_start as starts_at, billing_period_end as ends_at, past_due_since,
             case when status = 'failed' then null when past_due_since is null then cycle.created_at
-                 else coalesce(run.as_of, cycle.updated_at) end as billed_at,
+                 else coalesce((select as_of from billing_runs where billing_runs.id = cycle.run_id), cycle.updated_at)
+                 end as billed_at,
             ceil(extract(epoch from billing_period_end - billing_period_start) / 3600)::integer as hours
         from vps_billing_cycles cycle
-        left join billing_runs run on cycle.past_due_since is not null and run.id = cycle.run_id
         where cycle.organization_id between %(first_organization)s and %(last_organization)s
           and cycle.run_id is not null
           and isfinite(billing_period_start) and isfinite(billing_period_end)
           and billing_period_start < billing_period_end
+        offset 0
     ) charge, lateral (
         select greatest(0, least(hours, ceil(extract(epoch from %(from)s - starts_at) / 3600)::integer)) as before,
             greatest(0, least(hours, ceil(extract(epoch from %(until)s - starts_at) / 3600)::integer)) as through
+        offset 0
     ) span
+    offset 0
 )
 
 -- name: statement_organizations
@@ -136,6 +140,7 @@ line as (
     ) charge, lateral (
         select through - before - case when last_seconds < 3600 then 1 else 0 end as whole_hours,
             case when last_seconds < 3600 then last_seconds end as part_seconds
+        offset 0
     ) lengths
     group by organization_id, instance_id, plan_id, hourly_rate
 )
