@@ -150,6 +150,11 @@ def test_a_read_only_default_is_found(command: Command, database: str, server: s
         )
     code, findings = examined(command, database)
     assert (code, findings["recovery"]["level"]) == (1, "FAIL")
+    with psycopg.connect(server, autocommit=True) as admin:
+        for statement in findings["recovery"]["hint"].splitlines():
+            admin.execute(statement)
+    code, findings = examined(command, database)
+    assert (code, findings["recovery"]["level"]) == (0, "OK")
 
 
 def test_it_says_what_takes_over(command: Command, database: str, conn: psycopg.Connection[Any]) -> None:

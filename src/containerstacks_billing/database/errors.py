@@ -32,6 +32,16 @@ _LONGEST_QUOTE = 300
 
 MIGRATE_HINT = "Run `containerstacks-billing migrate`; with --dry-run it shows its plan first."
 _AWAY_HINT = "Check that PostgreSQL is running there and that a firewall lets this machine through."
+# The usual finding is a session that is idle in a transaction.
+BLOCKERS_HINT = (
+    "Another session holds a lock. While it is waited for, this names it:\n"
+    "SELECT pid, usename, application_name, state, xact_start FROM pg_stat_activity"
+    " WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity);"
+)
+_READ_ONLY_HINT = (
+    "Point DATABASE_URL at the primary. If it was only set read-only, run as its owner:\n"
+    "ALTER DATABASE {database} RESET default_transaction_read_only;"
+)
 _LOGIN_HINT = "Check user and password in DATABASE_URL, and that pg_hba.conf of the server lets this user in."
 
 # What libpq and the driver say of a connection string that they cannot read.
@@ -142,7 +152,7 @@ _ANSWERS: tuple[tuple[tuple[str, ...], type[BillingError], str, str], ...] = (
         ("25006",),
         DatabaseUnavailable,
         "{where} is read-only: a standby, in recovery, or set so.",
-        "Point DATABASE_URL at the primary; nothing is billed until then.",
+        _READ_ONLY_HINT,
     ),
     (
         ("53100",),
@@ -158,6 +168,12 @@ _ANSWERS: tuple[tuple[tuple[str, ...], type[BillingError], str, str], ...] = (
     ),
     (("53",), DatabaseUnavailable, "{where} is out of resources: {quote}.", "Give the server more of them."),
     (
+        ("57P01", "57P02", "57P03"),
+        DatabaseUnavailable,
+        "{where} ended the connection: {quote}.",
+        "The server was restarted, or an administrator ended the session. It is tried again; nothing is half charged.",
+    ),
+    (
         ("08", "57P", "58", "25P0", "3D"),
         DatabaseUnavailable,
         "{where} ended the connection: {quote}.",
@@ -170,7 +186,13 @@ _ANSWERS: tuple[tuple[tuple[str, ...], type[BillingError], str, str], ...] = (
         "Run `containerstacks-billing verify`; nothing of this batch was charged.",
     ),
     (
-        ("40", "55P03", "57014"),
+        ("55P03",),
+        WorkFailed,
+        "{where} gave up waiting for other work: {quote}.",
+        BLOCKERS_HINT,
+    ),
+    (
+        ("40", "57014"),
         WorkFailed,
         "{where} gave up waiting for other work: {quote}.",
         "Try again when the load is lower.",
@@ -260,7 +282,10 @@ def _answered(error: psycopg.Error, conninfo: str | None) -> BillingError:
     constraint = f" ({error.diag.constraint_name})" if error.diag.constraint_name else ""
     for prefixes, kind, message, hint in _ANSWERS:
         if state.startswith(prefixes):
-            return kind(message.format(where=_where(conninfo), quote=quote, constraint=constraint), hint)
+            said = message.format(where=_where(conninfo), quote=quote, constraint=constraint)
+            return kind(
+                said, hint.replace("{database}", quoted(_parameter(conninfo, "dbname", "<database>")))
+            )
     return WorkFailed(f"{_where(conninfo)} could not do the work: {quote} (SQLSTATE {state}).")
 
 

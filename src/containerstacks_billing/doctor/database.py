@@ -10,7 +10,7 @@ from containerstacks_billing.config.target import Target
 from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.errors import MIGRATE_HINT
-from containerstacks_billing.database.grants import grants_for, only_reads
+from containerstacks_billing.database.grants import grants_for, only_reads, quoted
 from containerstacks_billing.database.inspect import Server
 from containerstacks_billing.errors import SchemaMismatch
 from containerstacks_billing.findings import Finding, fail, failure, ok, warn
@@ -57,7 +57,8 @@ def writable(subject: Subject) -> Iterator[Finding]:
         yield fail(
             "recovery",
             "Transactions of this role or database are read-only by default.",
-            f"ALTER ROLE {subject.server.role} RESET default_transaction_read_only;",
+            f"ALTER DATABASE {quoted(subject.server.database)} RESET default_transaction_read_only;\n"
+            f"ALTER ROLE {quoted(subject.server.role)} RESET default_transaction_read_only;",
         )
     else:
         yield ok("recovery", "the server is a primary and accepts writes")
