@@ -15,6 +15,7 @@ from containerstacks_billing.explain.snapshot import snapshot
 from containerstacks_billing.explain.statement import Reading, read_statement, read_statements
 from containerstacks_billing.explain.statement_checks import changes, findings
 from containerstacks_billing.explain.statement_schema import Statement, fingerprint
+from containerstacks_billing.explain.why import explain_organization
 
 
 @pytest.fixture
@@ -39,6 +40,24 @@ def block(one: Statement) -> dict[str, str]:
     assert one.reconciling is not None
     amounts = {name: Decimal(amount) for name, amount in one.reconciling.model_dump(by_alias=True).items()}
     return {name: f"{amount.normalize():f}" for name, amount in amounts.items() if amount}
+
+
+def test_a_wallet_in_lower_case_has_its_opening_and_its_top_ups(fleet: Fleet) -> None:
+    """Hosts write the currency as they like; the wallet that runs charge is the one whose account is stated."""
+    acme = fleet.organization("100.00", currency="usd")
+    fleet.instance(acme, fleet.plan("730.00"))
+    fleet.at("2026-10-31 22:30")
+    fleet.bill()
+    fleet.top_up(acme, "5.00")
+    fleet.conn.execute(
+        "update payment_transactions set currency = 'usd', created_at = '2026-11-03' where amount = 5"
+    )
+    assert ("0", [("opening", "100.00"), ("billing", "-2.00")], "98.00") == cash(
+        statement(fleet, acme, "2026-10")
+    )
+    assert ("98.00", [("top-up", "5.00")], "103.00") == cash(statement(fleet, acme, "2026-11"))
+    with snapshot(fleet.conninfo) as connection:
+        assert [] == explain_organization(connection, acme, None).findings()
 
 
 def test_two_months_of_one_instance(fleet: Fleet) -> None:

@@ -1,9 +1,9 @@
 -- Ledger entries by kind: one list of what can move a balance, for every account and explanation.
 
 -- part: entry_kind
--- Completed ledger entries with their kind. Ours say so in provider_transaction_id; everything else is the host's.
+-- Completed ledger entries with their kind, and their currency in upper case, as runs compare it. Ours say so in provider_transaction_id; everything else is the host's.
 entry_kind as not materialized (
-    select id, organization_id, currency, amount, description, payment_method,
+    select id, organization_id, upper(currency) as currency, amount, description, payment_method,
         case when isfinite(created_at) then created_at else '-infinity' end as posted_at,
         case when starts_with(provider_transaction_id, 'billing-run-') then 'billing'
              when starts_with(provider_transaction_id, 'billing-adjustment-') then 'correction'

@@ -10,7 +10,7 @@ left join organizations organization on organization.id = %(organization)s;
 
 -- name: wallets_of_organization
 -- Its wallets, the oldest first, which is the one that pays in its currency.
-select id as wallet_id, currency, balance, billing_opening as opening, billing_carry as carry, past_due_since
+select id as wallet_id, upper(currency) as currency, balance, billing_opening as opening, billing_carry as carry, past_due_since
 from wallets
 where organization_id = %(organization)s
 order by created_at, id;

@@ -77,7 +77,7 @@ left join lateral (
         sum(billing_carry) as carry
     from (
         select *, case when isfinite(created_at) then created_at else '-infinity' end as at from wallets
-        where wallets.organization_id = known.organization_id and wallets.currency = %(currency)s
+        where wallets.organization_id = known.organization_id and upper(wallets.currency) = %(currency)s
     ) wallet
 ) wallet on true
 order by organization_id;
