@@ -7,26 +7,30 @@ import os
 import sys
 import time
 from datetime import datetime
-from typing import Any
 
-from containerstacks_billing.charging import run as billing
-from containerstacks_billing.charging.batch import charge_batch
-from containerstacks_billing.charging.model import Terms
+from containerstacks_billing.charging.charger import RunCharger
+from containerstacks_billing.charging.model import Batch, BatchResult, OpenRun, Terms
 from containerstacks_billing.charging.run import RunOrder, run_billing
+from containerstacks_billing.database.connection import Connection
+
+
+class _Timed(RunCharger):
+    """Charges batches and keeps how long each took, in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.durations: list[float] = []
+
+    def charge(self, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
+        begun = time.perf_counter()
+        result = super().charge(connection, run, batch)
+        self.durations.append(time.perf_counter() - begun)
+        return result
 
 
 def main() -> None:
     """Bill as ordered on the command line: conninfo, as of, workers, batch size."""
     conninfo, as_of, workers, batch_size = sys.argv[1:5]
-    durations: list[float] = []
-
-    def timed(*arguments: Any) -> Any:
-        begun = time.perf_counter()
-        result = charge_batch(*arguments)
-        durations.append(time.perf_counter() - begun)
-        return result
-
-    vars(billing)["charge_batch"] = timed
     moment = datetime.fromisoformat(as_of)
     order = RunOrder(
         conninfo,
@@ -38,8 +42,9 @@ def main() -> None:
         as_of=moment,
         host_clock=moment,
     )
+    charger = _Timed()
     begun = time.perf_counter()
-    result = run_billing(order)
+    result = run_billing(order, charger)
     seconds = time.perf_counter() - begun
     with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
@@ -50,7 +55,7 @@ def main() -> None:
         "amount": str(result.amount),
         "batches": result.batches,
         "seconds": seconds,
-        "longestBatchMs": max(durations, default=0) * 1000,
+        "longestBatchMs": max(charger.durations, default=0) * 1000,
         "peakMemoryMiB": peak / 1024,
         "ourCpu": used.user + used.system,
         "error": result.error_message,

@@ -233,6 +233,31 @@ def test_an_answer_that_is_lost_below_a_cent_is_carried_once(stage: Stage) -> No
     stage.judge()
 
 
+@pytest.mark.parametrize(("price", "balance"), [("4.38", "0.01"), ("7.30", "0.03")])
+def test_money_that_arrives_between_two_attempts_is_paid_from_once(
+    stage: Stage, price: str, balance: str
+) -> None:
+    """The first attempt pays in part, with or without an entry, and its answer is lost; the second pays the rest."""
+    payer = stage.fleet.organization(balance)
+    stage.fleet.instance(payer, stage.fleet.plan(price))
+    stage.fleet.hours(6)
+    arrived: list[bool] = []
+    server = stage.fleet.conn.info
+    with CommitProxy(server.host, server.port) as proxy:
+        proxy.arm("after", interesting=mentions("insert into vps_billing_cycles"))
+
+        def top_up() -> None:
+            if proxy.fired and not arrived:
+                arrived.append(True)
+                stage.fleet.top_up(payer, "0.05")
+
+        stage.meanwhile(top_up, workers=1, conninfo=proxy.conninfo(stage.fleet.conninfo))
+
+    assert [True] == arrived
+    assert not stage.fleet.rows("select from vps_billing_cycles where status = 'failed'")
+    stage.judge()
+
+
 def test_two_slices_of_an_organization_take_turns(stage: Stage) -> None:
     """The second waits for the wallet, wherever the first is: else its entry is cut from a carry that changes below it."""
     organization, plan = stage.fleet.organization("100.00"), stage.fleet.plan("3.65")
