@@ -215,7 +215,7 @@ def measure_catch_up(bench: Bench, hours: int = 72) -> dict[str, Any]:
 
 
 def _set_clock(conn: psycopg.Connection[Any], moment: datetime) -> None:
-    """Let the triggers, which know no as_of, live in the time of the fleet."""
+    """Let the triggers, which have no as_of, run at the time of the fleet."""
     conn.execute(
         cast(
             "Any",

@@ -59,7 +59,7 @@ cli.main()
 
 
 class Client:
-    """Asks the server, each time over a new connection."""
+    """Requests to the server, each over a new connection."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -125,7 +125,7 @@ def waits(conninfo: str) -> dict[str, int]:
 
 
 def turns(connection: Connection, work: Callable[[], object]) -> int:
-    """Count how often a connection asks the server for its answers while some work is done."""
+    """Count the round trips of a connection while some work is done."""
     with tempfile.TemporaryFile() as trace:
         connection.pgconn.trace(trace.fileno())
         work()

@@ -61,7 +61,7 @@ def throw_away_database() -> Iterator[str]:
 
 
 def main() -> int:
-    """Live the histories; the first that differs from the model is raised."""
+    """Run the histories; the first that differs from the model is raised."""
     parser = argparse.ArgumentParser(
         prog="./dev reference", description="Random histories against the reference model."
     )

@@ -92,7 +92,7 @@ def on_terminal(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 
 
 def _read(terminal: int) -> str:
-    """Return what a terminal shows next; nothing once nobody has it open."""
+    """Return what a terminal shows next; nothing once it is closed."""
     try:
         return os.read(terminal, 65536).decode()
     except OSError:

@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist which server is shared."""
+    """Send a worker of pytest-xdist the address of the shared server."""
     node.workerinput["directory"] = str(node.config.stash[DIRECTORY])
     node.workerinput["session"] = node.config.stash[SESSION]
 
@@ -209,7 +209,7 @@ def _version(config: pytest.Config) -> str:
 
 
 def _foreign_server(config: pytest.Config) -> str | None:
-    """The server that somebody else runs, from --postgres=URL or TEST_DATABASE_URL."""
+    """The external server, from --postgres=URL or TEST_DATABASE_URL."""
     chosen = config.getoption("--postgres")
     if chosen:
         return None if chosen.isdigit() else str(chosen)
@@ -235,7 +235,7 @@ def _drop(conn: psycopg.Connection[Any], name: str) -> None:
 
 
 def _drop_what_the_session_made(config: pytest.Config) -> None:
-    """Leave nothing on somebody else's server; our own is removed as a whole."""
+    """Leave nothing on an external server; our own is removed as a whole."""
     chosen = _foreign_server(config)
     if chosen is None:
         return

@@ -181,7 +181,7 @@ def start(directory: Path, conninfo: str, speed: float = 1, **settings: str) -> 
 
 
 def _main(speed: float) -> int:
-    """Be a daemon with a fast clock, and if told to with a short lease, in a process of its own."""
+    """Run a daemon in a process of its own with a fast clock, and optionally with a short lease."""
     if text := os.environ.pop("TEST_LEASE_SECONDS", ""):
         from containerstacks_billing.charging import lease_model as lease
 

@@ -91,7 +91,7 @@ def serve(
 
 
 def end(started: list[subprocess.Popen[bytes]]) -> None:
-    """End what still lives after a test."""
+    """End the processes that remain after a test."""
     for process in started:
         if process.poll() is None:
             process.kill()

@@ -441,7 +441,7 @@ def live(
     shrink: bool = True,
     judges: tuple[Judge, ...] = (),
 ) -> type[FleetMachine]:
-    """Live that many histories, the same for the same seed, and return the machine with its tally.
+    """Run that many histories, the same for the same seed, and return the machine with its counts.
 
     Raises what differed first, shrunk to few steps, with the command that finds it again.
     """

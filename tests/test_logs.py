@@ -160,7 +160,7 @@ def test_the_level_is_the_least_severe_event_that_is_logged() -> None:
 
 
 def test_the_driver_does_not_warn_beside_our_own_error(database: str) -> None:
-    """A statement that is refused ends those behind it; psycopg would log that, and we tell the refusal."""
+    """A statement that is refused ends those behind it; psycopg would log that, and the refusal alone is reported."""
     stream = io.StringIO()
     logs.configure(stream=stream, environment=JOURNAL)
     with connect(database, purpose="reading") as connection, pytest.raises(psycopg.errors.DivisionByZero):

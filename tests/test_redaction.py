@@ -32,7 +32,7 @@ SECRET = "canary-5d1c6a"
     ],
 )
 def test_a_secret_with_a_shape_is_taken_out(text: str) -> None:
-    """Whatever quotes a connection string, its password does not come with it."""
+    """A connection string is quoted without its password by every caller."""
     assert SECRET not in redact(text)
 
 

@@ -36,7 +36,7 @@ def test_a_count_has_its_noun_in_the_right_number(number: int, noun: str, writte
 
 
 def test_instants_are_in_utc() -> None:
-    """Whatever the zone of the session that read them; seconds only where there are some."""
+    """In any time zone of the reading session; seconds only where there are some."""
     at = datetime(2026, 3, 1, 5, 30, tzinfo=UTC).astimezone(timezone(timedelta(hours=2)))
     assert ("2026-03-01 05:30", "2026-03-01 05:30", "2026-03-01 05:30:00 UTC") == (
         text.minute(at),

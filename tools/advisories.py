@@ -23,7 +23,7 @@ CLEAN, VULNERABLE, NOT_ASKED = 0, 1, 75
 
 
 def judge(output: str, complaint: str) -> tuple[int, list[str]]:
-    """Return the exit code, and what to tell, for what pip-audit wrote as JSON and on stderr."""
+    """Return the exit code and the message for what pip-audit wrote as JSON and on stderr."""
     try:
         packages: list[dict[str, Any]] = json.loads(output)["dependencies"]
     except (ValueError, KeyError, TypeError):

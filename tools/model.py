@@ -126,7 +126,7 @@ def verdict_of(output: str) -> str:
 
 
 def story(design: Design) -> str:
-    """Tell the shortest story in which a design breaks its rule; empty when it does not."""
+    """Return the shortest trace in which a design breaks its rule; empty when it does not."""
     with tempfile.TemporaryDirectory() as name:
         search(design, Path(name))
         if not Path(name, f"{MODEL.name}.trail").exists():

@@ -92,7 +92,7 @@ def sql_statements(root: Path) -> Iterator[str]:
 
 
 def one_clock(root: Path) -> Iterator[str]:
-    """Statements read the time through billing_clock(); the lease alone asks the database itself."""
+    """Statements read the time through billing_clock(); the lease alone reads the database's own clock."""
     for path in _statement_files(root):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             code = line.split("--")[0]

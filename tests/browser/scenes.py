@@ -72,7 +72,7 @@ def history(
 def daemon(
     fleet: Fleet, age: timedelta = timedelta(seconds=41), status: str = "running", **facts: Any
 ) -> None:
-    """Write the daemon's row, which ran 20 minutes before unless told otherwise, and the sign of life of an application side."""
+    """Write the daemon's row, by default with a run 20 minutes before, and the sign of life of an application side."""
     heartbeat(fleet, age, daemon="billing-1-4711", status=status)
     application_side(fleet)
     columns = {
@@ -89,7 +89,7 @@ def daemon(
 def troubles(
     fleet: Fleet, label: str = "shop-frontend-eu-central-1", name: str = "Lindqvist & Söhne Cloud Hosting"
 ) -> None:
-    """Write instances that were set aside, debts, runways and announced prices; one instance and its customer are named."""
+    """Write quarantined and held instances, past-due charges, runways and announced prices; one instance and its customer are named."""
     plan = fleet.plan("14.00", "2.00")
     fleet.conn.execute("update vps_plans set name = 'Nebula 4 GB'")
     names = ("Northwind Hosting", "Acme GmbH", name, "Blue Harbor Studio", "Kiyo Labs", "مختبر الشمس")
@@ -155,7 +155,7 @@ def troubles(
 
 
 def lease(fleet: Fleet) -> None:
-    """Let somebody hold the lease."""
+    """Let another process hold the lease."""
     fleet.conn.execute(
         "update billing_leases set holder = 'billing-1-4711', acquired_at = clock_timestamp(),"
         " renewed_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 hour'"
@@ -167,14 +167,14 @@ def first_run(fleet: Fleet) -> None:
 
 
 def on_duty(fleet: Fleet) -> None:
-    """All is well, apart from what customers owe and what somebody has to repair."""
+    """All is well, apart from past-due charges and an instance to repair."""
     history(fleet, instant("2026-03-01 12:00"))
     daemon(fleet)
     troubles(fleet)
 
 
 def all_well(fleet: Fleet) -> None:
-    """All is well, and nothing waits for anybody."""
+    """All is well, and nothing needs attention."""
     history(fleet, instant("2026-03-01 12:00"), 20, {})
     fleet.conn.execute("update billing_runs set past_due_instances = 0")
     daemon(fleet)
@@ -232,7 +232,7 @@ def nobody(fleet: Fleet) -> None:
 
 
 def silent(fleet: Fleet) -> None:
-    """The daemon died 80 minutes ago: its run is overdue, and nobody takes over yet."""
+    """The daemon died 80 minutes ago: its run is overdue, and failover is still waiting."""
     history(fleet, instant("2026-03-01 10:55"))
     daemon(
         fleet,
@@ -244,7 +244,7 @@ def silent(fleet: Fleet) -> None:
 
 
 def stopped(fleet: Fleet) -> None:
-    """Somebody stopped the daemon a quarter of an hour ago."""
+    """The daemon was stopped a quarter of an hour ago."""
     history(fleet, instant("2026-03-01 12:00"))
     daemon(fleet, timedelta(minutes=15), status="stopped")
     troubles(fleet)

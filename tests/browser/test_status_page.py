@@ -67,7 +67,7 @@ def test_every_state_is_designed_and_accessible(
 
 
 def test_a_database_that_is_away_has_a_page_too(visit: Visit) -> None:
-    """Nobody knows who bills, and the page says so, with the status that a monitor understands; nothing is live."""
+    """The biller is unknown, and the page says so with 503; it has no live updates."""
     with serving("host=127.0.0.1 port=1 dbname=none") as address, visit(address, expected=503) as one:
         for scheme in ("light", "dark"):
             for name, width in WIDTHS.items():
@@ -111,7 +111,7 @@ def test_a_connection_that_is_lost_takes_the_colours_away(
 
 
 def test_forced_colors_keep_the_legend(conn: psycopg.Connection[Any], visit: Visit) -> None:
-    """Whoever chose the colours of the system still sees which mark means what."""
+    """With the colours of the system each mark is still distinguishable."""
     fleet = scenes.fleet_of(conn)
     scenes.on_duty(fleet)
     with serving(fleet.conninfo) as address, visit(address, forced_colors="active") as one:
@@ -127,7 +127,7 @@ def test_forced_colors_keep_the_legend(conn: psycopg.Connection[Any], visit: Vis
 def test_everybody_sees_the_state_and_admins_see_figures_and_names(
     conn: psycopg.Connection[Any], visit: Visit
 ) -> None:
-    """What is billed, to whom and by which process is nobody's business; that billing works is everybody's."""
+    """Amounts, customers and process names are for admins; that billing works is public."""
     fleet = scenes.fleet_of(conn)
     scenes.failing(fleet)
     secrets = ("4,2", "USD", "Acme", "Northwind", "billing-1-4711", "no space left", "web-01", "Nebula")
@@ -171,7 +171,7 @@ def test_a_wrong_token_is_refused_and_counted(conn: psycopg.Connection[Any], vis
 
 
 def test_a_form_of_another_site_is_not_accepted(conn: psycopg.Connection[Any], visit: Visit) -> None:
-    """Neither does it sign anybody in, nor out."""
+    """It neither signs in nor signs out."""
     fleet = scenes.fleet_of(conn)
     with serving(fleet.conninfo) as address, visit(address) as one:
         page = one.sign_in()

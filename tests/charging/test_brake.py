@@ -192,7 +192,7 @@ def test_what_is_no_reason(last: Reading | None, now: Reading) -> None:
     ],
 )
 def test_what_is_held_and_what_is_said(last: Reading | None, now: Reading, sentence: str) -> None:
-    """The sentence holds the two figures, so that whoever reads it at night can decide."""
+    """The sentence holds the two figures that the decision needs."""
     assert sentence == hold_reason(last, now, FACTOR)
 
 

@@ -64,7 +64,7 @@ def test_hours_of_another_organization_do_not_count(fleet: Fleet, batch_size: in
 
 
 def test_approved_closed_hours_are_charged(fleet: Fleet) -> None:
-    """Of 80 closed hours somebody approved the first ten: the 70 that are left are within the bound, and all are charged."""
+    """Of 80 closed hours the first ten were approved: the 70 that are left are within the bound, and all are charged."""
     organization = fleet.organization("10.00")
     gone = fleet.instance(organization, fleet.plan("7.30"))
     ten = fleet.hours(10)

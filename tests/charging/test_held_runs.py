@@ -1,4 +1,4 @@
-"""The brake in a run: what is held charges nothing, binds everybody, and passes after its release."""
+"""The brake in a run: a held run charges nothing, holds every later run, and passes after its release."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def release(fleet: Fleet) -> str:
 
 
 def test_a_price_typed_wrong_is_held_for_every_trigger_until_it_is_released(fleet: Fleet) -> None:
-    """$7.30 becomes $73.00: nobody bills, in one organization neither; released, the missing hours are charged once."""
+    """$7.30 becomes $73.00: no run charges, of one organization neither; released, the missing hours are charged once."""
     organization, plan = fleet.organization("10.00"), fleet.plan("7.30", provider_plan_id="vc-1")
     fleet.instance(organization, plan)
     fleet.hours(1)

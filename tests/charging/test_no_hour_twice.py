@@ -75,7 +75,7 @@ def paid(fleet: Fleet) -> Decimal:
 
 
 def overlaps(fleet: Fleet) -> list[Any]:
-    """Return the charges of ours that cover an hour which another one covers too, under whatever organization."""
+    """Return the charges of ours that overlap another one, under any organization."""
     return fleet.rows(
         "select one.* from vps_billing_cycles one join vps_billing_cycles other on one.vps_instance_id = other.vps_instance_id"
         " and one.id < other.id and one.billing_period_start < other.billing_period_end"
@@ -112,7 +112,7 @@ def test_a_past_due_row_that_comes_back_older_is_charged_once(fleet: Fleet, plan
 def test_a_row_that_was_put_back_is_billed_on(
     fleet: Fleet, plan: UUID, gone: str, pause: int, last_billed: str
 ) -> None:
-    """Whatever watermark the row brings: 6 hours are paid at 06:00, once, without a repair."""
+    """With any watermark in the row: 6 hours are paid at 06:00, once, without a repair."""
     acme = fleet.organization("10.00")
     fleet.instance(acme, plan)
     fleet.at(DAY + "03:10")

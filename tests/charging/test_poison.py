@@ -248,7 +248,7 @@ def poisoned(conn: psycopg.Connection[Any]) -> Poisoned:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_poison(poisoned: Poisoned, kind: Kind) -> None:
-    """One victim is set aside and said why, twice; its neighbours are billed; repaired, it pays what is missing."""
+    """One damaged instance is quarantined with a reason, twice; its neighbours are billed; repaired, it pays what is missing."""
     fleet = poisoned.fleet
     if kind.reason in ("no wallet", "unusable balance"):
         fleet.set(poisoned.victim, organization_id=poisoned.other)
@@ -385,7 +385,7 @@ def test_a_negative_balance_is_a_debt_and_no_poison(poisoned: Poisoned) -> None:
 
 @pytest.mark.parametrize("status", [None, "", "RUNNING", "<b>", "x" * 50])
 def test_a_status_that_is_not_billable_is_not_billed(poisoned: Poisoned, status: str | None) -> None:
-    """What does not say that it runs costs nothing, and is not set aside either."""
+    """An instance without a billable status costs nothing, and is not quarantined either."""
     fleet = poisoned.fleet
     fleet.set(poisoned.victim, status=status)
     fleet.hours(1)
@@ -455,7 +455,7 @@ def test_a_first_date_that_nobody_can_believe_is_repaired_where_the_hint_says(
 def test_an_instance_that_begins_later_pays_from_then_without_anybody(
     poisoned: Poisoned, database: str
 ) -> None:
-    """Created for 06:00 at 00:00: set aside until it has begun, and charged from 06:00."""
+    """Created for 06:00 at 00:00: quarantined until it has begun, and charged from 06:00."""
     fleet = poisoned.fleet
     inserted(poisoned, "2026-03-01 06:00")
     fleet.at("2026-03-01 02:00")

@@ -1,4 +1,4 @@
-"""A batch that the database refuses: divided until what is wrong is alone, and everybody else is charged."""
+"""A batch that the database refuses: divided until the damaged organization is alone, and every other one is charged."""
 
 from __future__ import annotations
 

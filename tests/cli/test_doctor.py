@@ -119,7 +119,7 @@ def test_a_role_without_rights_is_named_and_told_once(command: Command, database
 
 
 def test_nobody_bills_by_itself_on_the_embedded_database(database: str) -> None:
-    """No systemd is told of and no built-in billing promised: `up` is what bills there."""
+    """Neither systemd nor built-in billing is mentioned: `up` is what bills there."""
     with connect(database, purpose="reading") as connection:
         server = examination.server(connection, database)
         subject = Subject(Settings(), Target(database, embedded=True), connection, server)

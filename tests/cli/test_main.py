@@ -169,7 +169,7 @@ def test_an_interrupt_ends_with_130() -> None:
 
 
 def test_version_and_help(command: Command) -> None:
-    """The first two things that anybody types."""
+    """The first two commands of a new user."""
     assert command("--version").stdout == f"containerstacks-billing {__version__}\n"
     shown = command("--help")
     assert shown.returncode == 0

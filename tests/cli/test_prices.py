@@ -375,7 +375,7 @@ def test_a_correction_killed_between_organizations_is_finished_once(fleet: Fleet
 
 
 def test_a_correction_waits_for_whoever_bills(fleet: Fleet) -> None:
-    """While somebody holds the lease nothing is rewritten."""
+    """While another process holds the lease nothing is rewritten."""
     organization, plan = fleet.organization("10.00"), fleet.plan("73.00")
     fleet.instance(organization, plan)
     fleet.hours(1)

@@ -104,7 +104,7 @@ def test_one_organization_is_asked_for_by_its_identifier(command: Command, fleet
 
 
 def test_what_was_not_metered_comes_with_a_hint(command: Command, fleet: Fleet) -> None:
-    """Hours that only the table of failures knows about need a person, who is told where to look."""
+    """Hours that only the table of failures knows need a person; the message says where to look."""
     fleet.conn.execute("insert into billing_metering_failures (error, segment) values ('disk full', '[]')")
     shown = command()
     assert shown.exit_code == 1

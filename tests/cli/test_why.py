@@ -77,7 +77,7 @@ def test_an_entry_for_a_customer(command: Command, fleet: Fleet) -> None:
 def test_what_does_not_add_up_ends_with_1_and_is_not_sent_to_customers(
     command: Command, fleet: Fleet
 ) -> None:
-    """Support sees by how much; a customer must not be told a number that is wrong."""
+    """Support sees by how much; a customer must not be given a wrong number."""
     entry = entry_of(fleet)
     fleet.conn.execute("update payment_transactions set amount = -0.05 where id = %s", (entry,))
     shown, sent, read = command(entry), command(entry, "--customer"), command(entry, "--json")
@@ -110,7 +110,7 @@ def test_every_kind_of_id_is_found_by_itself(command: Command, fleet: Fleet) -> 
 
 
 def test_why_an_hour_was_not_billed(command: Command, fleet: Fleet) -> None:
-    """The instant that is asked for, and the stretches before it with their reasons."""
+    """The requested instant, and the segments before it with their reasons."""
     fleet.set(fleet.web, status="stopped")
     fleet.hours(5)
     shown = command(fleet.web, "--at", "2026-03-01T04:00Z")
@@ -125,7 +125,7 @@ def test_why_an_hour_was_not_billed(command: Command, fleet: Fleet) -> None:
 
 
 def test_a_hostile_label_stays_text(command: Command, fleet: Fleet) -> None:
-    """Control characters would move the cursor of whoever reads it; they are shown, and not sent."""
+    """Control characters would move the reader's cursor; they are shown escaped."""
     fleet.set(fleet.web, label="web\x1b[2J\n[red]")
 
     assert "\x1b" not in command(entry_of(fleet)).stdout

@@ -101,7 +101,7 @@ def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602])
 def test_a_file_open_to_others_is_refused_with_the_command_to_run(tmp_path: Path, mode: int) -> None:
-    """Everybody on the machine could read the password, or set the database."""
+    """Any user of the machine could read the password, or set the database."""
     path = tmp_path / ".env"
     path.write_text("PORT=1")
     path.chmod(mode)
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes, what
 
 
 def test_a_link_into_nowhere_is_refused(tmp_path: Path) -> None:
-    """Somebody meant a file to be read: without it another database might be billed."""
+    """An --env-file that is missing is an error: without it another database might be billed."""
     (tmp_path / ".env").symlink_to(tmp_path / "moved")
     with pytest.raises(ConfigurationError, match=r"\.env is a link to .*/moved, which does not exist"):
         read_env_file(tmp_path / ".env")

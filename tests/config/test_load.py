@@ -70,7 +70,7 @@ def service(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_installed_service_says_which_database_where_nothing_else_does(service: Path) -> None:
-    """Whoever asks from anywhere on the machine means its books; that they are taken is said."""
+    """A command in any directory uses the configuration of the installed service, and says so."""
     loaded = load({}, {})
     assert str(loaded.origins["DATABASE_URL"]) == f"{service}, line 1"
     assert loaded.remarks == (
@@ -98,7 +98,7 @@ def test_whoever_names_a_database_gets_no_other(
 def test_another_program_and_an_application_leave_the_service_alone(
     service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkout for trying, and whatever holds built-in billing, would bill the books of the service."""
+    """A checkout for trials, and a process with built-in billing, must not bill the books of the service."""
     assert load({}, {}, of_service=False).env_file is None
     write_env(service.parent.parent, "PORT=1\n")
     assert service.parent.parent / ".env" == load({}, {}).env_file.path  # type: ignore[union-attr]
@@ -168,7 +168,7 @@ def test_a_refusal_says_in_which_line_of_which_file(directory: Path) -> None:
 
 
 def test_keys_that_were_nearly_ours_are_warned_of(directory: Path) -> None:
-    """A misspelt key silently means the default, which nobody notices for months."""
+    """A misspelt key silently means the default, which goes unnoticed for months."""
     path = write_env(directory, "BILLING_INTERVAL_MINUTE=5\nSTRIPE_SECRET=x\n")
     assert load({}, {"HEARTBEAT_SECOND": "5"}).warnings == (
         f"BILLING_INTERVAL_MINUTE in {path}, line 1, is ignored; BILLING_INTERVAL_MINUTES may be meant.",
@@ -204,7 +204,7 @@ def test_weak_transport_and_foreign_parameters_are_said_out_loud() -> None:
 
 
 def test_a_password_given_as_a_flag_is_warned_of() -> None:
-    """Everybody on the machine can list processes."""
+    """Any user of the machine can list processes."""
     loaded = load({"DATABASE_URL": f"postgresql://u:{SECRET}@localhost/d"}, {})
     assert loaded.warnings == (
         "The password in --database-url is visible in the process list; DATABASE_URL is not.",

@@ -123,7 +123,7 @@ def test_it_bills_hourly_until_a_heartbeat_returns(fleet: Fleet) -> None:
 
 
 def test_it_does_not_bill_when_the_status_table_is_gone(fleet: Fleet) -> None:
-    """Not knowing whether a daemon lives is no reason to bill; when the table is back, it bills."""
+    """An unreadable status is no reason to bill; when the table is back, it bills."""
     billing = built_in(fleet)
     fleet.conn.execute("alter table billing_daemon_status rename to hidden")
     look = billing.look()

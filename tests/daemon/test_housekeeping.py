@@ -58,7 +58,7 @@ def test_a_hold_that_nobody_released_is_never_too_old(fleet: Fleet) -> None:
 
 
 def test_old_rows_of_other_daemons_go(fleet: Fleet) -> None:
-    """Whatever their status; the row of the daemon that asks stays, however old its heartbeat."""
+    """In any status; the row of the daemon that cleans up stays, however old its heartbeat."""
     for name, days in (("mine", 100), ("old", 100), ("older", 1000), ("recent", 10)):
         fleet.conn.execute(
             "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at)"

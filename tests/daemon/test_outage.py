@@ -135,7 +135,7 @@ def test_a_question_at_the_start_that_is_cancelled_does_not_end_it(own_server: S
 
 
 def test_a_server_that_is_cut_off_in_the_middle_of_a_run(own_server: Server, start: Start) -> None:
-    """An immediate shutdown while a batch waits: the daemon lives on, and the next attempt charges it once."""
+    """An immediate shutdown while a batch waits: the daemon survives, and the next attempt charges it once."""
     fleet = fleet_of(own_server)
     blocker = own_server.connect()
     blocker.execute("begin")

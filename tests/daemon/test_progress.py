@@ -110,7 +110,7 @@ def test_waiting_for_another_biller_is_no_problem() -> None:
 
 
 def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
-    """Either one that stands still is named and starves it; a database that is away starves nobody."""
+    """A stalled thread is named and stops the watchdog; an unreachable database does not."""
     hand = Hand()
     pulse = LoopProgress(hand)
     late = {"billing": pulse.stalled_seconds, "heartbeat": lambda: 0.0}
@@ -166,7 +166,7 @@ def test_the_heartbeat_is_kept_until_readers_would_have_given_up() -> None:
 
 
 def test_a_hold_is_named_once() -> None:
-    """A run that is bound by an earlier hold tells of that one."""
+    """A run that an earlier hold stops reports that hold."""
     assert "run 7 was held: a price rose" == problem_of(result(Outcome.HELD, "a price rose"))
     assert "run 5 was held: a price rose" == problem_of(result(Outcome.HELD, "run 5 was held: a price rose"))
 

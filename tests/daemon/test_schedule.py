@@ -63,7 +63,7 @@ def test_a_new_interval_postpones_nothing_that_is_due() -> None:
 def test_the_next_tick_is_later_and_at_most_one_interval_away(
     start: float, interval: float, passed: float
 ) -> None:
-    """Whatever the moment; a tick that is a rounding error away counts as passed."""
+    """At any instant; a tick within a rounding error counts as passed."""
     schedule = Schedule(start, interval)
     wait = schedule.next_after(start + passed) - (start + passed)
 

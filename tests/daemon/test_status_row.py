@@ -74,7 +74,7 @@ def test_the_query_of_the_guide_works_as_it_is_written(fleet: Fleet) -> None:
 
 
 def test_a_beat_without_facts_leaves_those_that_the_row_has(fleet: Fleet) -> None:
-    """What is not known yet is no reason to forget; an error message is what it is now."""
+    """Unknown values keep the columns as they are; the error message is always the present one."""
     facts = LastRun(7, fleet.now, True, "completed", 5, Decimal("0.50"), Decimal(50))
     write_beat(fleet.conn, a_beat(last_run=facts, last_run_success=True, error_message="once"))
     write_beat(fleet.conn, a_beat(error_message="a\0b" + "x" * 9000))

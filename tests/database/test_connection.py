@@ -52,7 +52,7 @@ def test_a_connection_commits_by_itself_and_prepares_nothing(database: str) -> N
 
 
 def test_a_reading_connection_cannot_write_inside_a_transaction(database: str) -> None:
-    """`status` and `verify` change nothing, whatever a mistake in them tries."""
+    """`status` and `verify` are read-only: a mistaken write is refused."""
     with (
         connect(database, purpose="reading") as connection,
         pytest.raises(DatabaseUnavailable),
@@ -198,7 +198,7 @@ def test_a_role_without_any_right_is_told_of_both_kinds(database: str, role: str
 
 
 def test_what_is_more_than_billing_is_for_the_owner(database: str, role: str) -> None:
-    """Prices are changed by people: the role that bills is not told to be given what it has."""
+    """Prices are changed by people: no grant is proposed that the billing role has already."""
     with (
         psycopg.connect(database, autocommit=True) as owner,
         connect(as_role(database, role), purpose="billing") as connection,

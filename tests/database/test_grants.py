@@ -49,7 +49,7 @@ def admit(conn: Connection, role: str, *, reading: bool = False) -> list[str]:
 
 @pytest.fixture
 def roles(conn: Connection) -> Iterator[list[str]]:
-    """Names of roles that do not exist, one of which needs quotes; whoever is made is dropped."""
+    """Role names that do not exist, one of which needs quotes; the roles created are dropped."""
     names = [f"billing_test_{secrets.token_hex(4)}", f'Billing "test" {secrets.token_hex(4)}']
     yield names
     for name in names:
@@ -127,7 +127,7 @@ def test_nobody_else_may_call_it(conn: Connection, database: str, role: str) -> 
 
 
 def test_it_is_everything_or_nothing(conn: Connection, database: str, role: str, roles: list[str]) -> None:
-    """Who owns the tables and not the database cannot let anybody in: no warning that nobody reads, but an error."""
+    """The owner of the tables who does not own the database cannot grant CONNECT: an error, not a warning."""
     admitted = roles[0]
     conn.execute(sql.SQL("create role {}").format(sql.Identifier(admitted)))
     conn.execute(
@@ -154,7 +154,7 @@ def test_it_is_everything_or_nothing(conn: Connection, database: str, role: str,
 
 
 def test_more_than_is_needed_is_said(conn: Connection, role: str) -> None:
-    """The rights of an application that bills by itself are not taken away, and nobody is told that they are few."""
+    """The rights of an application that bills by itself are kept, and no missing right is reported."""
     said: list[str] = []
     conn.add_notice_handler(lambda notice: said.append(f"{notice.severity}: {notice.message_primary}"))
     admit(conn, role)

@@ -75,7 +75,7 @@ def test_the_rights_of_a_daemon_are_enough_for_all_it_does(
 
 @pytest.mark.parametrize("name", ["public", "none", " ", "pg_monitor"])
 def test_no_statement_is_written_for_everybody(command: Command, name: str) -> None:
-    """PostgreSQL takes "public" for everybody, even in quotes: the ledger would be open to every role of the server."""
+    """PostgreSQL reads "public" as PUBLIC, even in quotes: the ledger would be open to every role of the server."""
     refused = command("grants", "--role", name)
     assert (78, "") == (refused.returncode, refused.stdout)
     assert "no name of a role" in refused.stderr

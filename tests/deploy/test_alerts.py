@@ -49,12 +49,12 @@ def test_the_rules_pass_their_own_tests() -> None:
     "file", [RULES, RULES.with_name("alerts_test.yml"), DASHBOARD], ids=lambda file: file.name
 )
 def test_every_metric_exists(file: Path, metrics: set[str]) -> None:
-    """An alert over a metric that was renamed never fires; nobody would notice until it is needed."""
+    """An alert over a metric that was renamed never fires, and the failure goes unnoticed."""
     assert set() == set(METRIC.findall(file.read_text())) - metrics
 
 
 def test_every_alert_leads_to_a_section_of_the_runbook() -> None:
-    """Whoever is woken finds what it means and what to do."""
+    """Every alert links to a runbook section with meaning and actions."""
     headings = re.findall(r"^## (.+)$", RUNBOOK.read_text(), re.MULTILINE)
     sections = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
     text = RULES.read_text()

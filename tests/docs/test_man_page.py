@@ -84,7 +84,7 @@ def asked(**environment: str) -> str:
     ("shell", "shape"), [("bash", r"(?m)^plain,(.*)$"), ("zsh", r"plain\n(.*)\n"), ("fish", r"plain,(\S+)")]
 )
 def test_each_shell_completes_verbs_and_options(shell: str, shape: str, typed: str, offered: str) -> None:
-    """The script that --install-completion sets up asks the command itself."""
+    """The script of --install-completion queries the command itself."""
     words = f"{NAME} {typed}"
     last = typed.rsplit(maxsplit=1)[-1] if shell == "fish" else str(words.count(" "))
     said = asked(_CONTAINERSTACKS_BILLING_COMPLETE=f"{shell}_complete", COMP_WORDS=words, COMP_CWORD=last)

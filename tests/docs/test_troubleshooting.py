@@ -40,7 +40,7 @@ Found = Iterable[Finding]
 
 
 class Patient:
-    """What a cause may work on: a directory of its own, and a database as soon as it asks for one."""
+    """What a cause may change: a directory of its own, and a database on demand."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
         self.directory, self.patch = directory, patch
@@ -221,7 +221,7 @@ def a_changed_migration(p: Patient) -> Found:
 
 
 def undone(statement: str) -> Callable[[Patient], Found]:
-    """What is said of a database in which somebody undid something."""
+    """Findings about a database in which an object of billing was changed."""
 
     def look(p: Patient) -> Found:
         p.conn.execute(statement.encode())

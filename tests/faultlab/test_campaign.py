@@ -50,7 +50,7 @@ def test_a_finding_names_the_command_that_replays_it() -> None:
 
 
 def test_the_report_fits_a_terminal() -> None:
-    """At most 80 columns, whatever the numbers."""
+    """At most 80 columns, for any numbers."""
     total = CampaignReport(first_seed=1, round_seconds=20, rate=8)
     total.add(
         Report(1, fired=Counter(dict.fromkeys(KINDS, 123_456)), runs=Counter({"daemon completed": 10**6}))
@@ -96,7 +96,7 @@ def test_a_number_that_is_given_out_again_is_not_the_end_of_the_next_process() -
 def test_a_lock_that_was_not_obtained_leaves_no_session_behind(
     conn: psycopg.Connection[Any], database: str
 ) -> None:
-    """Somebody else holds the table: the fault hits nothing, and its connection is closed."""
+    """Another session holds the table: the fault has no effect, and its connection is closed."""
     environment = SimpleNamespace(conninfo=database, after=None)
     fault = Fault(at=0.0, kind="lock tables", whom=1, seconds=0.1, count=1, strength=0.5)
     with conn.transaction():

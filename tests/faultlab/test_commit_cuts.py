@@ -1,4 +1,4 @@
-"""The answer to a COMMIT never comes: the process lives on, and every hour is charged once."""
+"""The answer to a COMMIT is lost: the process survives, and every hour is charged once."""
 
 from __future__ import annotations
 

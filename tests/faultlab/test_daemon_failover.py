@@ -1,4 +1,4 @@
-"""The daemon as a process, when its server dies for a replica and when its connection breaks at COMMIT: it lives on."""
+"""The daemon as a process during failover and when its connection breaks at COMMIT: it survives both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def failover_pair() -> Iterator[FailoverPair]:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[list[Daemon]]:
-    """The daemons of a test, killed at its end if they still live."""
+    """The daemons of a test, killed at its end if they still run."""
     started: list[Daemon] = []
     yield started
     for daemon in started:
@@ -98,7 +98,7 @@ def test_the_daemon_follows_a_promotion(
 def test_a_daemon_whose_connection_breaks_at_commit(
     conn: psycopg.Connection[Any], database: str, tmp_path: Path, running: list[Daemon], where: Any
 ) -> None:
-    """Before, during and after the COMMIT of a batch: the daemon cannot know, lives on, and each hour is charged once."""
+    """Before, during and after the COMMIT of a batch: the daemon cannot know the outcome, continues, and each hour is charged once."""
     fleet = Fleet(conn)
     oracle.install(conn)
     plan, organization = fleet.plan("7.30"), fleet.organization("1000.00")

@@ -1,4 +1,4 @@
-"""A primary dies and its replica is promoted: what the tail of the log took with it is charged once more, by whoever may."""
+"""A primary dies and its replica is promoted: the charges that the replica lacked are written once more, by any biller."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_primary_that_goes_on_by_itself_charges_nothing_on_the_other_side(
 
 
 def test_built_in_billing_follows_to_the_new_primary(failover_pair: FailoverPair) -> None:
-    """Without a primary it says that it cannot tell; after the promotion it bills the hours that are due there."""
+    """Without a primary it reports an unknown status; after the promotion it bills the hours that are due there."""
     built_in = BuiltInBilling(Settings(built_in_billing="on"), failover_pair.pair.conninfo)
     failover_pair.pair.follow()
     failover_pair.pair.kill()
@@ -196,7 +196,7 @@ def test_built_in_billing_follows_to_the_new_primary(failover_pair: FailoverPair
 
 @pytest.mark.slow
 def test_of_several_hosts_the_one_that_accepts_writes_is_taken(failover_pair: FailoverPair) -> None:
-    """The standby stands first in the list, and nothing is said about what is wanted: billing asks for the primary by itself."""
+    """The standby stands first in the list, without target_session_attrs: billing requests the primary by itself."""
     pair = failover_pair.pair
     listed = make_conninfo(pair.standby.conninfo(), host=f"{pair.standby.address},{pair.primary.address}")
     failover_pair.bill(conninfo=listed)
@@ -221,7 +221,7 @@ def test_a_server_in_recovery_bills_nothing_and_is_named(failover_pair: Failover
 
 @pytest.mark.slow
 def test_synchronous_replication_loses_nothing_that_was_acknowledged(synchronous: FailoverPair) -> None:
-    """The primary is killed after any batch: what the biller was told is on the replica."""
+    """The primary is killed after any batch: every acknowledged commit is on the replica."""
     failover_pair = synchronous
 
     def fail(progress: Progress) -> None:
@@ -286,7 +286,7 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: FailoverPai
 def test_a_heartbeat_waits_for_the_standby_and_a_cancelled_one_does_not_count(
     synchronous: FailoverPair,
 ) -> None:
-    """It is not taken for written, so nobody tells the service manager of it either."""
+    """It does not count as written, so the service manager is not notified of it either."""
     failover_pair = synchronous
     failover_pair.pair.stall()
     problems: list[BillingError] = []

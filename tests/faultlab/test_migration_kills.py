@@ -1,4 +1,4 @@
-"""A migration is killed at every statement, and run again: nobody can see that it was."""
+"""A migration is killed at every statement, and run again: the result is that of an undisturbed one."""
 
 from __future__ import annotations
 

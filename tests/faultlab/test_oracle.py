@@ -238,7 +238,7 @@ def test_the_clock_stands_still_inside_a_transaction(conn: psycopg.Connection[An
 
 
 def test_a_rolled_back_change_leaves_no_entry(books: Books) -> None:
-    """The journal lives and dies with the change: what was not committed was never owed."""
+    """The journal commits and rolls back with the change: what was not committed was never due."""
     with books.conn.transaction(force_rollback=True):
         books.fleet.set(books.web, status="stopped")
         books.fleet.top_up(books.acme, "5.00")

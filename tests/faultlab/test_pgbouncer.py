@@ -174,7 +174,7 @@ def test_a_daemon_lives_through_a_pooler_that_is_restarted(
 
 @pytest.mark.slow
 def test_a_list_of_poolers_leads_to_one_that_accepts_writes(fleet: Fleet, pooler: Pooler) -> None:
-    """The driver asks through the pooler too whether the server behind it is the primary."""
+    """The driver checks through the pooler too whether the server behind it is the primary."""
     several = make_conninfo(pooler.conninfo, host="127.0.0.9,127.0.0.1", target_session_attrs="read-write")
     fleet.bill(conninfo=several)
     assert_all_charged_once(fleet)

@@ -194,7 +194,7 @@ def test_a_closed_proxy_leaves_no_connection_behind(
 
 
 def test_a_server_that_is_away_costs_the_proxy_no_socket(tmp_path: Path, database: str) -> None:
-    """The client is refused, and the socket that found nobody is closed; a warning about one fails this test."""
+    """The client is refused, and the socket without a server is closed; a warning about one fails this test."""
     with CommitProxy(str(tmp_path), 5432) as proxy, pytest.raises(psycopg.OperationalError):
         through(proxy, database)
     gc.collect()

@@ -1,4 +1,4 @@
-"""A whole server that runs out: its WAL has no disk, or all of its connections are taken. The daemon lives on and bills on."""
+"""A server without resources: its WAL has no disk, or all of its connections are taken. The daemon survives and bills again."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def goes_on(daemon: Daemon, away_since: float) -> None:
 def test_every_connection_of_the_server_is_taken(
     small_server: SmallServer, running: Callable[[str], Daemon], reserved: str
 ) -> None:
-    """The daemon says so once, lives on without its database, and bills by itself when others let go."""
+    """The daemon logs it once, runs on without its database, and bills by itself when connections are free again."""
     daemon = running(small_server.billing)
     daemon.until(lambda: completed(daemon))
     taken: list[Connection] = []
@@ -195,7 +195,7 @@ def use_up_segments(conn: Connection) -> None:
 def test_the_disk_of_the_wal_is_full(
     tmp_path_factory: pytest.TempPathFactory, running: Callable[[str], Daemon]
 ) -> None:
-    """The server panics in the middle of a batch; the daemon lives on, and with room again all is charged, once."""
+    """The server panics in the middle of a batch; the daemon survives, and with room again all is charged, once."""
     place = tmp_path_factory.mktemp("wal")
     server = EmbeddedServer(place / "server", settings=_SETTINGS)
     with small_disk(place / "disk", 160) as disk:

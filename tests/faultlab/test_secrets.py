@@ -212,7 +212,7 @@ def test_a_refused_setting_is_named_and_not_quoted(
 def test_a_daemon_tells_no_secret(
     installation: Installation, tmp_path: Path, situation: str, form: str
 ) -> None:
-    """Not in its log, nor what it tells systemd, nor in the process list, nor in its table."""
+    """Not in its log, its messages to systemd, the process list or its table."""
     url = SITUATIONS[situation].replace("{good}", installation.url).replace("{refused}", installation.refused)
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -16,7 +16,7 @@ from containerstacks_billing.schema.migrator import migrate
 
 @pytest.mark.slow
 def test_why_and_statement_answer_on_a_standby(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A support agent asks the replica and takes nothing from the primary."""
+    """A support agent reads from the replica and puts no load on the primary."""
     with scratch() as directory, Pair(directory) as pair:
         migrate(pair.primary.conninfo())
         pair.replicate()

@@ -180,7 +180,7 @@ def test_a_missing_authority_is_told(place: Place, tmp_path: Path) -> None:
 def test_doctor_says_out_loud_what_proves_nothing(
     place: Place, tmp_path: Path, mode: str, warned: bool
 ) -> None:
-    """A connection to another machine that works, and that somebody in between could answer, is a finding."""
+    """A working connection to another machine that could be intercepted is a finding."""
     place.show("right")
     examined = subprocess.run(
         [sys.executable, "-m", "containerstacks_billing", "doctor", "--json"],

@@ -24,7 +24,7 @@ from containerstacks_billing.verification.verify import verify
 
 @pytest.fixture
 def fleet(conn: psycopg.Connection[Any]) -> Iterator[Fleet]:
-    """A fleet whose books are compared when the test has ended: whatever was decided, they are right."""
+    """A fleet whose books are verified at the end of the test, after any decision."""
     fleet = Fleet(conn)
     yield fleet
     assert () == verify(fleet.conninfo).discrepancies
@@ -190,7 +190,7 @@ def _metered(fleet: Fleet) -> list[Any]:
 
 
 def test_a_deleted_instance_is_decided_about_too(fleet: Fleet) -> None:
-    """Its last stretch is a closed segment and nothing else is left of it."""
+    """Its last segment is closed and nothing else is left of it."""
     organization = fleet.organization("100.00")
     web = fleet.instance(organization, fleet.plan("7.30"))
     fleet.hours(80)
@@ -360,7 +360,7 @@ def test_a_question_is_answered(
 def test_a_preview_names_those_that_are_not_listed_as_held(
     fleet: Fleet, command: Callable[..., Result]
 ) -> None:
-    """Held is who has too many hours due: also whoever waits for a repair, or has not met a run yet."""
+    """Every instance with too many hours due is held, also one that waits for a repair or has not met a run yet."""
     organization = fleet.organization("100.00")
     broken = fleet.instance(organization, "no-such-plan", label="broken")
     fleet.instance(organization, plan := fleet.plan("7.30"), label="web")
@@ -405,7 +405,7 @@ def test_an_organization_that_nobody_knows_is_a_usage_error(
 def test_hours_are_rounded_for_people_and_exact_for_programs(
     fleet: Fleet, command: Callable[..., Result]
 ) -> None:
-    """A stretch that ended at a fraction of a second has hours of sixteen digits."""
+    """A segment that ended at a fraction of a second has hours of sixteen digits."""
     web = fleet.instance(fleet.organization("9.00"), fleet.plan("7.30"))
     fleet.at("2026-03-05 04:00:00.601")
     fleet.delete(web)

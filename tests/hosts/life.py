@@ -196,7 +196,7 @@ class ContainerStacks:
     # Its own hourly billing
 
     def bill_hourly(self, only: Sequence[UUID] | None = None) -> int:
-        """Bill every instance that is an hour or more behind, whatever its status; return how many were charged."""
+        """Bill every instance that is an hour or more behind, in any status; return how many were charged."""
         now = _milliseconds(self.now)
         due = self._rows(
             "select id, organization_id, label, last_billed_at, created_at from vps_instances"

@@ -1,4 +1,4 @@
-"""Adoption asks which statuses are billable where the host bills others than the default."""
+"""Adoption requires BILLABLE_STATUSES where the host bills others than the default."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from containerstacks_billing.verification.verify import verify
 
 
 def live(fleet: Fleet) -> list[str]:
-    """Live a day, billing often; return what is wrong with it."""
+    """Run a day with frequent runs; return what is wrong with it."""
     oracle.install(fleet.conn)
     small, odd = fleet.plan("7.30"), fleet.plan("6.20")
     rich, poor = fleet.organization("100.00"), fleet.organization("0.05")

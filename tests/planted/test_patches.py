@@ -11,7 +11,7 @@ from tests.planted.patches import PATCHES, copy_of_sources, does_not_apply
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_a_patch_applies_and_is_explained(name: str, tmp_path: Path) -> None:
-    """A patch that no longer applies would be a bug that nobody looks for any more."""
+    """A patch that no longer applies is a bug that is no longer looked for."""
     sources = copy_of_sources(tmp_path)
 
     assert "" == does_not_apply(name, sources), "./dev planted --help says how to renew it"

@@ -29,7 +29,7 @@ def moved(fleet: Fleet) -> UUID:
 
 
 def test_hours_on_a_plan_that_was_retired_since_are_charged_at_its_price(fleet: Fleet, moved: UUID) -> None:
-    """Everybody is moved away, then the plan is offered no more: what ran on it is not charged at the next one's price."""
+    """All instances are moved away, then the plan is withdrawn: what ran on it is not charged at the next one's price."""
     fleet.conn.execute("update vps_plans set active = false where provider_plan_id = 'small'")
     fleet.hours(1)
     fleet.bill()
@@ -61,7 +61,7 @@ def test_hours_on_plans_that_disagree_for_a_moment_wait_until_they_agree(fleet: 
 
 
 def test_an_instance_on_a_retired_plan_is_set_aside(fleet: Fleet) -> None:
-    """It runs on a plan that is offered no more: what to do is for somebody to say, and nothing is charged."""
+    """It runs on a plan that was withdrawn: the repair needs a decision, and nothing is charged."""
     fleet.plan("7.30", provider_plan_id="small")
     web = fleet.instance(fleet.organization("100.00"), "small")
     fleet.conn.execute("update vps_plans set active = false")

@@ -44,7 +44,7 @@ def versions(fleet: Fleet, plan: UUID) -> Versions:
 
 @contextmanager
 def the_host(fleet: Fleet, change: LiteralString) -> Iterator[None]:
-    """Somebody else's change that is committed at the end of the block."""
+    """A change of another session that is committed at the end of the block."""
     with psycopg.connect(fleet.conninfo, autocommit=True) as host, host.transaction():
         host.execute(change)
         yield
@@ -94,7 +94,7 @@ def test_a_price_that_the_host_sets_while_a_run_shows_an_announced_one_wins(flee
 
 
 def test_an_announced_price_is_rated_though_its_plan_is_held_and_shown_by_the_run_after(fleet: Fleet) -> None:
-    """Somebody edits the plan for hours; the run rates 03:00 at what was announced, and vps_plans shows it afterwards."""
+    """A session edits the plan for hours; the run rates 03:00 at what was announced, and vps_plans shows it afterwards."""
     plan = fleet.plan("7.30")
     fleet.instance(fleet.organization(), plan)
     announce(fleet, plan, "73.00", "2026-03-01 03:00")

@@ -1,4 +1,4 @@
-"""Dated prices: versions, announcements, backups, and corrections of the past, told as ledgers."""
+"""Dated prices: versions, announcements, backups, and corrections of the past."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_no_price_begins_for_a_deleted_plan_or_in_the_past(fleet: Fleet) -> None
 
 
 def test_a_price_that_nobody_could_be_charged_at_is_replaced_by_its_repair(fleet: Fleet) -> None:
-    """Negative from 01:00 to 02:00: set aside meanwhile, and then charged as if the repair had been entered at once."""
+    """Negative from 01:00 to 02:00: quarantined meanwhile, and then charged as if the repair had been entered at once."""
     organization, plan = fleet.organization("10.00"), fleet.plan("7.30")
     web = fleet.instance(organization, plan)
     fleet.hours(1)
@@ -377,7 +377,7 @@ def test_columns_with_a_price_from_the_start_rate_only_the_future(fleet: Fleet) 
 
 
 def test_backups_switched_on_and_off_inside_an_hour_close_segments(upgraded: Fleet) -> None:
-    """On at 00:30, off at 01:15: three stretches, each at one price, each to the second."""
+    """On at 00:30, off at 01:15: three segments, each at one price, each to the second."""
     organization, plan = upgraded.organization("10.00"), upgraded.plan("7.30")
     backups(upgraded, plan, "0.0100")
     web = upgraded.instance(organization, plan)

@@ -150,7 +150,7 @@ class Model:
         return min(own, key=lambda one: one[:2])[2] if own else None
 
     def close(self, identifier: UUID, now: int, keep_empty: bool = False) -> None:
-        """Close the stretch since the watermark, by the policy in force when it began, and move the watermark."""
+        """Close the segment since the watermark, by the policy in force when it began, and move the watermark."""
         instance = self.instances[identifier]
         start = instance.watermark
         policy = self.policy_at(start)
@@ -210,7 +210,7 @@ class Model:
         )
 
     def close_run(self, terms: Terms, as_of: int, organization: UUID | None = None) -> None:
-        """Set aside what could not be charged, with the reason."""
+        """Quarantine or hold what could not be charged, with the reason."""
         self.has_billed = True
         reach = {organization} if organization else self.organizations | {key[0] for key in self.set_aside}
         self.set_aside = {key: reason for key, reason in self.set_aside.items() if key[0] not in reach}
@@ -244,7 +244,7 @@ class Model:
     def due(
         self, organization: UUID, identifier: UUID, terms: Terms, as_of: int
     ) -> tuple[list[Segment], list[int]]:
-        """Return the closed stretches that an instance has due to an organization, and the starts of its open hours."""
+        """Return the closed segments that an instance has due to an organization, and the starts of its open hours."""
         closed = [
             segment
             for segment in self.segments
@@ -260,7 +260,7 @@ class Model:
         return closed, open_hours
 
     def is_held(self, organization: UUID, identifier: UUID, terms: Terms, as_of: int) -> bool:
-        """Whether an instance has more hours due than anybody approved and than may be charged unasked."""
+        """Whether an instance has more hours due than are approved and than may be charged without approval."""
         closed, open_hours = self.due(organization, identifier, terms, as_of)
         approved = self.approved.get((organization, identifier), SINCE_EVER)
         unapproved = sum(1 for hour in open_hours if hour + HOUR > approved) * HOUR

@@ -102,7 +102,7 @@ def _decide(
 
 
 def _waive(model: Model, segment: Segment, until: int) -> None:
-    """Part a closed stretch: before the instant nothing is due, from there on all of it."""
+    """Split a closed segment: before the instant nothing is due, from there on all of it."""
     if until == segment.start:
         return
     if until < segment.until:

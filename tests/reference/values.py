@@ -84,7 +84,7 @@ class Instance:
 
 @dataclass
 class Segment:
-    """A closed stretch: what the instance was, and until when it is to be charged."""
+    """A closed segment: what the instance was, and until when it is to be charged."""
 
     organization: UUID
     instance: UUID

@@ -145,7 +145,7 @@ def test_a_long_path_still_has_a_socket(directory: Path) -> None:
 
 
 def test_several_processes_started_at_once_share_one_server(directory: Path) -> None:
-    """Whoever comes first creates and starts it, and the others wait and find it."""
+    """The first process creates and starts the server; the others wait and connect."""
     program = """
         import sys, psycopg
         from pathlib import Path
@@ -173,7 +173,7 @@ def test_a_killed_server_recovers_what_was_committed(directory: Path) -> None:
 
 
 def test_a_busy_backend_that_outlived_its_postmaster_does_not_block_the_start(directory: Path) -> None:
-    """A backend in the middle of a long statement keeps the shared memory; it is told to leave."""
+    """A backend in a long statement keeps the shared memory; it is terminated."""
     server = EmbeddedServer(directory)
     conninfo = server.start()
     busy = psycopg.connect(conninfo, autocommit=True)
@@ -194,7 +194,7 @@ def wait_until(conninfo: str, query: str) -> None:
 
 
 def test_a_process_that_took_over_the_old_number_is_left_alone(directory: Path) -> None:
-    """After a reboot the number in postmaster.pid may be anybody's; that process lives on and the server starts."""
+    """After a reboot postmaster.pid may name a foreign process; that process is left alone and the server starts."""
     server = EmbeddedServer(directory, settings=FAST)
     write_two_rows(server.start())
     pid_file = directory / "data" / "postmaster.pid"

@@ -162,7 +162,7 @@ def test_openings_make_the_books_balance_from_here_on(host: Connection) -> None:
 def test_a_new_wallet_gets_its_opening(
     host: Connection, currency: str, balance: str | None, opening: str
 ) -> None:
-    """Whoever inserts a wallet, and whatever is in it, the insert succeeds and the books balance."""
+    """The insert of a wallet succeeds for any role and any content, and the books balance."""
     adopt(host)
     host.execute(
         "insert into payment_transactions (organization_id, amount, currency, payment_method, payment_provider, status)"

@@ -1,4 +1,4 @@
-"""Backup and restore as the guide says: everything at once is right again, the table of instances alone is found and set aside."""
+"""Backup and restore as documented: a complete restore is consistent; a restored table of instances alone is detected and quarantined."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_migrate_makes_a_dropped_trigger_again(
 
 
 def test_migrate_makes_dropped_functions_again(conn: Connection, database: str) -> None:
-    """Each alone, with whatever depends on it; its alterations, its remarks and its rights come back too."""
+    """Each object alone with its dependents; alterations, comments and rights are restored too."""
     before = conn.execute(DEFINITIONS).fetchall()
     functions = conn.execute(
         "select oid::regprocedure::text, proname from pg_proc where pronamespace = 'public'::regnamespace"

@@ -301,7 +301,7 @@ def make_database_with_legacy(make_database: Callable[[str], str]) -> str:
 
 
 def run_and_die(conninfo: str, number: int) -> subprocess.CompletedProcess[str]:
-    """Migrate in a process that dies before its statement of this number; 0 lets it live."""
+    """Migrate in a process that kills itself before its statement of this number; never with 0."""
     command = [sys.executable, "-c", MIGRATE_AND_DIE, conninfo, str(number)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 

@@ -58,7 +58,7 @@ def test_without_any_daemon_built_in_billing_bills() -> None:
 
 
 def test_the_sentence_tells_a_silent_daemon_from_one_that_never_was() -> None:
-    """Whoever reads it looks for the service that fell silent, or for one that was never installed."""
+    """The reason distinguishes a service that fell silent from one that was never installed."""
     assert (
         "No billing daemon has ever reported, built-in billing bills" == decide(Reading(NOW), NINETY).sentence
     )

@@ -14,7 +14,7 @@ NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 
 
 def test_instances_that_wait_for_a_decision_are_not_those_of_bad_data() -> None:
-    """Both are set aside; each is counted once."""
+    """A quarantined and a held instance; each is counted once."""
     seen = Health(Reading(NOW), set_aside={"held": 2, "no-plan": 3, "no-price": 4})
     assert (2, 7) == (seen.held_instances, seen.quarantined_instances)
 
@@ -44,7 +44,7 @@ def test_what_is_too_long_follows_the_settings(
 
 
 def test_where_nothing_is_known_nothing_is_counted() -> None:
-    """A database without rows has no lease, no event and no instance set aside."""
+    """A database without rows has no lease, no event and no quarantined instance."""
     seen = Health(Reading(NOW))
     assert (0, 0) == (seen.held_instances, seen.quarantined_instances)
     assert (0, 0) == (seen.events_pending, seen.events_dead)

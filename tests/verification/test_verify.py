@@ -1,4 +1,4 @@
-"""Comparing the books: what is right is found right, whatever it went through and whoever writes meanwhile."""
+"""Verification of the books: correct books pass after any history and during concurrent writes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_backups_have_their_price(conn: psycopg.Connection[Any]) -> None:
 
 
 def test_an_instance_may_come_back_under_its_identifier(books: Books) -> None:
-    """Deleted and inserted again an hour later: the hour between is nobody's."""
+    """Deleted and inserted again an hour later: the hour between is not charged."""
     fleet = books.fleet
     row = fleet.rows("select * from vps_instances where id = %s", books.web)[0]
     fleet.delete(books.web)

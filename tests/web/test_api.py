@@ -94,7 +94,7 @@ def test_stale_is_ninety_minutes(client: TestClient, fleet: Fleet, age: timedelt
 
 
 def test_a_long_interval_is_no_warning(fleet: Fleet) -> None:
-    """Every three hours, and 100 minutes ago; the metrics tell alerts what is too long."""
+    """Every three hours, and 100 minutes ago; the metrics give alerts the limits."""
     heartbeat(fleet, timedelta(minutes=1))
     fleet.conn.execute("update billing_daemon_status set last_run_at = heartbeat_at - interval '99 minutes'")
     for interval, late, seconds in (("60", True, 5400.0), ("180", False, 21600.0)):
@@ -214,7 +214,7 @@ def test_probes_need_no_token(client: TestClient, path: str) -> None:
 
 
 def test_a_schema_of_another_version_is_not_ready(client: TestClient, fleet: Fleet) -> None:
-    """Whoever routes by readiness sends nobody here."""
+    """A load balancer that routes by readiness sends no request here."""
     fleet.conn.execute("delete from schema_migrations where version = 1")
     answer = client.get("/readyz")
     assert (503, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
@@ -222,7 +222,7 @@ def test_a_schema_of_another_version_is_not_ready(client: TestClient, fleet: Fle
 
 
 def test_errors_are_problems_and_repeat_nothing(client: TestClient) -> None:
-    """RFC 9457, whatever went wrong; what was sent is not sent back."""
+    """Every error is an RFC 9457 document and does not echo the request."""
     asked = {
         "/nowhere": 404,
         "/docs/..%2f..%2fapplication.py": 404,
@@ -330,5 +330,5 @@ def test_without_the_database_the_api_lives_and_says_so(tmp_path: Path) -> None:
 
 
 def test_the_committed_openapi_document_is_the_one_that_is_served(client: TestClient) -> None:
-    """Whoever changes the API changes docs/openapi.json: CONTRIBUTING.md says how."""
+    """A change of the API changes docs/openapi.json; CONTRIBUTING.md has the command."""
     assert json.loads(OPENAPI.read_text()) == client.get("/openapi.json").json()

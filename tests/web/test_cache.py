@@ -91,7 +91,7 @@ def nobody_else(conn: psycopg.Connection[Any]) -> bool:
 
 
 def test_a_reading_waits_for_the_database_once(database: str) -> None:
-    """A page reads twice, metrics and health once, each after a look whether the connection still lives; `status` once."""
+    """A page reads twice, metrics and health once, each after a check of the connection; `status` once."""
     assert {"/status": 4, "/metrics": 2, "status": 1} == status_page.waits(database)
 
 
@@ -112,7 +112,7 @@ def test_what_travels_together_is_one_bounded_transaction_that_may_not_write(dat
 def test_an_error_ends_what_travels_together(
     database: str, fetched: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first error is told, once, wherever it is noticed; the next reading is as good as any."""
+    """The first error is reported once, in either reader; the next reading is served normally."""
     pool = ReadingPool(database, connections=1)
     pool.open()
     with pytest.raises(BillingError, match="nowhere"), pool.reading() as connection:

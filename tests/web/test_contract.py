@@ -1,4 +1,4 @@
-"""Thousands of requests that nobody thought of, made from the OpenAPI document."""
+"""Generated requests, by the thousand, from the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def asked_without_a_token(case: Case, client: TestClient) -> None:
 @schema.parametrize()
 @few
 def test_no_request_of_an_admin_makes_it_fail(case: Case, client: TestClient) -> None:
-    """Whatever is asked: no 5xx, and an answer as the document says."""
+    """For any request: no 5xx, and a response that conforms to the document."""
     asked_as_an_admin(case, client)
 
 

@@ -53,7 +53,7 @@ def wait_for_a_run(fleet: Fleet) -> str:
 
 
 def test_the_snippet_for_asgi_bills_and_answers(fleet: Fleet) -> None:
-    """Three lines: the host's pages stay, health is mounted, and built-in billing lives with the host."""
+    """Three lines: the host's pages stay, health is mounted, and built-in billing starts and stops with the host."""
     names: dict[str, Any] = {}
     exec(snippets()["FastAPI and Starlette"], names)
     app = names["app"]
@@ -91,7 +91,7 @@ def test_it_stands_at_the_root_of_a_starlette_application(fleet: Fleet) -> None:
 
 
 def test_the_snippet_for_other_processes_bills(fleet: Fleet) -> None:
-    """Start and stop, from whatever owns the process."""
+    """Start and stop by any owner of the process."""
     names: dict[str, Any] = {}
     exec(snippets()["Any other Python process"], names)
     assert "built-in completed" == wait_for_a_run(fleet)

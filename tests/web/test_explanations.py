@@ -55,7 +55,7 @@ def test_an_entry_its_charge_and_the_hours_of_the_instance(client: TestClient, f
 
 
 def test_an_id_that_no_table_knows_is_not_found(client: TestClient) -> None:
-    """And nobody learns anything without a token."""
+    """Without a token no explanation is served."""
     paths = [f"/api/billing/{kind}/{uuid4()}" for kind in ("charges", "entries")]
     paths.append(f"/api/billing/instances/{uuid4()}/hours?{SPAN}")
 

@@ -54,7 +54,7 @@ def looked(fleet: Fleet, *replicas: Served, decision: str) -> None:
 
 
 def test_two_replicas_take_over_once_and_hand_back(fleet: Fleet, served: Serve) -> None:
-    """At 89:59 nothing; at 90:00 one run, whoever makes it; a heartbeat returns and ends it; SIGTERM ends them with 0."""
+    """At 89:59 nothing; at 90:00 one run, by either process; a heartbeat returns and ends it; SIGTERM ends them with 0."""
     heartbeat(fleet, NINETY - SECOND)
     replicas = [served(), served()]
     looked(fleet, *replicas, decision="daemon-active")
