@@ -259,6 +259,28 @@ def test_an_organization_adds_up(fleet: Fleet) -> None:
     ] == explanation.findings()
 
 
+def test_hours_that_the_host_charged_beside_us_were_not_waived(fleet: Fleet) -> None:
+    """It moves the watermark on with its own row; where it moved it without one, that is what is said."""
+    acme, plan = fleet.organization("100.00"), fleet.plan("7.30")
+    web = fleet.instance(acme, plan, label="web")
+    fleet.hours(2)
+    fleet.bill()
+    fleet.hours(2)
+    fleet.conn.execute(
+        "insert into vps_billing_cycles (vps_instance_id, organization_id, billing_period_start, billing_period_end,"
+        " hourly_rate, total_amount, status, created_at)"
+        " values (%s, %s, '2026-03-01 02:00', '2026-03-01 03:00', 0.0100, 0.01, 'billed', '2026-03-01 03:00')",
+        [web, acme],
+    )
+    fleet.conn.execute("update vps_instances set last_billed_at = '2026-03-01 04:00' where id = %s", [web])
+    assert ("by the host", "The host application billed it by itself.") == here(
+        fleet, web, "2026-03-01 02:30"
+    )
+    assert ("waived", "The host application moved the watermark over it.") == here(
+        fleet, web, "2026-03-01 03:30"
+    )
+
+
 def test_an_instance_that_came_back_was_not_there_in_between(fleet: Fleet) -> None:
     """Deleted and put back by the host: the time between is no gap, whether or not the span reaches its end."""
     acme, plan = fleet.organization("100.00"), fleet.plan("7.30")

@@ -28,8 +28,10 @@ def stretches_of(records: Records, starts_at: datetime, ends_at: datetime) -> li
     claims = [
         *_own_charges(records),
         *_waived_open_hours(records),
-        *_settled_segments(records),
+        *_settled_segments(records, by_host=False),
         *_host_charges(records),
+        # The host moves the watermark on with rows of its own, which say more, or without.
+        *_settled_segments(records, by_host=True),
         *_open_stretch(records),
         *_before_and_after(records),
     ]
@@ -108,7 +110,8 @@ def _waived(decision: Any) -> str:
     return f"Waived by {decision.decided_by} at {decision.decided_at:%Y-%m-%d %H:%M}: {decision.reason}"
 
 
-def _settled_segments(records: Records) -> list[Stretch]:
+def _settled_segments(records: Records, *, by_host: bool) -> list[Stretch]:
+    """Return what segments say; those `by_host` are spans over which the host moved the watermark by itself."""
     since: datetime | None = None
     last_end: datetime | None = None
     found = []
@@ -116,7 +119,8 @@ def _settled_segments(records: Records) -> list[Stretch]:
         if segment.outcome == "not billable":
             since = since if since is not None and segment.starts_at == last_end else segment.starts_at
             last_end = segment.ends_at
-        found += _segment(segment, records, since)
+        if (segment.reason == "watermark") is by_host:
+            found += _segment(segment, records, since)
     return found
 
 
@@ -151,7 +155,9 @@ def _verdict(segment: Any, records: Records, since: datetime | None) -> tuple[St
             decided = [
                 one for one in records.decisions if one.segment_id and one.segment_id == segment.segment_id
             ]
-            return State.WAIVED, _waived(decided[-1]) if decided else "Waived."
+            moved = "The host application moved the watermark over it."
+            plain = moved if segment.reason == "watermark" else "Waived."
+            return State.WAIVED, _waived(decided[-1]) if decided else plain
         case "damaged":
             damaged = "It begins where something was charged already; it waits for a repair."
             return State.QUARANTINED, _reason(waits) if waits else damaged
