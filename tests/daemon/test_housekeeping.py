@@ -10,7 +10,7 @@ import pytest
 from tests.fleet import Fleet
 
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.daemon.housekeeping import remove_old
+from containerstacks_billing.daemon.housekeeping import is_clock_steady, remove_old
 from containerstacks_billing.verification.verify import verify
 
 
@@ -112,3 +112,21 @@ def test_much_is_removed_a_little_at_a_time(fleet: Fleet) -> None:
     assert {"billing_daemon_status": 500} == remove_old(
         fleet.conn, retention_days=90, instance_id="mine", stopping=lambda: next(asked)
     )
+
+
+def test_nothing_is_old_by_a_clock_that_jumped(fleet: Fleet) -> None:
+    """Both clocks 400 days ahead agree, and a run completes; what it calls old stays until a day of runs says the same."""
+    fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
+    before = [is_clock_steady(fleet.conn)]
+    for _ in range(3):
+        fleet.hours(1)
+        fleet.bill()
+    before.append(is_clock_steady(fleet.conn))
+    fleet.at(timedelta(days=400))
+    assert Outcome.COMPLETED is fleet.bill().outcome
+    jumped = is_clock_steady(fleet.conn)
+    for _ in range(23):
+        fleet.hours(1)
+        fleet.bill()
+
+    assert ([False, True], False, True) == (before, jumped, is_clock_steady(fleet.conn))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from containerstacks_billing import logs
 from containerstacks_billing.daemon.state import DaemonState
-from containerstacks_billing.database.connection import Connection, connect, set_timeouts
+from containerstacks_billing.database.connection import Connection, bounded_transaction, connect, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.schema.diagnose import diagnosed
@@ -36,6 +36,12 @@ class Housekeeping:
         conninfo, retention_days = state.conninfo, state.settings.retention_days
         try:
             with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
+                if not is_clock_steady(connection):
+                    logs.logger().warning(
+                        "Nothing old is removed: the database's clock moved by months within the last runs",
+                        hint="Compare the clocks of database and hosts; it goes on after a day of runs.",
+                    )
+                    return
                 removed = remove_old(
                     connection,
                     retention_days=retention_days,
@@ -47,6 +53,13 @@ class Housekeeping:
             return
         if removed:
             logs.logger().info("Old rows removed", retention_days=retention_days, **removed)
+
+
+def is_clock_steady(connection: Connection) -> bool:
+    """Return whether the database's clock can be believed when it says what is old."""
+    with bounded_transaction(connection):
+        row = connection.execute(query("is_clock_steady")).fetchone()
+    return bool(row and row[0])
 
 
 def remove_old(

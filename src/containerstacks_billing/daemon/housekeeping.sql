@@ -6,6 +6,14 @@
 -- stays for ever. The count of batches is raised in the transaction that charges: a run whose count is zero has charged
 -- nothing, and no charge can name it. A run after the last completed one is needed by the brake, whatever its age.
 
+-- name: is_clock_steady
+-- Whether the last day of runs lies within two months of now. After a clock that jumped ahead, everything looks old, and what
+-- is removed then does not come back when it is set right; a pause of billing of that length only puts this off by a day.
+select coalesce(min(as_of) > billing_clock() - interval '60 days', false)
+from (
+    select as_of from billing_runs where outcome = 'completed' and organization_id is null order by id desc limit 24
+) recent;
+
 -- name: remove_old_runs
 -- Remove runs that charged nothing and that nothing refers to any more.
 delete from billing_runs
