@@ -69,6 +69,7 @@ SETTINGS = {
     "CURRENCY": "USD",
     "MAX_CATCH_UP_HOURS": "72",
     "BRAKE_FACTOR": "3",
+    "SHRINK_BRAKE": "off",
     "BUILT_IN_BILLING": "auto",
     "HOST": "127.0.0.1",
     "PORT": "3001",

@@ -179,6 +179,10 @@ class Settings(BaseModel):
         le=1000,
         description="How many times the fleet, prices or average of the last run a run may reach before it is held",
     )
+    shrink_brake: Annotated[Literal["on", "off"], BeforeValidator(_word)] = Field(
+        "off",
+        description="Whether a fleet that shrank below one BRAKE_FACTOR-th holds the run; a warning comes anyway",
+    )
     built_in_billing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = Field(
         "auto", description="Whether the application side bills when the daemon is silent"
     )

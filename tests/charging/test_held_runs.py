@@ -217,3 +217,30 @@ def test_no_price_at_all_is_no_reason(fleet: Fleet, price: str) -> None:
 
     assert [Outcome.COMPLETED] * 2 == outcomes
     assert {"unusable price"} == set(fleet.quarantine().values())
+
+
+@pytest.mark.parametrize("shrink_brake", [False, True])
+def test_a_fleet_that_vanished_is_said_and_held_where_that_is_set(
+    conn: psycopg.Connection[Any], shrink_brake: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve instances an hour ago and one now: a warning, and a hold that one release lets pass."""
+    fleet = Fleet(conn, shrink_brake=shrink_brake)
+    owner, plan = fleet.organization("10.00"), fleet.plan("7.30")
+    instances = [fleet.instance(owner, plan) for _ in range(12)]
+    fleet.hours(1)
+    fleet.bill()
+    for instance in instances[1:]:
+        fleet.delete(instance)
+    fleet.hours(1)
+    run = fleet.bill()
+
+    said = "1 instance is billable, 12 were at the last run"
+    assert said in capfd.readouterr().out
+    assert (
+        (Outcome.HELD, said) == (run.outcome, run.error_message)
+        if shrink_brake
+        else Outcome.COMPLETED is run.outcome
+    )
+    if shrink_brake:
+        assert said == release(fleet)
+        assert Outcome.COMPLETED is fleet.bill().outcome

@@ -6,9 +6,9 @@ billable, and what an instance costs per hour on average. The fleet is compared 
 ten minutes after another, the collection of old debts, and an outage that is caught up look the same as any hour. A
 database's first run has nothing to compare with but the clocks.
 
-Only growth is a reason. A fleet that shrinks, a price that falls and a clock that goes back charge less than an hour
-ago, and less can be charged later; what was charged too much is out of the wallets. Why each bound is what it is stands
-in docs/decisions/0003-brake-on-unusual-runs.md.
+Only growth is a reason, unless SHRINK_BRAKE is on. A fleet that shrinks, a price that falls and a clock that goes back
+charge less than an hour ago, and less can be charged later; what was charged too much is out of the wallets. Why each
+bound is what it is stands in docs/decisions/0003-brake-on-unusual-runs.md.
 """
 
 from __future__ import annotations
@@ -83,6 +83,17 @@ def clock_hold_reason(last: Reading | None, now: Reading) -> str | None:
         f"since the last run the database's clock moved by {_span(database)} and this host's by {_span(host)}:"
         f" the database says {_instant(now.as_of)}"
     )
+
+
+def shrink_reason(last: Reading | None, now: Reading, factor: Decimal) -> str | None:
+    """Return the sentence for a fleet that shrank to less than one `factor`-th since the last run, or None.
+
+    It charges less, and less can be charged later: so it is a warning, and a hold only where SHRINK_BRAKE says so.
+    """
+    if last is None or last.instances < FEWEST_INSTANCES or now.instances * factor >= last.instances:
+        return None
+    are = "instance is" if now.instances == 1 else "instances are"
+    return f"{now.instances:,} {are} billable, {last.instances:,} were at the last run"
 
 
 def is_clock_hold(held: Reading) -> bool:

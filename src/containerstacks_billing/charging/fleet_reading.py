@@ -13,11 +13,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from containerstacks_billing import logs
 from containerstacks_billing.charging.brake import (
     Reading,
     clock_hold_reason,
     hold_reason,
     is_clock_hold,
+    shrink_reason,
 )
 from containerstacks_billing.charging.model import OpenRun
 from containerstacks_billing.database.connection import Connection, set_timeouts
@@ -48,6 +50,11 @@ def brake(connection: Connection, run: OpenRun, host_clock: datetime) -> str | N
     now = read_fleet(connection, run, host_clock, reference.as_of if reference else run.as_of)
     bound = hold is not None and not hold.is_released
     reason = hold_reason(reference, now, run.terms.brake_factor)
+    if shrunk := shrink_reason(reference, now, run.terms.brake_factor):
+        logs.logger().warning(
+            "The fleet shrank since the last run", run=run.run_id, reason=shrunk, held=run.terms.shrink_brake
+        )
+        reason = reason or (shrunk if run.terms.shrink_brake else None)
     if hold and bound and is_clock_hold(hold.reading):
         bound = clock_hold_reason(reference, now) is not None
     # A plan without a usable price, or without an instance, is compared with the last rate it had.

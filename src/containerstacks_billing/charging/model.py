@@ -38,6 +38,7 @@ class Terms:
     max_catch_up_hours: int = 72
     currency: str = "USD"
     brake_factor: Decimal = Decimal(3)
+    shrink_brake: bool = False
 
 
 def terms_parameters(terms: Terms) -> dict[str, Any]:

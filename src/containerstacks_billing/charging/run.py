@@ -83,6 +83,7 @@ def terms_of(settings: Settings) -> Terms:
         max_catch_up_hours=settings.max_catch_up_hours,
         currency=settings.currency,
         brake_factor=settings.brake_factor,
+        shrink_brake=settings.shrink_brake == "on",
     )
 
 
