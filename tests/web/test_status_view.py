@@ -18,8 +18,10 @@ from tests.browser import scenes
 from tests.clock import application_side
 from tests.web.client import ADMIN_TOKEN, client_of, serving
 
+from containerstacks_billing.database.connection import connect
 from containerstacks_billing.errors import DatabaseUnavailable
 from containerstacks_billing.status.model import RunRecord
+from containerstacks_billing.status.read import ask_details, read_status
 from containerstacks_billing.web import formatting as writing
 from containerstacks_billing.web import sessions
 from containerstacks_billing.web import sse as stream
@@ -125,6 +127,16 @@ def test_a_silent_daemon_is_counted_down_and_its_run_is_overdue(conn: psycopg.Co
     ):
         assert said in page
     assert "on duty" not in page
+
+
+def test_page_and_command_count_the_same_wallets(conn: psycopg.Connection[Any]) -> None:
+    """Two within 3 hours, one of them owes already; one within 24 and one within 72."""
+    fleet = scenes.fleet_of(conn)
+    scenes.on_duty(fleet)
+    expected = {3: 2, 24: 1, 72: 1}
+    with connect(fleet.conninfo, purpose="reading") as connection:
+        assert expected == read_status(connection).runways
+        assert expected == ask_details(connection)().levels
 
 
 def test_without_a_daemon_nothing_waits_for_one(conn: psycopg.Connection[Any]) -> None:
