@@ -71,7 +71,9 @@ def test_migrate_dry_run_and_doctor_say_the_same(adopted: ContainerStacks, comma
     """The same sentence, and the name of the host."""
     report = command("migrate", environment=environment(adopted))
     assert LEFT_OUT in " ".join(report.stdout.split())
-    assert "Host application: ContainerStacks (docs/hosts/containerstacks.md)" in report.stdout
+    named = "Host application: ContainerStacks (docs/hosts/containerstacks.md)"
+    assert named in report.stdout
+    assert named in command("status", environment=environment(adopted)).stdout
     adopted.hours(1)
     rehearsed = command("run", "--dry-run", environment=environment(adopted))
     assert rehearsed.returncode == 0

@@ -45,6 +45,7 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.hosts.adopted import host_of
     from containerstacks_billing.schema.diagnose import diagnosed
     from containerstacks_billing.status.read import read_status
 
@@ -54,13 +55,15 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
         _watch(conninfo, settings)
         return
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        found = read_status(connection)
+        found, host = read_status(connection), host_of(connection)
     if as_json:
         from containerstacks_billing.status.schemas import StatusDocument
 
         render.emit_json(StatusDocument.of(found, settings))
     else:
         render.stdout().print(_shown(found, settings))
+        if host.document:
+            render.stdout().print(f"Host application: {host.value} ({host.document})")
 
 
 def _watch(conninfo: str, settings: Settings) -> None:
