@@ -1,4 +1,4 @@
-"""A database as years of billing leave it: a large fleet, its charges, its runs, and what waits for somebody.
+"""A database as years of billing leave it: a large fleet, its charges, its runs, and what waits for a decision.
 
 Ten million charges are written in a minute and a half, because the indexes of the large tables are dropped first and
 built once at the end, as a restore does it; what stands in the tables afterwards is what an insert an hour would leave.

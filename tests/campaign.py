@@ -1,4 +1,4 @@
-"""Live thousands of random histories against the reference model: ./dev reference [--machines N] [--seed S] [--minutes M].
+"""Thousands of random histories against the reference model: ./dev reference [--machines N] [--seed S] [--minutes M].
 
 The machines come in rounds of fifty, and each round has a seed of its own, which is printed when one of its histories
 goes wrong: `./dev reference --seed S --machines 50` lives that round again. The server is a throw-away one, or

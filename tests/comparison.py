@@ -1,4 +1,4 @@
-"""What came of a history, on both sides: every hour, wallet, watermark, closed stretch and thing set aside.
+"""Comparison of a history on both sides: every hour, wallet, watermark, closed segment, held and quarantined instance.
 
 The rows that the product writes may be merged as it likes, so they are taken apart into hours before they are compared. An
 hour that costs nothing is neither paid nor owed: a correction may settle it together with the hours beside it.

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for every test: one server for the session, and a fresh database for each test that asks for one.
+"""A real PostgreSQL for every test: one server for the session, and a fresh database for each test that needs one.
 
     server          conninfo of the maintenance database; with pytest-xdist all workers share one server
     database        conninfo of a fresh, migrated database, dropped after the test

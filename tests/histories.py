@@ -1,4 +1,4 @@
-"""Random histories of a fleet, lived twice: by the product on a real database, and by the reference model.
+"""Random histories of a fleet, run twice: by the product on a real database, and by the reference model.
 
 `History` does each thing that a host, an operator or a clock can do to both. tests/comparison.py finds the first digit in
 which they differ, tests/concurrent_changes.py lets the host act while a run is under way, tests/stateful_test.py chooses what happens.

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback: a real HTTP server that answers as a test tells it to, and keeps what it got."""
+"""A receiver of webhooks on loopback: a real HTTP server that answers as a test sets it, and keeps the requests."""
 
 from __future__ import annotations
 

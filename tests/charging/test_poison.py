@@ -1,4 +1,4 @@
-"""Poison of every kind: set aside with a reason, everybody else billed, charged exactly once after its repair.
+"""Damaged data of every kind: quarantined with a reason, all others billed, charged exactly once after its repair.
 
 Each kind is a row: what happens to the data, what the quarantine says, what the person does who reads it. The schema is
 the successor's, whose wider types let more nonsense in.

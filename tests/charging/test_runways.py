@@ -1,4 +1,4 @@
-"""Runways and what is announced of them, told as ledgers."""
+"""Runways and what is announced of them, as ledgers."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def is_transient(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error, conninfo: str | None = None) -> BillingError:
     """Return the `BillingError` for a driver error; it holds no secret.
 
-    Work that the caller may simply repeat is told apart by `is_transient`, before translating.
+    Work that the caller may repeat is identified by `is_transient`, before translating.
     """
     if error.sqlstate is None:
         return _refused(error, conninfo)

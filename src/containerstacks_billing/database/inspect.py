@@ -77,7 +77,7 @@ def server(connection: Connection, conninfo: str) -> Server:
 def _pooler(connection: Connection, conninfo: str, backend: int) -> str | None:
     """Return "transaction" or "session" for the mode of a pooler in between, None where there is none.
 
-    A server tells its process at login. A pooler tells something else, and one in transaction mode hands two clients
+    A server sends its process id at login. A pooler sends another one, and one in transaction mode hands two clients
     the same process as long as neither is inside a transaction.
     """
     if connection.info.backend_pid == backend:

@@ -169,7 +169,7 @@ class _Link:
         """Reset both sides so that data in flight is lost."""
         for side in (self._client, self._server):
             if side is not None:
-                # The option makes the close a reset; the shutdown wakes whoever waits for this socket.
+                # The option makes the close a reset; the shutdown wakes the thread that waits for this socket.
                 with contextlib.suppress(OSError):
                     side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 with contextlib.suppress(OSError):

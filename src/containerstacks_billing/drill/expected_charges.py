@@ -138,7 +138,7 @@ class History:
         )
         return history
 
-    def stretches(self) -> Iterator[OwedSpan]:
+    def owed_spans(self) -> Iterator[OwedSpan]:
         """Yield the owed spans: closed ones as the policy ends them, whole hours of open ones."""
         states: dict[UUID, tuple[int, UUID, str, str | None]] = {}
         for (
@@ -210,13 +210,13 @@ class History:
         return "*" in self.statuses or status in self.statuses
 
     def _end(self, start: int, status: str | None, at: int) -> int:
-        """Return where a stretch ends that is closed at an instant: under `full` with its started hour."""
+        """Return where a span ends that is closed at an instant: under `full` with its started hour."""
         if at > start and self.partial_hour == "full" and self._bills(status):
             return start - (start - at) // HOUR * HOUR
         return max(at, start)
 
     def _charged_to(self, start: int, status: str | None, end: int) -> int:
-        """Return until when a closed stretch is charged, 0 where it is not."""
+        """Return until when a closed span is charged, 0 where it is not."""
         if not self._bills(status):
             return 0
         if self.partial_hour == "free":

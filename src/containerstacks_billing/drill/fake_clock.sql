@@ -1,4 +1,4 @@
--- A clock for throw-away databases: it starts where it is told to, runs as fast as it is told to, and can be set.
+-- A clock for throw-away databases, with a start, a speed and a reading that can be set.
 --
 -- Inside a transaction it stands still from its first reading on, as long as the transaction lasts. So metering and the
 -- journal of the oracle write the same instant, and a host that waited for a row before it read the clock is late and not

@@ -148,7 +148,7 @@ def _restart_the_daemon(drill: Drill) -> None:
         drill.done["daemons killed with SIGKILL, and started again"] += 1
     drill.billers.let_lease_lapse()
     with drill.billers.daemon() as daemon:
-        # It is told to stop while its run is under way: that has to complete, and the process to end with 0.
+        # SIGTERM arrives during its run: the run has to complete, and the process to end with 0.
         if not _bills(drill, daemon, "outcome is null or outcome = 'completed'"):
             return
         daemon.terminate()

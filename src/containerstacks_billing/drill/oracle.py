@@ -5,8 +5,8 @@ when a plan cost how much, what went into a wallet. From that it works out, hour
 lays the charges, the ledger and the wallets beside it. It imports the standard library and the driver, calls nothing
 of the product, and believes no watermark, no segment, no recorded price and no run.
 
-Ask it at rest, after a run that had nothing left to do, with a clock that has come as far as it ever was (a stretch
-that was closed in a time that was taken back is due only then). Two things it takes as the design says them: an hour
+Judge at rest, after a run that had nothing left to do, with the clock at its highest reading (a span
+that was closed in a time that was set back is due only then). Two rules are taken from the design: an hour
 that was charged stays charged when the clock is set back, and hours that an operator waived are not lost.
 """
 
@@ -112,8 +112,8 @@ def judge(conn: Connection) -> Verdict:
         for charge in charges:
             of_instance[charge.instance].append(charge)
         owed: dict[UUID, list[OwedSpan]] = defaultdict(list)
-        for stretch in history.stretches():
-            owed[stretch.instance].append(stretch)
+        for span in history.owed_spans():
+            owed[span.instance].append(span)
         for identifier in sorted(owed.keys() | of_instance.keys(), key=lambda one: one.int):
             _compare(history, owed[identifier], of_instance[identifier], waived[identifier], tally)
         drifts = _wallets(conn, history.currency, charges, tally)
@@ -164,14 +164,14 @@ def _compare(
         until = max(until, charge.end)
         tally.charged += charge.end - charge.start
         _compare_price(history, owed, charge, tally)
-    for stretch in owed:
-        tally.due += stretch.end - stretch.start
-        covered = [(c.start, c.end) for c in charges if c.organization == stretch.organization]
-        for start, end in minus((stretch.start, stretch.end), [*covered, *waived]):
+    for span in owed:
+        tally.due += span.end - span.start
+        covered = [(c.start, c.end) for c in charges if c.organization == span.organization]
+        for start, end in minus((span.start, span.end), [*covered, *waived]):
             tally.lost += end - start
             tally.lines.append(
-                f"instance {stretch.instance} ran from {instant(start)} to {instant(end)} for organization"
-                f" {stretch.organization} and is not charged: {_hours(end - start)} h lost"
+                f"instance {span.instance} ran from {instant(start)} to {instant(end)} for organization"
+                f" {span.organization} and is not charged: {_hours(end - start)} h lost"
             )
 
 
@@ -184,16 +184,16 @@ def _compare_price(history: History, owed: list[OwedSpan], charge: Charge, tally
             f"{_named(charge)} charges {instant(start)} to {instant(end)}, which nobody owed: {_hours(end - start)} h"
         )
     for start, end in hours_of(charge.start, charge.end):
-        stretch = next((s for s in mine if s.start <= start < s.end), None)
-        if stretch is None:
+        span = next((s for s in mine if s.start <= start < s.end), None)
+        if span is None:
             continue
-        if (start - stretch.start) % HOUR:
+        if (start - span.start) % HOUR:
             tally.lines.append(
-                f"{_named(charge)}: no hour of {instant(stretch.start)} begins at {instant(start)}"
+                f"{_named(charge)}: no hour of {instant(span.start)} begins at {instant(start)}"
             )
-        if end < start + HOUR and end != stretch.end:
+        if end < start + HOUR and end != span.end:
             tally.lines.append(f"{_named(charge)} ends inside an hour, at {instant(end)}")
-        rates = history.rates(stretch.plan, start)
+        rates = history.rates(span.plan, start)
         if charge.rate not in rates:
             right = " or ".join(f"{rate:f}" for rate in sorted(rates)) or "unknown"
             tally.lines.append(

@@ -49,7 +49,7 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
     from containerstacks_billing.errors import BillingError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What it logs is of no interest unless somebody looks for the cause of a finding.
+    # Its log is of interest only for the cause of a finding.
     with Path(log).with_suffix(".err").open("a", encoding="utf-8") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

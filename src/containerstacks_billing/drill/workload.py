@@ -92,7 +92,7 @@ class Workload:
             self._conn.close()
 
     def _money(self, conn: psycopg.Connection[Any], least: str, amount: str, method: str) -> None:
-        """Move the balance of somebody whose wallet holds at least that much, with its ledger entry."""
+        """Change the balance of a wallet that holds at least that much, with its ledger entry."""
         with conn.transaction():
             conn.execute("select set_config('lock_timeout', '10s', true)")
             row = conn.execute(

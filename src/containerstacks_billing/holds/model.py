@@ -43,8 +43,8 @@ class ReleaseDecision:
 class HeldHours:
     """Effect of a decision on one instance; amounts are exact, None without a usable price.
 
-    `set_aside_for` is the reason that `quarantine` shows for it, None where it shows none: held is whoever has too many
-    hours due, whatever else is wrong with it, and whether or not a run came by since.
+    `set_aside_for` is the reason that `quarantine` shows for it, None where it shows none: every instance with too
+    many hours due is held, also one with another fault, and also before the next run.
     """
 
     organization: UUID

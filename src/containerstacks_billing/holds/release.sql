@@ -4,7 +4,7 @@
 -- all are kept to charge, none to waive. Kept hours are approved (charge_until), so that the next run charges them by the
 -- same statements as every other hour. Waived hours must never become due again, and must stay explained:
 --
---   open stretch     the watermark moves over them, by compare-and-set. The decision holds [waived_from, waived_to).
+--   open segment     the watermark moves over them, by compare-and-set. The decision holds [waived_from, waived_to).
 --   closed segment   is settled as 'waived'. If a part of it is kept, it ends where that part begins, and the part becomes a
 --                    segment of its own that is still due. So the segments tile the same time as before.
 --
@@ -15,7 +15,7 @@
 -- transaction is rolled back and derived again.
 
 -- part: due
--- Every stretch that is due, with its hours and those of them that nobody has approved yet.
+-- Every segment that is due, with its hours and those of them that are not approved yet.
 due as (
     select organization_id, instance_id, null::bigint as segment_id, starts_at,
         starts_at + hours * interval '1 hour' as until, hours::numeric as hours,
@@ -62,7 +62,7 @@ union
 select organization_id from billing_usage_segments where instance_id = %(instance_id)s and outcome is null;
 
 -- name: decide
--- Record the decision about every stretch of the held instances of a range, oldest hours waived first; returns the range of
+-- Record the decision about every segment of the held instances of a range, oldest hours waived first; returns the range of
 -- its numbers.
 with
 -- include: plan_rates, released, pieces, due, held

@@ -7,7 +7,7 @@ the hours are found and what a wallet bears, in corrections.sql. Here is the ord
   2  decide   Under the lease and in one transaction the version is rewritten and the correction recorded. From here
               on every hour that is rated in the span is rated at the corrected price.
   3  post     Range by range of organizations: fence, lock the wallets, write adjustments, entries and debits, rate
-              debts anew, commit.
+              past-due charges anew, commit.
 
 A process that dies after 2 leaves a correction that is posted in part, and charges at the old price beside it: the same
 command finds the recorded correction and goes on with 3. Runs that came in between do no harm, whatever they charged.
@@ -93,7 +93,8 @@ def correct(
     """Post a correction; return it as recorded and what wallets could not pay. Idempotent: it posts what is missing.
 
     Calls `posted` after each committed range, with the number of its adjustments. Raises LeaseNotObtained while
-    somebody bills, LeaseLost when somebody took over, WorkFailed when the price was changed since the draft was made.
+    another biller holds the lease, LeaseLost when another one took it over, WorkFailed when the
+    price was changed since the draft was made.
     """
     with diagnosed(conninfo), RunPool(conninfo) as connections, connections.connection() as connection:
         lease = leases.acquire(connection, holder, wait_seconds=wait_seconds)

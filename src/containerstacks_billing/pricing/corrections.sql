@@ -221,18 +221,18 @@ where wallets.organization_id between %(first_organization)s and %(last_organiza
   and wallets.id = adjusted.wallet_id;
 
 -- name: rerate_debts
--- Rate past-due hours anew where they stand. A debt that lies in the span only in part becomes up to three: the first keeps
--- the row. One that costs nothing any more is paid by that.
+-- Rate past-due charges anew, in place. One that is only partly inside the span is split into up to three: the first keeps
+-- the row. One that costs nothing any more becomes billed.
 with
 -- include: rate_changes, corrected_hours
 ,
-debt as (
+past_due as (
     select * from difference where status = 'failed' and new_rate <> old_rate
 ),
 piece as (
     select charge_id, starts_at as first_from, piece_from, piece_until, rate,
         billing_amount(rate, piece_from, piece_until) as amount
-    from debt, lateral (values
+    from past_due, lateral (values
         (starts_at, hours_from, hourly_rate), (hours_from, hours_until, new_rate), (hours_until, ends_at, hourly_rate)
     ) part (piece_from, piece_until, rate)
     where piece_from < piece_until

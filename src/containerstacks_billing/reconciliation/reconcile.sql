@@ -52,7 +52,7 @@ update wallets set billing_carry = billing_carry - %(difference)s where id = %(w
 
 -- name: restore_past_due_mark
 -- Mark the wallet that pays past due since its oldest past-due charge, or clear the marks where nothing is owed. The wallet that
--- pays is the oldest in the currency of billing: a mark on another would keep the debt from being collected.
+-- pays is the oldest in the currency of billing: a mark on another would keep the past-due charges from being collected.
 with owed as (
     select min(coalesce(past_due_since, billing_period_end)) as since
     from vps_billing_cycles

@@ -2,9 +2,9 @@
 
 `postmaster.pid` and the lock file beside the socket name a process id, and an id alone proves nothing: after SIGKILL
 the postmaster may linger as a zombie whose parent never waits for it, and after a reboot the id may be anybody's.
-PostgreSQL itself would take either for a living server and refuse to start. Its processes have one mark that nobody
-else bears: their working directory is the data directory. Linux shows it in /proc; elsewhere nothing is cleared and
-PostgreSQL's own judgement stands.
+PostgreSQL itself would take either for a living server and refuse to start. Its processes have one mark that no
+other process has: their working directory is the data directory. Linux shows it in /proc; elsewhere nothing is cleared
+and PostgreSQL's own judgement stands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def clear_remains(data: Path, socket: Path) -> None:
     """Stop orphaned server processes and remove stale pid and socket files.
 
     To be called under the server's lock and without a living postmaster. Backends notice by themselves that their
-    postmaster died, but only between two statements; they are told to leave, which loses nothing that was committed.
+    postmaster died, but only between two statements; they are terminated, which loses nothing that was committed.
     """
     orphans = [pid for pid in _processes() if _works_in(data, pid)]
     for number in (signal.SIGQUIT, signal.SIGKILL):

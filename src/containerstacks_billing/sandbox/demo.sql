@@ -94,7 +94,7 @@ join organizations using (slug)
 left join vps_plans on provider_plan_id = plan;
 
 -- name: demo_resize
--- One customer needed more; the trigger closes the stretch on the smaller plan.
+-- One customer needed more; the trigger closes the segment on the smaller plan.
 update vps_instances set plan_id = (select id::text from vps_plans where provider_plan_id = 'performance-16gb')
 where label = 'warehouse';
 
@@ -134,6 +134,6 @@ lateral (
 lateral (
     select coalesce(sum(total_amount), 0) as owed from vps_billing_cycles
     where organization_id = organizations.id and status = 'failed' and run_id is not null
-) debt
+) past_due
 order by name
 limit 100;

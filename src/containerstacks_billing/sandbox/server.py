@@ -1,7 +1,7 @@
 """Embedded PostgreSQL server for trials and tests, never for production.
 
 **What it is.** A state directory that only its owner may enter holds the data, the socket, the password and a log.
-Any number of processes share the server; whoever needs it first starts it, and it stays until it is stopped.
+Any number of processes share the server; the first that needs it starts it, and it stays until it is stopped.
 
 **Who may enter.** There is a socket in a 0700 directory and no TCP port. Logins take SCRAM with a generated password,
 which stands in a 0600 file in the form that libpq reads by itself, so that no connection string carries the secret.

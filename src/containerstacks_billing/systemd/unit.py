@@ -1,10 +1,10 @@
 """Rendering of the systemd units, for the delivered files and for `service install`.
 
 **What the unit decides.** A configuration that no attempt will mend (exit 78), a program that cannot be executed (203)
-and a user that does not exist (217) are not tried again; everything else is, for as long as it takes, because a daemon
-that gave up at night charges nobody until somebody looks. A stop may take longer than the slowest batch: the current
-cycle is completed, and while batches are committed the daemon asks for more time itself. Core dumps are off, since the
-password of the database would be in them.
+and a user that does not exist (217) are not tried again; everything else is, without limit, because a daemon that gave
+up at night would charge nothing until an operator restarts it. A stop may take longer than the slowest batch: the
+current cycle is completed, and while batches are committed the daemon extends the stop timeout itself. Core dumps are
+off, since the password of the database would be in them.
 
 **Why the program reads .env and not systemd.** What EnvironmentFile= hands over is fixed until the next start, and
 systemd reads quotes, backslashes and remarks in its own way. The program reads the file itself, so that a reload
@@ -186,7 +186,7 @@ def _assignment(key: str, path: Path) -> str:
 
 
 _CHECKOUT = """\
-# A checkout lies in somebody's home, so homes stay visible; the rest of the system is not to be written to.
+# A checkout is in a home directory, so homes stay visible; the rest of the system is not to be written to.
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full

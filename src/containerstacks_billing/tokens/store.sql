@@ -30,7 +30,7 @@ from billing_tokens
 where token_hash = %(token_hash)s and revoked_at is null and coalesce(expires_at > billing_clock(), true);
 
 -- name: note_token_use
--- Note that a token was used. Whoever comes second in the same minute leaves it.
+-- Record the use of a token, at most once a minute.
 update billing_tokens set last_used_at = billing_clock()
 where id = %(id)s and coalesce(last_used_at < billing_clock() - interval '1 minute', true);
 
