@@ -167,3 +167,12 @@ def test_a_default_that_silences_triggers_is_refused(
         with psycopg.connect(server, autocommit=True) as admin:
             admin.execute(hint.encode())
         assert Outcome.COMPLETED is fleet.bill().outcome
+
+
+def test_a_signup_does_not_fail_where_the_host_dropped_a_column_of_ours(fleet: Fleet) -> None:
+    """An ORM that knows nothing of wallets.billing_opening removes it; the host's INSERT goes on."""
+    owner = fleet.organization(None)
+    fleet.conn.execute("alter table wallets drop column billing_opening")
+    fleet.wallet(owner, "10.00")
+
+    assert [Decimal("10.00")] == [row.balance for row in fleet.rows("select balance from wallets")]
