@@ -90,7 +90,11 @@ def _a_stopped_stretch_disappeared(books: Books) -> dict[str, object]:
 
 
 def _the_watermark_moved_on(books: Books) -> dict[str, object]:
-    books.fleet.set(books.web, last_billed_at=books.fleet.now + timedelta(minutes=20))
+    books.damage(
+        "update vps_instances set last_billed_at = %s where id = %s",
+        books.fleet.now + timedelta(minutes=20),
+        books.web,
+    )
     return {"instance_id": str(books.web), "organization_id": str(books.rich)}
 
 

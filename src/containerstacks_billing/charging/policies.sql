@@ -22,7 +22,7 @@ update billing_usage_segments segment set outcome = judged.outcome, charge_until
 from (
     select id, judged.outcome, judged.charge_until
     from billing_usage_segments one, billing_segment_outcome(one.status, one.started_at, one.ended_at) judged
-    where coalesce(one.outcome in ('not billable', 'free'), true) and one.run_id is null
+    where coalesce(one.outcome in ('not billable', 'free'), true) and one.run_id is null and one.reason <> 'restored'
 ) judged
 where judged.id = segment.id
   and (segment.outcome, segment.charge_until) is distinct from (judged.outcome, judged.charge_until);

@@ -103,6 +103,11 @@ def _remarks(verification: Verification) -> list[str]:
     if aside.unposted_adjustments:
         charges = _counted(aside.unposted_adjustments, "charges")
         remarks.append(f"Price corrections not posted yet, for want of money: {charges}.")
+    if aside.hours_passed_by_host:
+        remarks.append(
+            f"The host moved watermarks over {aside.hours_passed_by_host.normalize():f} hours, which are not charged:"
+            " creation fees it took itself, or hours it gave away."
+        )
     if aside.charges_without_organization:
         remarks.append(
             f"Not comparable: {_counted(aside.charges_without_organization, 'charges')} of deleted organizations,"

@@ -77,6 +77,7 @@ class Answer(StrEnum):
     ALREADY_RIGHT = "already right"
     NOT_RESTORABLE = "not restorable"
     WALLET_SHORT = "wallet short"
+    CHANGED = "changed meanwhile: look again"
     NO_CARRY = "no carry below one cent"
     NO_NUMBER = "not a number: the host has to write one first"
 

@@ -29,7 +29,7 @@ from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.verification.model import Discrepancy
 from containerstacks_billing.verification.verify import verify
 
-MOST_ITEMS = 10_000
+MOST_ITEMS = 100_000
 _CENT = Decimal("0.01")
 _NOTHING_KNOWN = Origin(None, None, "the ledger records no balances to compare with")
 
@@ -101,6 +101,7 @@ def _settle(connection: Connection, item: OpenItem, order: Settlement) -> Settle
         return SettledItem(item, Answer.NOT_RESTORABLE)
     places = item.discrepancy.identifiers
     if organization := places.get("organization_id"):
+        connection.execute(query("lock_reconciliation"), {"organization": str(organization)})
         connection.execute(query("lock_wallets_to_reconcile"), {"organization": organization})
     work = _STEPS.get(item.check, _accept)
     return work(connection, item, order)
@@ -115,6 +116,9 @@ def _balance(connection: Connection, item: OpenItem, order: Settlement) -> Settl
         return SettledItem(item, Answer.NO_NUMBER)
     if not difference:
         return SettledItem(item, Answer.ALREADY_RIGHT)
+    if difference != item.amount:
+        # A host that writes entry and balance in two transactions may be between them.
+        return SettledItem(item, Answer.CHANGED, difference)
     if order.action is Action.RESTORE and balance - difference < 0:
         return SettledItem(item, Answer.WALLET_SHORT, difference)
     statement = "move_opening" if order.action is Action.ACCEPT else "restore_balance"

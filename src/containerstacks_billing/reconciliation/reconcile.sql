@@ -7,6 +7,10 @@
 -- Lock the wallets of one organization in the order of a batch.
 select id from wallets where organization_id = %(organization)s order by organization_id, created_at, id for no key update;
 
+-- name: lock_reconciliation
+-- Let one decision at a time look at an organization, which may have no wallet left to lock; ends with the transaction.
+select pg_advisory_xact_lock(hashtextextended('containerstacks-billing reconcile ' || %(organization)s, 0));
+
 -- name: balance_difference
 -- Balance of the wallets of one currency, less their openings and completed ledger entries; the oldest wallet takes it.
 select (array_agg(wallet.id order by wallet.created_at, wallet.id))[1] as wallet_id,

@@ -94,6 +94,7 @@ class SetAside:
     """What is as it should be and still worth knowing.
 
     `unposted_adjustments` are charges, of all organizations, that a price correction changes once wallets can bear it.
+    `hours_passed_by_host` are those over which the host moved a watermark: paid to it, or waived by it.
     `charges_without_organization` belong to deleted organizations: their wallets are gone, so sums cannot be compared.
     """
 
@@ -104,6 +105,7 @@ class SetAside:
     unposted_adjustments: int
     unsettled_segments: int
     charges_without_organization: int
+    hours_passed_by_host: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class SetAsideDocument(Document):
     unposted_adjustments: int
     unsettled_segments: int
     charges_without_organization: int
+    hours_passed_by_host: Hours
 
 
 class VerificationDocument(Document):

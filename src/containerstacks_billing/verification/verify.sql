@@ -738,4 +738,7 @@ select
      where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
     (select count(*) from vps_billing_cycles charge
      where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
-       and not exists (select from organizations where id = charge.organization_id)) as charges_without_organization;
+       and not exists (select from organizations where id = charge.organization_id)) as charges_without_organization,
+    (select round(coalesce(sum(extract(epoch from ended_at - started_at)) / 3600, 0), 6) from billing_usage_segments
+     where reason = 'watermark' and outcome = 'waived'
+       and organization_id between %(first_organization)s and %(last_organization)s) as hours_passed_by_host;

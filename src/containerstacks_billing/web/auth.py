@@ -109,22 +109,33 @@ def admit(context: Context, request: Request, bearer: str) -> Admin:
     """Return the admin of a bearer, counting failures; raises Refused.
 
     A valid bearer is accepted from every address: behind one NAT or proxy the failures of a stranger must not lock out
-    the operator. Failures beyond the limit are answered 429 and neither logged nor counted again.
+    the operator. Failures beyond the limit are answered 429 and neither logged nor counted again, and looked up one at
+    a time.
     """
     address = address_of(request)
+    wait = context.attempts.retry_after_seconds(address)
     try:
-        admin = recognise(context, bearer)
+        admin = recognise(context, bearer) if wait <= 0 else _recognise_one(context, bearer)
     except NotAnAdmin:
         _note(context, address, "no admin")
         raise Refused(403, "This user is not an admin.") from None
     if admin is None:
-        wait = context.attempts.retry_after_seconds(address)
         if wait > 0:
             headers = {"Retry-After": str(int(wait) + 1)}
             raise Refused(429, "Too many failed attempts from this address.", headers)
         _note(context, address, "the token is not valid")
         raise Refused(401, "The token is not valid.", {"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
     return admin
+
+
+def _recognise_one(context: Context, bearer: str) -> Admin | None:
+    """Return the admin of a bearer, unless another look-up beyond the limit is in progress."""
+    if not context.attempts.lookup.acquire(timeout=1.0):
+        return None
+    try:
+        return recognise(context, bearer)
+    finally:
+        context.attempts.lookup.release()
 
 
 def _note(context: Context, address: str, why: str) -> None:

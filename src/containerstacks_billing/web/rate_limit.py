@@ -30,6 +30,8 @@ class FailedAttempts:
         self._addresses = addresses
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = threading.Lock()
+        # Addresses beyond the limit share one look-up at a time: guesses must not take the connections of readers.
+        self.lookup = threading.Semaphore(1)
 
     def __len__(self) -> int:
         return len(self._failures)

@@ -3,7 +3,7 @@ select count(*),
        'Instances without a wallet to pay for them: ' || count(*) || '. They are quarantined until their organization has one in '
        || %(currency)s || '.',
        'select i.organization_id, count(*) from vps_instances i where not exists (select from wallets w '
-       'where w.organization_id = i.organization_id and w.currency = ''' || %(currency)s || ''') group by 1;'
+       'where w.organization_id = i.organization_id and upper(w.currency) = ''' || %(currency)s || ''') group by 1;'
   from vps_instances i
- where not exists (select from wallets w where w.organization_id = i.organization_id and w.currency = %(currency)s)
+ where not exists (select from wallets w where w.organization_id = i.organization_id and upper(w.currency) = %(currency)s)
 having count(*) > 0;
