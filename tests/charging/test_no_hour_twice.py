@@ -5,6 +5,7 @@ The plan costs one cent an hour; the instances run from midnight.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -449,3 +450,37 @@ def test_what_is_put_back_waits_for_nothing(fleet: Fleet, plan: UUID, what: str)
     run = fleet.bill()
 
     assert 1 == run.held_instances
+
+
+def alike(instant: datetime) -> datetime:
+    """Return the first instant from here on that hashes, folded to 32 bits, like the one 2^32 - 1 microseconds later."""
+
+    def folded(microseconds: int) -> int:
+        return (microseconds ^ microseconds >> 32) & 0xFFFFFFFF
+
+    epoch = datetime(2000, 1, 1, tzinfo=UTC)
+    first = (instant - epoch) // timedelta(microseconds=1)
+    found = next(
+        one for one in range(first, first + 10**10, 10**6 + 1) if folded(one) == folded(one + 2**32 - 1)
+    )
+    return epoch + timedelta(microseconds=found)
+
+
+def test_segments_whose_starts_hash_alike_are_both_charged(fleet: Fleet, plan: UUID) -> None:
+    """Starts that differ by 2^32 - 1 microseconds gave two charges of one batch the same identifier, at every run."""
+    acme = fleet.organization("10.00")
+    web = fleet.instance(acme, plan)
+    start = alike(fleet.now)
+    for after in (timedelta(0), timedelta(microseconds=2**32 - 1)):
+        fleet.conn.execute(
+            "insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, started_at, ended_at,"
+            " charge_until, closed_at, reason) values (%s, %s, 'web', %s, 'running', %s, %s, %s, %s, 'deleted')",
+            [acme, web, str(plan), start + after, *[start + after + timedelta(minutes=30)] * 3],
+        )
+    fleet.conn.execute("delete from vps_instances")
+    fleet.at(start + timedelta(hours=3))
+    assert Outcome.COMPLETED is fleet.bill().outcome
+    periods = fleet.rows(
+        "select billing_period_start as start from vps_billing_cycles where run_id is not null order by 1"
+    )
+    assert [start, start + timedelta(microseconds=2**32 - 1)] == [row.start for row in periods]

@@ -78,7 +78,7 @@ written as (
         total_amount, status, payment_transaction_id, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
     select
         billing_batch_uuid(%(batch_key)s,
-            uuid_hash_extended(instance_id, timestamp_hash_extended(starts_at at time zone 'UTC', 0))),
+            uuid_hash_extended(instance_id, hashfloat8extended(date_part('epoch', starts_at), 0))),
         organization_id, instance_id, starts_at, ends_at, hourly_rate, amount,
         case when covered then 'billed' else 'failed' end,
         case when covered then entry_id end,

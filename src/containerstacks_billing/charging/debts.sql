@@ -70,7 +70,7 @@ rest as (
         hourly_rate, total_amount, status, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
     select
         billing_batch_uuid(%(batch_key)s,
-            uuid_hash_extended(vps_instance_id, timestamp_hash_extended(paid_until at time zone 'UTC', 0))),
+            uuid_hash_extended(vps_instance_id, hashfloat8extended(date_part('epoch', paid_until), 0))),
         organization_id, vps_instance_id, paid_until, billing_period_end, hourly_rate, total_amount - paid_amount,
         'failed', %(run_id)s, plan_id, segment_id, past_due_since, created_at, %(as_of)s
     from settled where not is_whole
