@@ -14,6 +14,7 @@ from tests.fleet import Fleet, clock
 from containerstacks_billing.charging import runways
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.notifications import outbox as events
+from containerstacks_billing.verification.verify import verify
 
 
 @pytest.fixture
@@ -151,6 +152,52 @@ def test_past_due_and_recovered_are_announced_once_each(fleet: Fleet) -> None:
         payloads[4]["pastDue"],
         payloads[4]["pastDueSince"],
     )
+
+
+def test_what_is_past_due_is_announced_from_a_cent_on(fleet: Fleet) -> None:
+    """A host suspends on that event: six tenths of a cent are none, twelve are; paid, the wallet has recovered."""
+    organization = fleet.organization("0")
+    fleet.instance(organization, fleet.plan("4.38"))
+    announced = []
+    for top_up in ("0", "0", "0.10"):
+        fleet.hours(1)
+        fleet.top_up(organization, top_up)
+        fleet.bill()
+        announced.append(
+            [
+                row.kind
+                for row in fleet.rows("select kind from billing_events where kind !~ 'runway' order by id")
+            ]
+        )
+
+    assert [[], ["past_due"], ["past_due", "recovered"]] == announced
+    assert verify(fleet.conninfo).ok
+
+
+def test_what_costs_nothing_is_covered_whatever_the_wallet_holds(fleet: Fleet) -> None:
+    """Balance 0 and a carry above it: a free plan is billed, nothing is past due, and no event says so."""
+    organization = fleet.organization("1.00")
+    paid = fleet.instance(organization, fleet.plan("5.84"))
+    fleet.hours(1)
+    fleet.bill()
+    fleet.delete(paid)
+    fleet.top_up(organization, "-1.00")
+    free = fleet.instance(organization, fleet.plan("0"))
+    for hours in (1, 3):
+        fleet.hours(hours)
+        result = fleet.bill()
+        assert (Outcome.COMPLETED, 1, 0) == (
+            result.outcome,
+            result.instances_billed,
+            result.past_due_instances,
+        )
+
+    assert (Decimal(0), Decimal("0.008")) == fleet.balance(organization)
+    assert [
+        ("01 01:00", "01 02:00", "0", "billed"),
+        ("01 02:00", "01 05:00", "0", "billed"),
+    ] == fleet.charges(free)
+    assert [] == fleet.rows("select from billing_events where kind = 'past_due'")
 
 
 def test_a_debt_that_is_paid_where_it_arises_is_no_news(fleet: Fleet) -> None:

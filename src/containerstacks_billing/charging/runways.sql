@@ -17,6 +17,20 @@ select name, (hourly_rate * 100000000)::bigint, (hourly_rate_with_backups * 1000
 from plan_rate
 where on_sale and valid_from <= %(as_of)s and %(as_of)s < valid_to;
 
+-- part: announced_marks
+-- Since when a payer is past due by a cent or more, which is what is announced: a host suspends on that event. A few hundred
+-- charges are enough to tell.
+announced_mark as (
+    select organization_id, past_due_since
+    from payer
+    where past_due_since is not null
+      and (select coalesce(sum(total_amount), 0) from (
+            select total_amount from vps_billing_cycles charge
+            where charge.organization_id = payer.organization_id and status = 'failed' and run_id is not null
+            limit 500
+          ) sample) >= 0.01
+)
+
 -- part: metered
 -- The billable instances of the organizations, with a rate if they count: not if they are set aside. They are not filtered
 -- out by their watermark, because the planner takes such conditions to be rare and would sort a million rows. The rates come
@@ -44,19 +58,21 @@ metered as not materialized (
 -- was known to be, give or take that hour, nothing changed. Only what is left is computed to the second, through the
 -- index. So a million instances are added up by organization and nothing more.
 with
--- include: payers, metered
+-- include: payers, announced_marks, metered
 ,
 burn as (
     select organization_id, sum(rate)::bigint as rate from metered group by organization_id
 ),
 standing as (
-    select payer.organization_id, payer.wallet_id, balance, billing_carry, payer.past_due_since, rate,
+    select payer.organization_id, payer.wallet_id, balance, billing_carry, mark.past_due_since, rate,
         coalesce(rate, 0) * 0.00000001 as burn_per_hour,
         available * 100000000 as available,
-        case when rate > 0 and payer.past_due_since is null and balance between -100000000000 and 100000000000
+        case when rate > 0 and mark.past_due_since is null and balance between -100000000000 and 100000000000
              then (available * 100000000)::float8 / rate end as hours_at_most
-    from payer left join burn using (organization_id)
-    where rate > 0 or payer.past_due_since is not null
+    from payer
+    left join burn using (organization_id)
+    left join announced_mark mark using (organization_id)
+    where rate > 0 or mark.past_due_since is not null
 ),
 suspect as (
     select coalesce(standing.organization_id, known.organization_id) as organization_id,
@@ -137,19 +153,21 @@ order by organization_id, threshold desc;
 -- part: news_of_marks
 -- Payers whose past-due mark is not the one that was announced.
 news as (
-    select payer.*, known.past_due_since as known_since
+    select payer.organization_id, payer.wallet_id, balance, billing_carry, mark.past_due_since,
+        known.past_due_since as known_since
     from payer
+    left join announced_mark mark using (organization_id)
     left join (
         select * from billing_runways where organization_id between %(first_organization)s and %(last_organization)s
     ) known on known.organization_id = payer.organization_id and known.wallet_id = payer.wallet_id
-    where (payer.past_due_since is null) <> (known.past_due_since is null)
+    where (mark.past_due_since is null) <> (known.past_due_since is null)
 )
 
 -- name: announce_past_due
 -- Say who has gone past due and who has recovered since it was last said; after `clear_past_due`, in its transaction.
 insert into billing_events (kind, organization_id, wallet_id, run_id, occurred_at, payload)
 with
--- include: payers, news_of_marks
+-- include: payers, announced_marks, news_of_marks
 select case when past_due_since is null then 'recovered' else 'past_due' end, organization_id, wallet_id, %(run_id)s, %(as_of)s,
     jsonb_build_object(
         'balance', billing_money_text(balance), 'carry', billing_money_text(billing_carry), 'currency', %(currency)s::text,
@@ -164,7 +182,7 @@ order by organization_id;
 -- Remember what `announce_past_due` has said.
 insert into billing_runways (organization_id, wallet_id, past_due_since, updated_at)
 with
--- include: payers, news_of_marks
+-- include: payers, announced_marks, news_of_marks
 select organization_id, wallet_id, past_due_since, %(as_of)s from news
 on conflict (organization_id, wallet_id) do update
 set past_due_since = excluded.past_due_since, updated_at = excluded.updated_at;
