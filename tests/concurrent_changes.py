@@ -1,6 +1,6 @@
 """A run during which the host goes on: each batch of the product is followed by the same batch of the reference model.
 
-What happens amid a run happens between two batches, or in a transaction of the host that is open while a batch is charged and
+A concurrent change happens between two batches, or in a transaction of the host that is open while a batch is charged and
 commits when the batch waits for it, or, if it never has to wait, after it. Either way the model takes the two in the
 order in which they were committed.
 """
@@ -29,7 +29,7 @@ Charge = Callable[[Connection, OpenRun, Batch], BatchResult]
 
 
 @dataclass(frozen=True)
-class Amid:
+class ConcurrentChange:
     """Something that happens during a run: before a batch, or in a transaction that is open while it is charged."""
 
     happens: Callable[[], None]
@@ -54,8 +54,15 @@ class _Followed(RunCharger):
 class Run:
     """One run of the product, and the same of the model."""
 
-    def __init__(self, history: History, as_of: int, organization: UUID | None, amid: list[Amid]) -> None:
-        self._history, self._as_of, self._organization, self._amid = history, as_of, organization, amid
+    def __init__(
+        self, history: History, as_of: int, organization: UUID | None, meanwhile: list[ConcurrentChange]
+    ) -> None:
+        self._history, self._as_of, self._organization, self._meanwhile = (
+            history,
+            as_of,
+            organization,
+            meanwhile,
+        )
         self._lock = Lock()
         self.amount = Decimal(0)
 
@@ -76,10 +83,10 @@ class Run:
         self.amount += model.charge(left_out, history.terms, self._as_of)
 
     def charge(self, original: Charge, connection: Connection, run: OpenRun, batch: Batch) -> BatchResult:
-        """Charge a batch amid what happens, and let the model follow."""
+        """Charge a batch during the concurrent changes, and let the model follow."""
         charge = partial(original, connection, run, batch)
         with self._lock:
-            something = self._amid.pop(0) if self._amid else None
+            something = self._meanwhile.pop(0) if self._meanwhile else None
         if something is None:
             return self._charged(batch, charge())
         self._history.wait(1)
@@ -103,7 +110,11 @@ class Run:
         return result
 
     def _charged_beside(
-        self, connection: Connection, batch: Batch, charge: Callable[[], BatchResult], something: Amid
+        self,
+        connection: Connection,
+        batch: Batch,
+        charge: Callable[[], BatchResult],
+        something: ConcurrentChange,
     ) -> BatchResult:
         history = self._history
         history.postponed = effects = []

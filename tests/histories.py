@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 from tests.comparison import compare, micros
-from tests.concurrent_changes import Amid, Run
+from tests.concurrent_changes import ConcurrentChange, Run
 from tests.fleet import Fleet
 from tests.reference import operator
 from tests.reference.model import Model
@@ -351,11 +351,16 @@ class History:
         compare(self, after_run=False)
 
     def bill(
-        self, *, organization: UUID | None = None, lag: int = 0, amid: list[Amid] | None = None, **order: Any
+        self,
+        *,
+        organization: UUID | None = None,
+        lag: int = 0,
+        meanwhile: list[ConcurrentChange] | None = None,
+        **order: Any,
     ) -> None:
         """Run, as of a little while ago when there is a lag, and compare everything.
 
-        What is to happen `amid` the run happens before its batches or while they wait for a lock.
+        What is given as `meanwhile` happens during the run: before its batches or while they wait for a lock.
         """
         policy = self.model.policies[-1]
         changes = (policy.statuses, policy.partial_hour) != (self.terms.statuses, self.terms.partial_hour)
@@ -367,7 +372,7 @@ class History:
         self._set_terms()
         self.went_wrong = True
         as_of = self.fleet.now - timedelta(microseconds=lag)
-        lived = Run(self, micros(as_of), organization, list(amid or []))
+        lived = Run(self, micros(as_of), organization, list(meanwhile or []))
         result = self.fleet.bill(
             lived.charger(), organization=organization, as_of=as_of, host_clock=as_of, **order
         )

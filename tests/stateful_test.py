@@ -29,7 +29,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.concurrent_changes import Amid
+from tests.concurrent_changes import ConcurrentChange
 from tests.histories import History, prepare
 from tests.reference.values import HOUR, SECOND
 
@@ -52,7 +52,7 @@ gaps = st.one_of(
 )
 
 
-changes_amid = st.lists(
+changes_meanwhile = st.lists(
     st.tuples(
         st.sampled_from(
             ("status", "plan", "move", "delete", "create", "money", "price", "replace", "rename")
@@ -318,67 +318,67 @@ class FleetMachine(RuleBasedStateMachine):
         self.history.wait(gap)
         self.history.bill(batch_size=batch_size, workers=workers)
 
-    @rule(gap=gaps, batch_size=st.sampled_from((2500, 1, 2)), amid=changes_amid)
-    def bill_amid_changes(self, gap: int, batch_size: int, amid: list[Change]) -> None:
+    @rule(gap=gaps, batch_size=st.sampled_from((2500, 1, 2)), meanwhile=changes_meanwhile)
+    def bill_during_changes(self, gap: int, batch_size: int, meanwhile: list[Change]) -> None:
         self.history.wait(gap)
-        self.history.bill(batch_size=batch_size, workers=1, amid=self._events(amid))
+        self.history.bill(batch_size=batch_size, workers=1, meanwhile=self._events(meanwhile))
 
-    def _events(self, amid: list[Change]) -> list[Amid]:
+    def _events(self, meanwhile: list[Change]) -> list[ConcurrentChange]:
         return [
-            Amid(partial(getattr(self, f"_amid_{kind}"), first, second), while_charging)
-            for kind, first, second, while_charging in amid
+            ConcurrentChange(partial(getattr(self, f"_meanwhile_{kind}"), first, second), while_charging)
+            for kind, first, second, while_charging in meanwhile
         ]
 
-    def _amid_status(self, first: int, second: int) -> None:
+    def _meanwhile_status(self, first: int, second: int) -> None:
         if self.instances:
             self.history.change(self._one(self.instances, first), status=self._one(list(STATUSES), second))
 
-    def _amid_plan(self, first: int, second: int) -> None:
+    def _meanwhile_plan(self, first: int, second: int) -> None:
         if self.instances:
             self.history.change(self._one(self.instances, first), plan=self._one(self.plans, second))
 
-    def _amid_move(self, first: int, second: int) -> None:
+    def _meanwhile_move(self, first: int, second: int) -> None:
         if self.instances:
             owner = self._one(self.organizations, second)
             self.history.change(self._one(self.instances, first), organization=owner)
 
-    def _amid_delete(self, first: int, _: int) -> None:
+    def _meanwhile_delete(self, first: int, _: int) -> None:
         if self.instances:
             identifier = self._one(self.instances, first)
             self.instances.remove(identifier)
             self.history.delete(identifier)
 
-    def _amid_replace(self, first: int, _: int) -> None:
+    def _meanwhile_replace(self, first: int, _: int) -> None:
         if self.instances:
             self.history.replace_rows(self._one(self.instances, first))
 
-    def _amid_rename(self, first: int, _: int) -> None:
+    def _meanwhile_rename(self, first: int, _: int) -> None:
         if self.instances:
             identifier = self._one(self.instances, first)
             self.instances.remove(identifier)
             self.instances.append(self.history.rename(identifier))
 
-    def _amid_create(self, first: int, second: int) -> None:
+    def _meanwhile_create(self, first: int, second: int) -> None:
         owner = self._one(self.organizations, first)
         self.instances.append(self.history.create(owner, self._one(self.plans, second), "running"))
 
-    def _amid_money(self, first: int, second: int) -> None:
+    def _meanwhile_money(self, first: int, second: int) -> None:
         amount = (Decimal("0.01"), Decimal("5.00"), Decimal("-0.02"))[second % 3]
         self.history.move_money(self._one(self.organizations, first), amount)
 
-    def _amid_price(self, first: int, second: int) -> None:
+    def _meanwhile_price(self, first: int, second: int) -> None:
         self.history.reprice(self._one(self.plans, first), Decimal(second))
 
-    @rule(gap=gaps, lag=st.sampled_from((0, 1, 5 * SECOND, 20 * 60 * SECOND)), amid=changes_amid)
-    def bill_as_of_a_moment_ago(self, gap: int, lag: int, amid: list[Change]) -> None:
+    @rule(gap=gaps, lag=st.sampled_from((0, 1, 5 * SECOND, 20 * 60 * SECOND)), meanwhile=changes_meanwhile)
+    def bill_as_of_a_moment_ago(self, gap: int, lag: int, meanwhile: list[Change]) -> None:
         self.history.wait(gap)
-        self.history.bill(lag=lag, workers=1, amid=self._events(amid))
+        self.history.bill(lag=lag, workers=1, meanwhile=self._events(meanwhile))
 
-    @rule(gap=gaps, organization=which, amid=changes_amid)
-    def bill_one_organization(self, gap: int, organization: int, amid: list[Change]) -> None:
+    @rule(gap=gaps, organization=which, meanwhile=changes_meanwhile)
+    def bill_one_organization(self, gap: int, organization: int, meanwhile: list[Change]) -> None:
         self.history.wait(gap)
         owner = self._one(self.organizations, organization)
-        self.history.bill(organization=owner, workers=1, amid=self._events(amid))
+        self.history.bill(organization=owner, workers=1, meanwhile=self._events(meanwhile))
 
     def teardown(self) -> None:
         if hasattr(self, "history") and not self.history.went_wrong:

@@ -46,39 +46,39 @@ def batch(number: int) -> Progress:
 def test_waiting_for_a_tick_is_progress_until_it_is_due() -> None:
     """An hour of waiting is no silence; an hour after the tick without a run is one."""
     clock = Hand()
-    pulse = LoopProgress(clock)
-    pulse.waiting(clock.at + 3600)
+    progress = LoopProgress(clock)
+    progress.waiting(clock.at + 3600)
     clock.at += 3600
-    assert 0 == pulse.silent_seconds()
+    assert 0 == progress.silent_seconds()
     clock.at += 5400
-    assert (5400, 5400) == (pulse.silent_seconds(), pulse.stalled_seconds())
+    assert (5400, 5400) == (progress.silent_seconds(), progress.stalled_seconds())
 
 
 def test_a_run_makes_progress_with_each_batch() -> None:
     """Planning it is a step; the first batch that is committed is progress."""
     clock = Hand()
-    pulse = LoopProgress(clock)
-    pulse.started()
+    progress = LoopProgress(clock)
+    progress.started()
     clock.at += 100
-    pulse.progressed(7, batch(0))
-    assert (100, 0) == (pulse.silent_seconds(), pulse.stalled_seconds())
-    pulse.progressed(7, batch(1))
-    assert 0 == pulse.silent_seconds()
+    progress.progressed(7, batch(0))
+    assert (100, 0) == (progress.silent_seconds(), progress.stalled_seconds())
+    progress.progressed(7, batch(1))
+    assert 0 == progress.silent_seconds()
     clock.at += 60
-    assert (60, 60) == (pulse.silent_seconds(), pulse.stalled_seconds())
+    assert (60, 60) == (progress.silent_seconds(), progress.stalled_seconds())
 
 
 def test_failed_attempts_are_steps_and_no_progress() -> None:
     """A database that is away for two hours makes the daemon silent, and is no reason to restart it."""
     clock = Hand()
-    pulse = LoopProgress(clock)
+    progress = LoopProgress(clock)
     for _ in range(120):
-        pulse.started()
-        pulse.failed("away")
-        pulse.retrying(clock.at + 60)
+        progress.started()
+        progress.failed("away")
+        progress.retrying(clock.at + 60)
         clock.at += 60
-    assert (7200, 0) == (pulse.silent_seconds(), pulse.stalled_seconds())
-    beat = pulse.beat("me", 5400, {}, stopped=False)
+    assert (7200, 0) == (progress.silent_seconds(), progress.stalled_seconds())
+    beat = progress.beat("me", 5400, {}, stopped=False)
     assert (DaemonStatus.ERROR, 7200, False) == (beat.status, beat.silent_seconds, beat.last_run_success)
     assert "billing has made no progress for 120 minutes; away" == beat.error_message
 
@@ -87,45 +87,45 @@ def test_failed_attempts_are_steps_and_no_progress() -> None:
 def test_a_run_that_ended_is_progress_however_it_ended(outcome: Outcome) -> None:
     """The loop works; what is wrong stands in the message until a run succeeds."""
     clock = Hand()
-    pulse = LoopProgress(clock)
+    progress = LoopProgress(clock)
     clock.at += 9000
-    pulse.started()
-    pulse.ended(result(outcome, "a price rose"))
-    beat = pulse.beat("me", 5400, {}, stopped=False)
+    progress.started()
+    progress.ended(result(outcome, "a price rose"))
+    beat = progress.beat("me", 5400, {}, stopped=False)
     assert (DaemonStatus.ERROR, 0, False) == (beat.status, beat.silent_seconds, beat.last_run_success)
 
-    pulse.ended(result())
-    beat = pulse.beat("me", 5400, {}, stopped=False)
+    progress.ended(result())
+    beat = progress.beat("me", 5400, {}, stopped=False)
     assert (DaemonStatus.RUNNING, True, None) == (beat.status, beat.last_run_success, beat.error_message)
 
 
 def test_waiting_for_another_biller_is_no_problem() -> None:
     """Its message is not kept, and what was wrong before stays."""
-    pulse = LoopProgress(Hand())
-    pulse.failed(None)
-    assert pulse.beat("me", 5400, {}, stopped=False).error_message is None
-    pulse.failed("broken")
-    pulse.failed(None)
-    assert "broken" == pulse.beat("me", 5400, {}, stopped=False).error_message
+    progress = LoopProgress(Hand())
+    progress.failed(None)
+    assert progress.beat("me", 5400, {}, stopped=False).error_message is None
+    progress.failed("broken")
+    progress.failed(None)
+    assert "broken" == progress.beat("me", 5400, {}, stopped=False).error_message
 
 
 def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
     """A stalled thread is named and stops the watchdog; an unreachable database does not."""
     hand = Hand()
-    pulse = LoopProgress(hand)
-    late = {"billing": pulse.stalled_seconds, "heartbeat": lambda: 0.0}
+    progress = LoopProgress(hand)
+    late = {"billing": progress.stalled_seconds, "heartbeat": lambda: 0.0}
     for _ in range(100):
         # Failed attempts with their pauses, for hours.
-        pulse.started()
-        pulse.failed("The database refuses connections.")
+        progress.started()
+        progress.failed("The database refuses connections.")
         hand.at += 60
-        pulse.retrying(hand.at)
+        progress.retrying(hand.at)
     assert (True, None) == look(late, 300)
     hand.at += 301
     fed, said = look(late, 300)
     assert (False, True) == (fed, "billing takes no step" in str(said))
 
-    pulse.started()
+    progress.started()
     fed, said = look({**late, "heartbeat": lambda: 301.0}, 300)
     assert (False, True) == (fed, "heartbeat takes no step" in str(said))
 
@@ -133,10 +133,10 @@ def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
 def test_stopped_is_what_a_stopped_daemon_says() -> None:
     """However long it has been silent, and with its facts."""
     clock = Hand()
-    pulse = LoopProgress(clock)
-    pulse.ended(result())
+    progress = LoopProgress(clock)
+    progress.ended(result())
     clock.at += 9000
-    beat = pulse.beat("me", 5400, {}, stopped=True)
+    beat = progress.beat("me", 5400, {}, stopped=True)
     assert (DaemonStatus.STOPPED, 0, True, 3) == (
         beat.status,
         beat.silent_seconds,
@@ -148,10 +148,10 @@ def test_stopped_is_what_a_stopped_daemon_says() -> None:
 
 def test_the_line_of_systemctl_status_is_a_sentence_each() -> None:
     """A problem without a second full stop, and a run that is due within the minute in seconds."""
-    pulse = LoopProgress(clock := Hand())
-    pulse.failed("no PostgreSQL is listening there.")
-    pulse.waiting(clock.at + 30)
-    beat = pulse.beat("me", 5400, {}, stopped=False)
+    progress = LoopProgress(clock := Hand())
+    progress.failed("no PostgreSQL is listening there.")
+    progress.waiting(clock.at + 30)
+    beat = progress.beat("me", 5400, {}, stopped=False)
     assert "error: no PostgreSQL is listening there; no run yet; next run in 30 s" == describe(beat)
     unwritten = describe(beat, "The database is away.")
     assert "error: the heartbeat cannot be written: The database is away; no run yet" == unwritten

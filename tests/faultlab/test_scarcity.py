@@ -59,7 +59,7 @@ class Books:
             " (select count(*) from vps_instances where last_billed_at is not null) as advanced"
         ) == [(0, 10, 0)]
 
-    def see_that_all_is_charged_once(self) -> None:
+    def assert_all_charged_once(self) -> None:
         """Every hour once, by the oracle and by `verify`."""
         verdict = oracle.judge(self.fleet.conn)
         assert () == verdict.lines
@@ -86,7 +86,7 @@ def beside(work: Callable[[], RunResult]) -> Iterator[Future[RunResult]]:
         yield pool.submit(work)
 
 
-def somebody_waits(conn: Connection) -> bool:
+def a_session_waits(conn: Connection) -> bool:
     """Whether a biller of this database waits for a lock."""
     return waits_for_lock(conn, "containerstacks-billing billing")
 
@@ -101,7 +101,7 @@ def test_a_deadlock_with_the_host_costs_one_more_attempt(books: Books, database:
     first, second = books.organizations
     with psycopg.connect(database) as host, beside(books.bill) as run:
         lock_wallet(host, second)
-        eventually(lambda: somebody_waits(books.fleet.conn))
+        eventually(lambda: a_session_waits(books.fleet.conn))
         try:
             lock_wallet(host, first)
             host.execute("update wallets set balance = balance where organization_id = %s", (first,))
@@ -109,7 +109,7 @@ def test_a_deadlock_with_the_host_costs_one_more_attempt(books: Books, database:
             host.rollback()
         host.commit()
         assert Outcome.COMPLETED is run.result(180).outcome
-    books.see_that_all_is_charged_once()
+    books.assert_all_charged_once()
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
@@ -128,7 +128,7 @@ def test_a_role_with_a_stricter_isolation_bills_too(
         beside(lambda: books.bill(conninfo=daemons_role)) as run,
     ):
         lock_wallet(host, books.organizations[0])
-        eventually(lambda: somebody_waits(books.fleet.conn))
+        eventually(lambda: a_session_waits(books.fleet.conn))
         host.execute(
             "update wallets set balance = balance + 1 where organization_id = %s", (books.organizations[0],)
         )
@@ -139,7 +139,7 @@ def test_a_role_with_a_stricter_isolation_bills_too(
         )
         host.commit()
         assert Outcome.COMPLETED is run.result(180).outcome
-    books.see_that_all_is_charged_once()
+    books.assert_all_charged_once()
 
 
 def test_no_connection_is_free_when_a_run_begins(
@@ -154,7 +154,7 @@ def test_no_connection_is_free_when_a_run_begins(
         assert books.untouched()
         admin.execute(sql.SQL("alter role {} connection limit 4").format(sql.Identifier(role)))
     assert Outcome.COMPLETED is books.bill(conninfo=daemons_role).outcome
-    books.see_that_all_is_charged_once()
+    books.assert_all_charged_once()
 
 
 def test_connections_run_out_during_a_run(books: Books, server: str, daemons_role: str, role: str) -> None:
@@ -179,7 +179,7 @@ def test_connections_run_out_during_a_run(books: Books, server: str, daemons_rol
         assert Outcome.COMPLETED is books.bill(conninfo=daemons_role).outcome
     ended = books.fleet.rows("select outcome from billing_runs order by id")
     assert [("interrupted",), ("completed",)] == ended
-    books.see_that_all_is_charged_once()
+    books.assert_all_charged_once()
 
 
 def test_a_statement_that_never_comes_to_an_end_is_a_failed_run(books: Books) -> None:
@@ -198,7 +198,7 @@ def test_a_statement_that_never_comes_to_an_end_is_a_failed_run(books: Books) ->
     assert books.untouched()
     conn.execute("drop trigger slow on vps_billing_cycles")
     assert Outcome.COMPLETED is books.bill().outcome
-    books.see_that_all_is_charged_once()
+    books.assert_all_charged_once()
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
             assert books.untouched()
             ballast.unlink()
             assert Outcome.COMPLETED is books.bill().outcome
-            books.see_that_all_is_charged_once()
+            books.assert_all_charged_once()
 
 
 def fill(file: Any) -> None:

@@ -1,7 +1,7 @@
-"""A stage for schedules: a fleet with the oracle beside it, and a hand after every statement of a run's workers.
+"""Fleet with the oracle, and a hook after every statement of a run's workers, for tests of schedules.
 
-    stage.run(after=7, do=lambda: stage.beside(lambda host: host.execute("…")))
-    stage.judge()
+    scheduled.run(after=7, do=lambda: scheduled.beside(lambda host: host.execute("…")))
+    scheduled.judge()
 
 `after` counts the statements that the workers execute, whatever those are, so a schedule goes on meaning something when
 the statements change. A deed of the host that has to wait for the batch is left waiting, and ends when the batch does.
@@ -32,7 +32,7 @@ class Killed(BaseException):
     """The process ends here: nothing of ours catches it."""
 
 
-class Stage:
+class ScheduledFleet:
     """A fleet in which something happens between two statements."""
 
     def __init__(self, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +93,10 @@ class Stage:
         thread = threading.Thread(target=act, name="host")
         thread.start()
         self._beside.append(thread)
-        eventually(lambda: not thread.is_alive() or self.somebody_waits())
+        eventually(lambda: not thread.is_alive() or self.a_session_waits())
 
-    def somebody_waits(self) -> bool:
-        """Whether anybody in this database waits for a lock."""
+    def a_session_waits(self) -> bool:
+        """Whether a session of this database waits for a lock."""
         return waits_for_lock(self.fleet.conn)
 
     def later(self, minutes: int = 10) -> None:
@@ -115,7 +115,7 @@ class Stage:
         assert [] == self.fleet.rows("select id, balance from wallets where balance < 0")
         assert {} == self.fleet.quarantine()
 
-    def crowd(self) -> tuple[list[UUID], UUID]:
+    def populate(self) -> tuple[list[UUID], UUID]:
         """Three organizations, one of which owes; return their instances, and a second plan."""
         small, odd = self.fleet.plan("7.30"), self.fleet.plan("6.20")
         rich, alone, poor = (self.fleet.organization(balance) for balance in ("100.00", "50.00", "0.03"))
