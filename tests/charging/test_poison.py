@@ -178,11 +178,6 @@ KINDS = [
         "update wallets set currency = null where organization_id = %(other)s",
         _OTHER_CURRENCY,
     ),
-    wallet(
-        "in a currency in lower case",
-        "update wallets set currency = 'usd' where organization_id = %(other)s",
-        _OTHER_CURRENCY,
-    ),
     balance("NaN", "'NaN'"),
     balance("missing", "null"),
     balance("infinite", "'Infinity'"),

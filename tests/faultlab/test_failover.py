@@ -184,12 +184,12 @@ def test_built_in_billing_follows_to_the_new_primary(failover_pair: FailoverPair
     failover_pair.pair.follow()
     failover_pair.pair.kill()
     seen = built_in.look()
-    assert Decision.CANNOT_TELL is seen.verdict.decision
-    assert "does not bill" in seen.verdict.sentence
+    assert Decision.CANNOT_TELL is seen.decision.decision
+    assert "does not bill" in seen.decision.sentence
     failover_pair.pair.promote()
     failover_pair.follow()
     seen = built_in.look()
-    assert seen.result is not None, seen.verdict
+    assert seen.result is not None, seen.decision
     assert Outcome.COMPLETED is seen.result.outcome
     failover_pair.assert_all_charged_once()
 
@@ -209,8 +209,8 @@ def test_a_server_in_recovery_bills_nothing_and_is_named(failover_pair: Failover
     with pytest.raises(DatabaseUnavailable, match="read-only: a standby, in recovery"):
         failover_pair.bill(conninfo=alone)
     seen = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
-    assert Decision.CANNOT_TELL is seen.verdict.decision
-    assert "read-only" in seen.verdict.sentence
+    assert Decision.CANNOT_TELL is seen.decision.decision
+    assert "read-only" in seen.decision.sentence
     failover_pair.pair.kill()
     with pytest.raises(DatabaseUnavailable, match="read-only standby"):
         failover_pair.bill()

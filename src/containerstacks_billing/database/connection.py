@@ -126,7 +126,10 @@ def connect(conninfo: str, *, purpose: Purpose) -> Connection:
     else:
         # Whatever the role's default is: each statement has to see what those before it waited for, and writes.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection.read_only = connection.deferrable = False
+        connection.deferrable = False
+        # A standby refuses to begin such a transaction in words that say nothing of a standby; its statements do.
+        if connection.info.parameter_status("in_hot_standby") != "on":
+            connection.read_only = False
     return connection
 
 
