@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.faultlab.primary_and_standby import FailoverPair
 from tests.faultlab.replica import Pair, scratch
-from tests.faultlab.stage import Stage
 
 from containerstacks_billing.cli import app
 from containerstacks_billing.schema.migrator import migrate
@@ -20,13 +20,14 @@ def test_why_and_statement_answer_on_a_standby(monkeypatch: pytest.MonkeyPatch, 
     with scratch() as directory, Pair(directory) as pair:
         migrate(pair.primary.conninfo())
         pair.replicate()
-        stage = Stage(pair)
-        stage.bill()
+        failover_pair = FailoverPair(pair)
+        failover_pair.bill()
         pair.follow()
-        organization = stage.organizations[0]
-        [entry] = stage.fleet.rows(
+        organization = failover_pair.organizations[0]
+        [entry] = failover_pair.fleet.rows(
             "select id from payment_transactions where organization_id = %s", organization
         )
+        failover_pair.conn.close()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("DATABASE_URL", pair.standby.conninfo())
 
