@@ -25,7 +25,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def received(numbers: Iterable[signal.Signals], act: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call `act` with each of these signals, for as long as the block runs; only the main thread may enter it."""
+    """Call `act` with each of these signals, for as long as the block runs; only the main thread may enter it.
+
+    A signal that the parent process had blocked is unblocked: the mask is inherited, and SIGTERM would be lost.
+    """
     expected = frozenset(numbers)
     reading, writing = socket.socketpair()
     writing.setblocking(False)
@@ -43,9 +46,11 @@ def received(numbers: Iterable[signal.Signals], act: Callable[[signal.Signals], 
     thread.start()
     descriptor_before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     handlers_before = {number: signal.signal(number, lambda *_: None) for number in expected}
+    mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, expected)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
         for number, handler in handlers_before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(descriptor_before)
