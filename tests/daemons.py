@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,29 @@ def _main(speed: float) -> int:
 
 if __name__ == "__main__":
     sys.exit(_main(float(sys.argv[1])))
+
+
+@contextmanager
+def held_lease(conninfo: str, holder: str) -> Iterator[None]:
+    """Hold the lease as another biller does: taken now and renewed every second, for as long as the block runs."""
+    done, began = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        with psycopg.connect(conninfo, autocommit=True) as conn:
+            while True:
+                conn.execute(
+                    "update billing_leases set holder = %s, expires_at = clock_timestamp() + interval '29 seconds'",
+                    [holder],
+                )
+                began.set()
+                if done.wait(1.0):
+                    return
+
+    thread = threading.Thread(target=renew, name="held-lease")
+    thread.start()
+    try:
+        assert began.wait(PATIENCE_SECONDS)
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.daemons import held_lease
 from tests.fleet import Fleet, clock, instant
 
 from containerstacks_billing.cli import app
@@ -380,10 +381,7 @@ def test_a_correction_waits_for_whoever_bills(fleet: Fleet) -> None:
     fleet.instance(organization, plan)
     fleet.hours(1)
     fleet.bill()
-    fleet.conn.execute(
-        "update billing_leases set holder = 'other', expires_at = clock_timestamp() + interval '1 hour'"
-    )
-    with pytest.raises(LeaseNotObtained, match="other is billing"):
+    with held_lease(fleet.conninfo, "other"), pytest.raises(LeaseNotObtained, match="other is billing"):
         correct(fleet, plan, "7.30", "2026-03-01 00:00")
     assert [] == fleet.rows("select from billing_price_corrections")
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests import daemons
-from tests.daemons import Start, wait_for_lock, waits_for_lock
+from tests.daemons import Start, held_lease, wait_for_lock, waits_for_lock
 from tests.fleet import Fleet
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -98,10 +98,7 @@ def test_the_next_daemon_goes_on_with_the_facts_of_the_last(fleet: Fleet, start:
     first = start()
     first.when(lambda row: row.last_run_success)
     first.stop()
-    with wallet_locked(fleet, UUID(int=0)):
-        fleet.conn.execute(
-            "update billing_leases set holder = 'somebody', expires_at = clock_timestamp() + interval '1 hour'"
-        )
+    with held_lease(fleet.conninfo, "another"):
         second = start()
         row = second.when(lambda row: row.last_run_at)
 
@@ -277,14 +274,11 @@ def test_a_schema_that_changes_later_is_an_error_status_and_no_end(fleet: Fleet,
 def test_another_biller_is_waited_for_and_no_error(fleet: Fleet, start: Start) -> None:
     """Whoever holds the lease is named; status and exit code are those of a healthy daemon."""
     three_organizations(fleet)
-    fleet.conn.execute(
-        "update billing_leases set holder = 'built-in web-1', expires_at = clock_timestamp() + interval '1 hour'"
-    )
-    daemon = start(HEARTBEAT_SECONDS="1")
-    daemon.says("Billing waits for another biller", "built-in web-1")
-
-    assert ("running", None) == (daemon.row().status, daemon.row().error_message)
-    assert 0 == daemon.stop()
+    with held_lease(fleet.conninfo, "built-in web-1"):
+        daemon = start(HEARTBEAT_SECONDS="1")
+        daemon.says("Billing waits for another biller", "built-in web-1")
+        assert ("running", None) == (daemon.row().status, daemon.row().error_message)
+        assert 0 == daemon.stop()
     assert [] == billed(fleet)
 
 
@@ -458,7 +452,7 @@ def test_after_the_first_signal_no_run_begins(fleet: Fleet, start: Start) -> Non
 def test_a_run_that_has_begun_is_completed_however_early_the_signal_comes(fleet: Fleet, start: Start) -> None:
     """The signal comes between the lease and the row of the run: it counts as begun, and everything is charged."""
     organizations = three_organizations(fleet)
-    with table_locked(fleet, "billing_policies"):
+    with table_locked(fleet, "billing_runs", "exclusive"):
         daemon = start()
         wait_for_lock(fleet.conn)
         daemon.signal(signal.SIGTERM)

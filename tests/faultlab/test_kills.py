@@ -20,8 +20,10 @@ def killed(database: str, *arguments: str) -> dict[str, Any]:
 
 
 def statements_of_a_batch() -> set[str]:
+    """Every statement of batch.sql but the one that only a lock which was not given leads to."""
     text = files("containerstacks_billing.charging").joinpath("batch.sql").read_text()
-    return {f"batch: {name}" for name in re.findall(r"^-- name: (\w+)$", text, re.MULTILINE)}
+    names = set(re.findall(r"^-- name: (\w+)$", text, re.MULTILINE)) - {"lock_holders"}
+    return {f"batch: {name}" for name in names}
 
 
 def test_a_run_killed_at_every_statement_loses_nothing(database: str) -> None:

@@ -152,7 +152,7 @@ def _post(connection: Connection, lease: Lease, values: dict[str, Any]) -> int:
         set_timeouts(connection)
         connection.execute("select set_config('statement_timeout', %s, true)", (_STATEMENT_TIMEOUT,))
         _fence(connection, lease)
-        connection.execute(query("hold_organizations_to_adjust"), values)
+        connection.execute(query("lock_organizations"), values)
         connection.execute(query("lock_wallets_to_adjust"), values)
         adjustments = connection.execute(query("post_adjustments"), values).rowcount
         if adjustments:

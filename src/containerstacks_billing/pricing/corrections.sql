@@ -151,10 +151,6 @@ left join organizations on organizations.id = organization_id
 cross join (select %(currency)s::text as currency) setting
 order by organization_id;
 
--- name: hold_organizations_to_adjust
--- Hold the organizations of the range before their wallets, as batches do.
-select billing_lock_organizations(%(first_organization)s, %(last_organization)s);
-
 -- name: lock_wallets_to_adjust
 -- Lock the wallets of the range, in the order in which batches lock them.
 select id from wallets
@@ -264,3 +260,12 @@ where charge.organization_id between %(first_organization)s and %(last_organizat
 update billing_price_corrections
 set last_posted_at = %(posted_at)s, unposted_charges = %(unposted_charges)s, unposted_amount = %(unposted_amount)s
 where id = %(correction_id)s;
+
+-- name: clear_past_due
+-- Clear the mark of wallets that owe nothing any more.
+update wallets set past_due_since = null
+where organization_id between %(first_organization)s and %(last_organization)s
+  and past_due_since is not null
+  and not exists (
+    select from vps_billing_cycles owed
+    where owed.organization_id = wallets.organization_id and owed.status = 'failed' and owed.run_id is not null);
