@@ -158,9 +158,7 @@ class Model:
         end = max(start, now)
         if billable and policy.partial_hour == "full" and end > start:
             end = list(hours_of(start, end))[-1][0] + HOUR
-        until = end
-        if billable and policy.partial_hour == "free":
-            until = start + sum(HOUR for begin, stop in hours_of(start, end) if stop - begin == HOUR)
+        until = self.charged_until(instance.status, start, end)
         if end > start or keep_empty:
             self.segments.append(
                 Segment(
@@ -172,23 +170,35 @@ class Model:
                     until,
                     closed_at=now,
                     due=billable and until > start,
+                    status=instance.status,
+                    end=end,
                 )
             )
         instance.watermark = end
+
+    def charged_until(self, status: str, start: int, end: int) -> int:
+        """Return until when a closed segment is to be charged: whole hours only, where the policy says so."""
+        policy = self.policy_at(start)
+        if not policy.bills(status) or policy.partial_hour != "free":
+            return end
+        return start + sum(HOUR for begin, stop in hours_of(start, end) if stop - begin == HOUR)
 
     # What a run does.
 
     def open_run(self, terms: Terms, as_of: int, now: int) -> None:
         """Let announced prices show, and new settings hold from this run on.
 
-        Before anything was metered or billed the settings simply hold.
+        Before anything was billed the settings simply hold, since ever: what was closed until then is judged by them.
         """
         self.show_prices(max(as_of, now))
         current = self.policies[-1]
         if (current.statuses, current.partial_hour) == (terms.statuses, terms.partial_hour):
             return
-        if len(self.policies) == 1 and not self.has_billed and not self.segments:
+        if len(self.policies) == 1 and not self.has_billed:
             self.policies = [Policy(SINCE_EVER, terms.statuses, terms.partial_hour)]
+            for segment in self.segments:
+                segment.until = self.charged_until(segment.status, segment.start, segment.end)
+                segment.due = self.policies[0].bills(segment.status) and segment.until > segment.start
             return
         new = Policy(as_of, terms.statuses, terms.partial_hour)
         for identifier, instance in self.instances.items():

@@ -84,7 +84,7 @@ class Instance:
 
 @dataclass
 class Segment:
-    """A closed segment: what the instance was, and until when it is to be charged."""
+    """A closed segment: what the instance was, when it ended, and until when it is to be charged."""
 
     organization: UUID
     instance: UUID
@@ -94,6 +94,8 @@ class Segment:
     until: int
     closed_at: int
     due: bool
+    status: str
+    end: int
 
 
 @dataclass
