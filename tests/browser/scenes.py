@@ -5,12 +5,15 @@ The clock of every scene stands at Sunday, 1 March 2026, 12:20 UTC.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 from tests.clock import application_side, heartbeat
+from tests.daemons import PATIENCE_SECONDS
 from tests.fleet import Fleet, instant
 
 from containerstacks_billing.database.statements import query
@@ -155,11 +158,21 @@ def troubles(
 
 
 def lease(fleet: Fleet) -> None:
-    """Let another process hold the lease."""
-    fleet.conn.execute(
-        "update billing_leases set holder = 'billing-1-4711', acquired_at = clock_timestamp(),"
-        " renewed_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 hour'"
-    )
+    """Hold the lease as another process does, renewed until the database is dropped."""
+    began = threading.Event()
+
+    def renew() -> None:
+        with suppress(psycopg.Error), psycopg.connect(fleet.conninfo, autocommit=True) as conn:
+            while True:
+                conn.execute(
+                    "update billing_leases set holder = 'billing-1-4711', acquired_at = clock_timestamp(),"
+                    " renewed_at = clock_timestamp(), expires_at = clock_timestamp() + interval '29 seconds'"
+                )
+                began.set()
+                threading.Event().wait(1.0)
+
+    threading.Thread(target=renew, name="held-lease", daemon=True).start()
+    assert began.wait(PATIENCE_SECONDS)
 
 
 def first_run(fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.command import Command
-from tests.daemons import eventually, waits_for_lock
+from tests.daemons import eventually, held_lease, waits_for_lock
 from tests.fleet import Fleet
 
 from containerstacks_billing import text
@@ -164,12 +164,11 @@ def test_a_signal_finishes_the_batch_under_way(fleet: Fleet, start: Any, number:
 def test_a_signal_ends_the_wait_for_another_biller(fleet: Fleet, start: Any) -> None:
     """Whoever waits for the lease charges nothing and leaves with the signal's code; who waits too long, with 75."""
     three_organizations(fleet)
-    fleet.conn.execute("update billing_leases set holder = 'other-1', expires_at = 'infinity'")
-    patient, impatient = start(), start("--wait", "0")
-    assert patient.stderr.readline().startswith("other-1 is billing now; waiting up to 90 s")
-    patient.send_signal(signal.SIGINT)
-
-    assert (130, 75) == (patient.wait(180), impatient.wait(180))
+    with held_lease(fleet.conninfo, "other-1"):
+        patient, impatient = start(), start("--wait", "0")
+        assert patient.stderr.readline().startswith("other-1 is billing now; waiting up to 90 s")
+        patient.send_signal(signal.SIGINT)
+        assert (130, 75) == (patient.wait(180), impatient.wait(180))
     assert "other-1 is billing now" in impatient.stderr.read()
     assert [] == fleet.charges()
 
@@ -343,10 +342,10 @@ def test_a_new_billable_statuses_holds_from_its_run_on_and_is_told(fleet: Fleet,
 def test_a_dry_run_works_beside_a_biller(fleet: Fleet, command: Command) -> None:
     """It takes no lease: while another process bills, it says what is due, in words and as a document."""
     three_organizations(fleet)
-    fleet.conn.execute("update billing_leases set holder = 'other-1', expires_at = 'infinity'")
     environment = {"DATABASE_URL": fleet.conninfo}
-    words = command("run", "--dry-run", environment=environment)
-    document = json.loads(command("run", "--dry-run", "--json", environment=environment).stdout)
+    with held_lease(fleet.conninfo, "other-1"):
+        words = command("run", "--dry-run", environment=environment)
+        document = json.loads(command("run", "--dry-run", "--json", environment=environment).stdout)
 
     assert 0 == words.returncode
     assert words.stdout.startswith("A run would charge 3 instances for 6 hours.\n")

@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.clock import application_side, heartbeat
 from tests.command import Command
+from tests.daemons import held_lease
 from tests.fleet import Fleet
 
 from containerstacks_billing.database import inspect as examination
@@ -253,7 +254,7 @@ def test_what_is_set_aside_is_counted_by_whoever_changes_it(fleet: Fleet) -> Non
 
 
 def test_a_run_under_way_is_shown(fleet: Fleet, command: Command) -> None:
-    """With its holder and how far it is; without a holder it was left open."""
+    """With its holder and how far it is; without a holder, or with a lease from the future, it was left open."""
     fleet.conn.execute(
         "insert into billing_runs (trigger, holder, fencing_token, as_of, host_clock, hours_per_month, batches_planned,"
         " batches, instances_planned, instances_billed) values ('daemon', 'host-7', 1, %s, %s, 730, 4, 1, 10000, 2500)",
@@ -261,8 +262,12 @@ def test_a_run_under_way_is_shown(fleet: Fleet, command: Command) -> None:
     )
     environment = {"DATABASE_URL": fleet.conninfo}
     assert "run 1 was left open by host-7" in command("status", environment=environment).stdout
-    fleet.conn.execute("update billing_leases set holder = 'host-7', expires_at = 'infinity'")
-    words = command("status", environment=environment).stdout
+    fleet.conn.execute(
+        "update billing_leases set holder = 'host-7', expires_at = clock_timestamp() + interval '25 hours'"
+    )
+    assert "run 1 was left open by host-7" in command("status", environment=environment).stdout
+    with held_lease(fleet.conninfo, "host-7"):
+        words = command("status", environment=environment).stdout
     assert "25%, 2,500 of" in words
     assert all(line == line.rstrip() for line in words.splitlines())
 

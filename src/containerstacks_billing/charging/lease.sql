@@ -25,6 +25,7 @@ set holder = null, nonce = gen_random_uuid(), expires_at = '-infinity'
 where name = 'billing' and fencing_token = %(fencing_token)s and nonce = %(nonce)s;
 
 -- name: lease_holder
--- Say who holds the lease and for how many seconds still.
+-- The holder of the lease and its seconds left. An expiry further ahead than a lease is long (LEASE_SECONDS) is of a clock that
+-- was set back since: no lease, here as for the biller that takes it.
 select holder, extract(epoch from expires_at)::float8 - extract(epoch from clock_timestamp())::float8 as seconds_left
-from billing_leases where name = 'billing' and expires_at > clock_timestamp();
+from billing_leases where name = 'billing' and expires_at > clock_timestamp() and expires_at <= clock_timestamp() + interval '30 seconds';
