@@ -305,3 +305,21 @@ def test_an_instance_that_came_back_was_not_there_in_between(fleet: Fleet) -> No
     assert [("billed", "Charged."), gone, ("billed", "Charged.")] == [
         here(fleet, web, f"2026-03-01 {hour}:30") for hour in ("01", "03", "05")
     ]
+
+
+def test_an_instance_that_moved_in_the_instant_of_its_watermark_is_explained(fleet: Fleet) -> None:
+    """Its former organization has a charge and no segment; the first hour was charged there all the same."""
+    plan, first, second = fleet.plan("7.30"), fleet.organization("10.00"), fleet.organization("10.00")
+    web = fleet.instance(first, plan)
+    start = fleet.now
+    fleet.hours(1)
+    fleet.bill()
+    fleet.set(web, organization_id=second)
+    fleet.hours(1)
+    fleet.bill()
+    with snapshot(fleet.conninfo) as connection:
+        hours = why.instance_hours(connection, web, start, fleet.now)
+    assert hours is not None
+    assert [("billed", first), ("billed", second)] == [
+        (one.state.value, one.organization_id) for one in hours
+    ]

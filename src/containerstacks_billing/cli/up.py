@@ -27,7 +27,9 @@ The embedded database is for trying the product. DATABASE_URL and .env are
 never read here.
 """
 
-_HOW_TO_STOP = "The embedded database goes on running; `containerstacks-billing db stop` stops it."
+_HOW_TO_STOP = (
+    "The embedded database goes on running; `./dev db stop` stops it, or `containerstacks-billing db stop`."
+)
 _TRY_NEXT = (
     ("run", "charge what became due since; 0 if nothing did"),
     ("run --dry-run", "what the next run would charge, nothing changed"),

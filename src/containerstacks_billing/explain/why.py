@@ -232,7 +232,10 @@ def _records(
         read_at=read_at, instance=instance, segments=segments, charges=(), decisions=(), quarantine=()
     )
     values["until"] = min((at for at in beginnings(known) if at > ends_at), default=ends_at)
-    values["organizations"] = list({one.organization_id for one in (instance, *segments) if one is not None})
+    left = rows_of(connection, "former_organizations_of_instance", values)
+    values["organizations"] = list(
+        {one.organization_id for one in (instance, *segments, *left) if one is not None}
+    )
 
     return replace(
         known,
