@@ -1,7 +1,8 @@
 """Comparison of a history on both sides: every hour, wallet, watermark, closed segment, held and quarantined instance.
 
-The rows that the product writes may be merged as it likes, so they are taken apart into hours before they are compared. An
-hour that costs nothing is neither paid nor owed: a correction may settle it together with the hours beside it.
+The rows that the product writes may be merged as it likes, so they are taken apart into hours before they are compared. A
+piece that costs nothing is neither paid nor owed: a correction may settle it together with the hours beside it, or leave
+it at the rate before, at which a microsecond costs as little.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _expected_units(model: Model) -> list[Row]:
             u.instance,
             u.start,
             u.end,
-            u.hourly_rate,
+            u.hourly_rate if u.amount else Decimal(0),
             u.amount,
             u.status if u.amount else "free",
         )
@@ -101,9 +102,8 @@ def _actual_units(fleet: Fleet) -> list[Row]:
             amount = left if end == until else row.hourly_rate
             left -= amount
             status = row.status if amount else "free"
-            units.append(
-                (row.organization_id, row.vps_instance_id, start, end, row.hourly_rate, amount, status)
-            )
+            rate = row.hourly_rate if amount else Decimal(0)
+            units.append((row.organization_id, row.vps_instance_id, start, end, rate, amount, status))
             start = end
     return sorted(units)
 

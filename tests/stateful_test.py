@@ -22,6 +22,7 @@ from uuid import UUID
 import psycopg
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -426,6 +427,23 @@ def connections_reused() -> Iterator[None]:
             psycopg.Connection.close(Reused.aside.pop())
 
 
+@contextmanager
+def same_choices_for_a_seed() -> Iterator[None]:
+    """Keep Hypothesis from drawing constants out of whichever modules happen to be imported.
+
+    With them a seed means other histories in a whole test run than in one file, and the command that finds a failure
+    again finds nothing.
+    """
+    found = providers._get_local_constants
+    providers._get_local_constants = providers.Constants
+    providers.CONSTANTS_CACHE.cache.clear()
+    try:
+        yield
+    finally:
+        providers._get_local_constants = found
+        providers.CONSTANTS_CACHE.cache.clear()
+
+
 def machine(conn: psycopg.Connection[Any], judges: tuple[Judge, ...] = ()) -> type[FleetMachine]:
     """Bind the machine to a migrated database of its own; each judge looks at what a history left behind."""
     prepare(conn)
@@ -459,7 +477,7 @@ def live(
         suppress_health_check=list(HealthCheck),
     )
     try:
-        with connections_reused():
+        with connections_reused(), same_choices_for_a_seed():
             run_state_machine_as_test(kind, settings=chosen)
     except Exception as error:
         error.add_note(f"find it again: ./dev reference --seed {seed} --machines {histories} --steps {steps}")

@@ -49,7 +49,8 @@ def test_up_bills_a_demo_fleet_once(server_of_up: EmbeddedServer, command: Comma
     assert "Run 2 completed: 0 charged, all already billed." in second.stdout
     assert all(len(line) <= 80 for line in (first.stdout + second.stdout).splitlines())
     assert (
-        "The embedded database goes on running; `containerstacks-billing db stop` stops it." in first.stderr
+        "The embedded database goes on running; `./dev db stop` stops it\n"
+        "(installed: `containerstacks-billing db stop`).\n" in first.stderr
     )
     (tmp_path / ".env").unlink()
     assert 0 == command("verify").returncode

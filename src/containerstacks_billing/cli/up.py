@@ -28,7 +28,8 @@ never read here.
 """
 
 _HOW_TO_STOP = (
-    "The embedded database goes on running; `./dev db stop` stops it, or `containerstacks-billing db stop`."
+    "The embedded database goes on running; `./dev db stop` stops it\n"
+    "(installed: `containerstacks-billing db stop`)."
 )
 _TRY_NEXT = (
     ("run", "charge what became due since; 0 if nothing did"),
