@@ -21,8 +21,9 @@ import pytest
 from tests.command import Command
 from tests.daemons import eventually
 
-from containerstacks_billing.cli import up_supervisor as together
+from containerstacks_billing.cli.up_services import Service
 from containerstacks_billing.daemon.signals import interruptible, without_its_terminal
+from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.sandbox.server import EmbeddedServer
 
 
@@ -127,12 +128,6 @@ class Up:
         )
         return _running_daemon(request)
 
-    def children(self) -> dict[str, int]:
-        """The process ids of both, by verb."""
-        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        titles = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
-        return {verb: int(pid) for verb in ("daemon", "serve") for pid in pids if verb in titles[pid]}
-
     def ended(self) -> int:
         """Wait until it has ended, and return its exit code."""
         _, status = eventually(lambda: (found := os.waitpid(self.pid, os.WNOHANG))[0] and found)
@@ -161,14 +156,6 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _is_gone(pid: int) -> bool:
-    """Whether a process has ended; nobody may have collected it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 RUNNING = "Daemon and application side are running"
 
 
@@ -189,11 +176,8 @@ def test_a_closed_terminal_stops_everything_too(up: Callable[..., Up]) -> None:
     """SIGHUP is a stop, though nobody can read the last words any more."""
     one = up()
     one.says(RUNNING)
-    children = one.children()
     os.close(one.terminal)
     assert 0 == one.ended()
-    assert {"daemon", "serve"} == set(children)
-    assert all(map(_is_gone, children.values()))
     assert not EmbeddedServer(one.state).status().running
 
 
@@ -208,28 +192,13 @@ def test_words_for_a_closed_terminal_hinder_nothing() -> None:
         os.write(theirs, b"Stopping.")
 
 
-def test_who_is_killed_leaves_no_child_behind(up: Callable[..., Up]) -> None:
-    """A daemon that is killed is started again; after SIGKILL of `up` both end by themselves."""
-    one = up()
-    one.says(RUNNING)
-    before = eventually(lambda: one.children().get("daemon"))
-    os.kill(before, signal.SIGKILL)
-    one.says("The daemon was ended by SIGKILL; it is started again.")
-    after = eventually(lambda: (pid := one.children().get("daemon")) not in {None, before} and pid)
-    children = one.children()
-    assert (children["daemon"], 2) == (after, len(children))
-    os.kill(one.pid, signal.SIGKILL)
-    one.ended()
-    eventually(lambda: all(map(_is_gone, children.values())))
-
-
-def test_the_server_of_somebody_else_is_not_taken_for_ours(up: Callable[..., Up]) -> None:
+def test_a_port_that_is_taken_is_refused(up: Callable[..., Up]) -> None:
     """A port that is taken is an error with what to do, and no token is shown for a page of another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         one = up(taken.getsockname()[1])
         said = one.says("--port PORT")
         assert 1 == one.ended()
-    assert "error: The application side ended with exit code 75: HOST and PORT cannot be listened on" in said
+    assert "error: The application side cannot start: HOST and PORT cannot be listened on: 127.0.0.1" in said
     assert "Sign in with" not in said
 
 
@@ -251,31 +220,39 @@ def test_nohup_is_obeyed() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_child_that_ends_again_and_again_is_given_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Three starts more, each of them told; then a sentence says how it ended, without the line of a log."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        environment = {"DATABASE_URL": "postgresql:///x", "PORT": str(taken.getsockname()[1])}
-        child = together.Child("serve", tmp_path, environment)
-        said = together.wait_for_end([child], threading.Event())
-    ended = (
-        "he application side ended with exit code 75: HOST and PORT cannot be listened on: 127.0.0.1 port "
-    )
-    assert str(said).startswith(f"t{ended}")
-    assert str(said).endswith(f". Its log is {child.log}")
-    told = capsys.readouterr().err.splitlines()
-    assert [True] * 3 == [line.startswith(f"T{ended}") and "is started again." in line for line in told]
-    child.stop()
+@pytest.mark.parametrize(
+    ("serve", "problem"),
+    [
+        (
+            lambda: _fail(ConfigurationError("The schema is of a later release.")),
+            ": The schema is of a later release",
+        ),
+        (lambda: _fail(ZeroDivisionError("division by zero")), ": ZeroDivisionError"),
+        (lambda: _fail(SystemExit(3)), ": SystemExit"),
+        (lambda: None, ""),
+    ],
+)
+def test_a_service_that_ends_early_says_why(serve: Callable[[], None], problem: str) -> None:
+    """Whatever ended it, the caller is woken and gets one sentence."""
+    ended = threading.Event()
+    service = Service("daemon", serve, lambda: None, ended.set)
+    service.start()
+    assert ended.wait(180)
+    service.stop()
+    assert f"the daemon ended{problem}" == service.problem
 
 
-def test_a_child_whose_configuration_is_wrong_is_not_started_again(tmp_path: Path) -> None:
-    """Another start would end like this one."""
-    child = together.Child("daemon", tmp_path, {"BILLING_WORKERS": "none"})
-    said = together.wait_for_end([child], threading.Event())
-    assert str(said).startswith("the daemon ended with exit code 78: BILLING_WORKERS (environment) must be ")
-    assert 0 == child.restarts
-    child.stop()
+def test_a_service_that_is_stopped_has_no_problem() -> None:
+    """The end that was requested is none."""
+    asked, ended = threading.Event(), threading.Event()
+    service = Service("daemon", asked.wait, asked.set, ended.set)
+    service.start()
+    service.stop()
+    assert (True, None) == (ended.is_set(), service.problem)
+
+
+def _fail(error: BaseException) -> None:
+    raise error
 
 
 def _running_daemon(request: urllib.request.Request) -> dict[str, Any] | None:

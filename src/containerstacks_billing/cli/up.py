@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -64,8 +66,8 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
     from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
     from containerstacks_billing.settings import settings_from
 
-    level = flags.get("LOG_LEVEL")
-    settings = settings_from({"LOG_LEVEL": level} if level else {})
+    level = {"LOG_LEVEL": text} if (text := flags.get("LOG_LEVEL")) else {}
+    settings = settings_from(level)
     logs.configure(settings.log_level)
     server = EmbeddedServer(default_directory())
     goes_on = once or server.status().running
@@ -75,7 +77,7 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
         finished, code = bill_and_watch(order)
         _show(render.stdout(), conninfo, finished)
         if code == 0 and not once:
-            code = _run_services(render.stdout(), conninfo, port)
+            code = _run_services(render.stdout(), conninfo, port, level)
     finally:
         if goes_on:
             with without_its_terminal():
@@ -85,25 +87,35 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
     ctx.exit(code)
 
 
-def _run_services(console: Console, conninfo: str, port: int) -> int:
+def _run_services(console: Console, conninfo: str, port: int, level: dict[str, str]) -> int:
     """Run daemon and application side until Ctrl-C; return the exit code."""
     import secrets
 
-    from containerstacks_billing.cli.up_supervisor import together, wait_for_end
+    from containerstacks_billing import logs
+    from containerstacks_billing.cli import up_services
     from containerstacks_billing.daemon.signals import interruptible, without_its_terminal
     from containerstacks_billing.sandbox.server import default_directory
+    from containerstacks_billing.settings import settings_from
 
-    token = secrets.token_urlsafe(24)
-    environment = {"DATABASE_URL": conninfo, "ADMIN_TOKEN": token, "PORT": str(port)}
-    with interruptible() as asked, together(default_directory(), environment, port) as children:
-        with without_its_terminal():
-            console.print("\nDaemon and application side are running; Ctrl-C stops them.")
-            console.print(f"  Status page   http://127.0.0.1:{port}/status")
-            console.print(f"  Sign in with  {token}  (for this session)")
-            console.print(f"  Logs          {children[0].log.parent}", soft_wrap=True)
-        problem = wait_for_end(children, asked.stopping)
-        with without_its_terminal():
-            console.print("Stopping." if problem is None else f"Stopping: {problem}", soft_wrap=True)
+    token, log = secrets.token_urlsafe(24), default_directory() / "up.log"
+    texts = {"DATABASE_URL": conninfo, "ADMIN_TOKEN": token, "PORT": str(port), **level}
+    settings = settings_from(texts)
+    if os.environ.get("PORT", str(port)) != str(port):
+        print("PORT of the environment is not looked at here; --port is.", file=sys.stderr)
+    with log.open("w", encoding="utf-8") as output, interruptible() as asked:
+        logs.configure(settings.log_level, secrets=(token,), stream=output)
+        with up_services.running(settings, conninfo, asked.stopping.set) as services:
+            with without_its_terminal():
+                console.print("\nDaemon and application side are running; Ctrl-C stops them.")
+                console.print(f"  Status page   http://127.0.0.1:{port}/status")
+                console.print(f"  Sign in with  {token}  (for this session)")
+                console.print(f"  Log           {log}", soft_wrap=True)
+            asked.stopping.wait()
+            problem = next((one.problem for one in services if one.problem), None)
+            with without_its_terminal():
+                words = "" if problem is None else f": {problem}. Its log is {log}"
+                console.print(f"Stopping{words or '.'}", soft_wrap=True)
+        logs.configure(settings.log_level)
     return 0 if problem is None else 1
 
 

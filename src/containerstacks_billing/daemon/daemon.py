@@ -57,16 +57,24 @@ class Daemon:
     def run(self) -> int:
         """Start, bill until a signal stops the daemon, stop; return 0."""
         with signals.received(_SIGNALS, self._signalled):
-            self._start()
-            self._bill_on_schedule()
-            self._end()
+            self.bill_until_stopped()
         return 0
+
+    def bill_until_stopped(self) -> None:
+        """Start, bill until `request_stop`, stop: `run` for a process that receives its signals itself."""
+        self._start()
+        self._bill_on_schedule()
+        self._end()
+
+    def request_stop(self) -> None:
+        """Complete the run that is under way and stop; a second request ends the run after its batches."""
+        self._shutdown.request()
 
     def _signalled(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
             self._reload()
         else:
-            self._shutdown.request()
+            self.request_stop()
 
     # Starting.
 
