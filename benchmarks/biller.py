@@ -40,7 +40,7 @@ def main() -> None:
         workers=int(workers),
         batch_size=int(batch_size),
         as_of=moment,
-        host_clock=moment,
+        host_clock=lambda: moment,
     )
     charger = _Timed()
     begun = time.perf_counter()

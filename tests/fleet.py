@@ -156,10 +156,11 @@ class Fleet:
                 "update wallets set balance = balance + %s where organization_id = %s", (amount, organization)
             )
 
-    def order(self, **changes: Any) -> RunOrder:
-        """Ask for a run now, with the fleet's clock for both clocks."""
+    def order(self, *, host_clock: datetime | None = None, **changes: Any) -> RunOrder:
+        """Ask for a run now, with the fleet's clock for both clocks where the test gives no other."""
+        at = host_clock or self.now
         order = RunOrder(
-            self.conninfo, self.terms, "test", "test-holder", as_of=self.now, host_clock=self.now
+            self.conninfo, self.terms, "test", "test-holder", as_of=self.now, host_clock=lambda: at
         )
         return replace(order, **changes)
 

@@ -92,17 +92,17 @@ def sql_statements(root: Path) -> Iterator[str]:
 
 
 def one_clock(root: Path) -> Iterator[str]:
-    """Statements read the time through billing_clock(); the lease alone reads the database's own clock."""
+    """Statements read the time through billing_clock(), Python through Clock; the lease has the database's own."""
     for path in _statement_files(root):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             code = line.split("--")[0]
             own_clock = "clock_timestamp()" in code and not path.stem.startswith(OWN_CLOCK)
             if OTHER_CLOCKS.search(code) or own_clock:
                 yield f"{path.relative_to(root)}:{number}: the time comes from billing_clock() or as an argument"
-    for path in _pure_modules(root):
+    for path in sorted((root / PACKAGE).rglob("*.py")):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            if re.search(r"\.(now|utcnow|today)\(", line):
-                yield f"{path.relative_to(root)}:{number}: a model has no clock; the time is an argument"
+            if path.name != "clock.py" and re.search(r"\b(date|datetime|time)\.(now|utcnow|today)\(", line):
+                yield f"{path.relative_to(root)}:{number}: time of this host comes from Clock (clock.py)"
 
 
 def migration_names(root: Path) -> Iterator[str]:
@@ -222,13 +222,6 @@ def _defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 def _statement_files(root: Path) -> list[Path]:
     """The SQL files of the rooms; those of the schema and of the drill hold no named statements."""
     return [p for p in sorted((root / PACKAGE).glob("*/*.sql")) if p.parent.name not in {"drill", "schema"}]
-
-
-def _pure_modules(root: Path) -> list[Path]:
-    """The modules that hold values and decisions: no I/O, no clock."""
-    rooms = root / PACKAGE
-    decisions = [rooms / "charging/brake.py", rooms / "status/failover.py", rooms / "status/verdict.py"]
-    return sorted([*rooms.glob("*/model.py"), *(path for path in decisions if path.exists())])
 
 
 def _tracked_files(root: Path) -> list[Path]:

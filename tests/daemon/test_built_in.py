@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,9 @@ def test_a_returning_daemon_and_built_in_billing_charge_each_hour_once(fleet: Fl
     replica = built_in(fleet)
 
     def by_daemon(_: int) -> None:
-        fleet_bill(trigger="daemon", holder="host-1", wait_seconds=60, as_of=None, host_clock=None)
+        fleet_bill(
+            trigger="daemon", holder="host-1", wait_seconds=60, as_of=None, host_clock=datetime.now(UTC)
+        )
 
     fleet_bill = fleet.bill
     for _ in range(4):

@@ -278,7 +278,9 @@ def _begin(pair: Pair, speed: float) -> float:
 
 def _order(pair: Pair, conn: psycopg.Connection[tuple[object, ...]]) -> RunOrder:
     now = clock.read_clock(conn)
-    return RunOrder(pair.conninfo, Terms(), "test", "last-run", as_of=now, host_clock=now, wait_seconds=10)
+    return RunOrder(
+        pair.conninfo, Terms(), "test", "last-run", as_of=now, host_clock=lambda: now, wait_seconds=10
+    )
 
 
 def _judge(pair: Pair, report: Report) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from psycopg.rows import args_row
@@ -118,7 +118,6 @@ def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
 
 def _plan(connection: Connection, order: RunOrder) -> _Plan:
     """Plan the run in a transaction that is rolled back, with the changes of policy and price that it would bring."""
-    host_clock = order.host_clock or datetime.now(UTC)
     as_of = order.as_of or runs.database_clock(connection)
     run = OpenRun(_NO_RUN, as_of, order.terms, 0, UUID(int=0), order.organization)
     with connection.transaction(force_rollback=True):
@@ -129,7 +128,7 @@ def _plan(connection: Connection, order: RunOrder) -> _Plan:
             # Segments are closed batch by batch; here it is enough to look wherever anything is unrated.
             _bring_changes(connection, run, OrganizationRange(FIRST_UUID, FIRST_UUID))
             planned = replace(run, terms=replace(run.terms, billable_statuses=_EVERY_STATUS))
-        hold_reason = brake(connection, run, host_clock)
+        hold_reason = brake(connection, run, order.host_clock())
         batches = list(runs.plan_batches(connection, planned, order.batch_size))
         # A run of one organization is compared with nothing: the last run was one of the whole fleet.
         last = last_success(connection) if order.organization is None else None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -36,6 +36,7 @@ from containerstacks_billing.charging.model import (
 )
 from containerstacks_billing.charging.runways import update_runways
 from containerstacks_billing.charging.worker import Work, work
+from containerstacks_billing.clock import Clock
 from containerstacks_billing.database.connection import Connection, bounded_transaction
 from containerstacks_billing.database.errors import translate
 from containerstacks_billing.database.run_pool import RunPool
@@ -50,8 +51,8 @@ from containerstacks_billing.settings import Settings
 class RunOrder:
     """What is asked for: one run on one database.
 
-    `as_of` and `host_clock` are read from the database and from this host when they are not given; only tests give
-    them.
+    `as_of` is read from the database where it is not given; only tests give it. `host_clock` reads the time of this
+    host, which is recorded with the run to detect a database clock that jumped.
     `confirm` is called under the lease, before the run opens; what it raises ends the order and nothing is charged.
     `waiting` is called once, with a sentence, when the lease is not free at once, `opened` when the run's row stands,
     `progressed` with the plan and after each batch, by its worker. `stopping` ends the run after the batches under way.
@@ -65,7 +66,7 @@ class RunOrder:
     batch_size: int = 2500
     organization: UUID | None = None
     as_of: datetime | None = None
-    host_clock: datetime | None = None
+    host_clock: Callable[[], datetime] = Clock().host_time
     wait_seconds: float = 90
     stopping: threading.Event = field(default_factory=threading.Event)
     confirm: Callable[[], None] = lambda: None
@@ -146,7 +147,7 @@ def _closed_if_it_fails(connections: RunPool, run: OpenRun) -> Iterator[None]:
 
 def _open(connection: Connection, order: RunOrder, lease: Lease) -> tuple[OpenRun, datetime]:
     """Open the run; return it, and what the host's clock said then."""
-    host_clock = order.host_clock or datetime.now(UTC)
+    host_clock = order.host_clock()
     with bounded_transaction(connection):
         as_of = order.as_of or runs.database_clock(connection)
         credible = is_clock_credible(connection, as_of, host_clock)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -174,13 +173,14 @@ def send_test(ctx: click.Context, as_json: bool) -> None:
     from uuid import uuid4
 
     from containerstacks_billing.cli import render
+    from containerstacks_billing.clock import Clock
     from containerstacks_billing.notifications.delivery import send
     from containerstacks_billing.notifications.http_post import PostFailed
     from containerstacks_billing.notifications.model import DeliveryOutcome, Event, Kind, delivery_outcome
 
     endpoint = _endpoint(ctx)
     # Nothing is read from a database: this has to work before there is one.
-    event = Event(0, uuid4(), Kind.TEST, None, None, None, datetime.now(UTC), {"message": "a test"})
+    event = Event(0, uuid4(), Kind.TEST, None, None, None, Clock().host_time(), {"message": "a test"})
     began = time.monotonic()
     status, error = None, None
     try:

@@ -183,7 +183,7 @@ class BuiltInBilling:
             holder=self._holder,
             workers=settings.billing_workers,
             batch_size=settings.billing_batch_size,
-            host_clock=self._clock.host_time(),
+            host_clock=self._clock.host_time,
             wait_seconds=0,
             stopping=stopping,
             confirm=self._confirm,

@@ -81,7 +81,7 @@ class Cycle:
             holder=state.instance_id,
             workers=settings.billing_workers,
             batch_size=settings.billing_batch_size,
-            host_clock=state.clock.host_time(),
+            host_clock=state.clock.host_time,
             wait_seconds=LEASE_WAIT_SECONDS,
             stopping=state.after_batch,
             confirm=confirm,

@@ -13,11 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import psycopg
 
+from containerstacks_billing.clock import Clock
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.drill.environment import stage
 from containerstacks_billing.drill.fake_clock import set_clock, start_clock
@@ -84,7 +85,7 @@ def run_drill(seed: int, seconds: float, tell: Callable[[str], None]) -> Report:
         )
         with psycopg.connect(set_up.conninfo, autocommit=True) as conn:
             oracle.install(conn)
-            start_clock(conn, datetime.now(UTC) - _BEGINS)
+            start_clock(conn, Clock().host_time() - _BEGINS)
             make_fleet(conn)
             set_clock(conn, speed=CLOCK_SPEED)
         drill = Drill(set_up, billers, random.Random(seed))  # noqa: S311  (choices, not secrets)

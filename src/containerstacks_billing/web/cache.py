@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from containerstacks_billing.clock import Clock
@@ -59,10 +59,11 @@ class CachedValue(Generic[Value]):
 class Readings:
     """What the routes of one application read."""
 
-    def __init__(self, pool: ReadingPool) -> None:
+    def __init__(self, pool: ReadingPool, clock: Clock | None = None) -> None:
         self._pool = pool
+        self._clock = clock or Clock()
         self._trouble = RecurringError(
-            Clock(),
+            self._clock,
             "The database cannot be read, so nobody sees how billing is",
             "The database can be read again",
         )
@@ -86,7 +87,7 @@ class Readings:
     def _ask_health(self) -> tuple[Health, timedelta]:
         try:
             with self._pool.reading() as connection:
-                before = datetime.now(UTC)
+                before = self._clock.host_time()
                 answers = ask_health(connection)
         except PoolExhausted:
             raise

@@ -22,12 +22,13 @@ def _unanswered() -> RecurringError:
 
 @dataclass(slots=True)
 class Context:
-    """Settings, connections, failed attempts, complaints, and the built-in billing of this process, if it has one."""
+    """Settings, connections, failed attempts, the host's clock, and the built-in billing of this process, if any."""
 
     settings: Settings
     pool: ReadingPool
     readings: Readings
     built_in: BuiltInBilling | None = None
+    clock: Clock = field(default_factory=Clock)
     attempts: FailedAttempts = field(default_factory=FailedAttempts)
     refusals: FailureLog = field(default_factory=FailureLog)
     unanswered: RecurringError = field(default_factory=_unanswered)

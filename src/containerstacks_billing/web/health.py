@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -46,7 +45,7 @@ def api_health(context: InContext, response: Response) -> ApiHealth:
         response.status_code = 503
     return ApiHealth(
         success=works,
-        timestamp=datetime.now(UTC),
+        timestamp=context.clock.host_time(),
         status="ok" if works else "degraded",
         database="ok" if works else "unavailable",
     )

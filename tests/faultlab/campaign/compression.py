@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 LEASE_SECONDS, RENEW_SECONDS = 0.8, 0.25
@@ -57,6 +57,17 @@ def host_clock(began: float, at: float, speed: float) -> Callable[[], datetime]:
     return read
 
 
+def host_time_clock(read: Callable[[], datetime]) -> Any:
+    """A clock that reads this as the host's time, and waits by the time of this machine."""
+    from containerstacks_billing.clock import Clock
+
+    class HostTime(Clock):
+        def host_time(self) -> datetime:
+            return read()
+
+    return HostTime()
+
+
 def fast_clock(speed: float, read: Callable[[], datetime]) -> Any:
     """A clock for the daemon, which waits by the compressed time, though never so briefly that it would spin."""
     from containerstacks_billing.clock import Clock
@@ -72,17 +83,3 @@ def fast_clock(speed: float, read: Callable[[], datetime]) -> Any:
             return event.wait(max(seconds / speed, min(max(seconds, 0.0), SHORTEST_PAUSE)))
 
     return FastClock()
-
-
-def set_host_clock(read: Callable[[], datetime]) -> None:
-    """Let billers without a clock of their own read this one as the host's."""
-    from containerstacks_billing.charging import run as bill
-    from containerstacks_billing.daemon import built_in
-
-    class HostTime(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Any:
-            return read().astimezone(tz)
-
-    for module in (bill, built_in):
-        module.datetime = HostTime  # type: ignore[attr-defined]

@@ -21,6 +21,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -146,24 +148,23 @@ def _run_child(order: dict[str, Any]) -> int:
     found = configuration.load({})
     logs.configure(found.settings.log_level, "logfmt", found.secrets(), stream=sys.stderr)
     read = compression.host_clock(*order["clock"])
-    compression.set_host_clock(read)
     if order["spawn"] == "daemon":
         from containerstacks_billing.daemon import daemon
 
         clock = compression.fast_clock(order["clock"][2], read)
         return daemon.Daemon(found, lambda: configuration.load({}), clock).run()
     if order["spawn"] == "built-in":
-        return _built_in(found.settings)
-    return _run(found.settings, order)
+        return _built_in(found.settings, read)
+    return _run(found.settings, order, read)
 
 
-def _built_in(settings: Any) -> int:
+def _built_in(settings: Any, read: Callable[[], datetime]) -> int:
     from containerstacks_billing.daemon.built_in import BuiltInBilling
 
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    built_in = BuiltInBilling(settings, check_seconds=0.3)
+    built_in = BuiltInBilling(settings, check_seconds=0.3, clock=compression.host_time_clock(read))
     thread = threading.Thread(target=built_in.run, args=(stopping,))
     thread.start()
     while thread.is_alive():
@@ -171,7 +172,7 @@ def _built_in(settings: Any) -> int:
     return 0
 
 
-def _run(settings: Any, order: dict[str, Any]) -> int:
+def _run(settings: Any, order: dict[str, Any], read: Callable[[], datetime]) -> int:
     """Do what the verb `run` does, without its output."""
     from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
     from containerstacks_billing.config.target import target
@@ -186,6 +187,7 @@ def _run(settings: Any, order: dict[str, Any]) -> int:
                 holder=f"run-{os.getpid()}",
                 workers=settings.billing_workers,
                 batch_size=settings.billing_batch_size,
+                host_clock=read,
                 wait_seconds=order["wait"],
             )
         )

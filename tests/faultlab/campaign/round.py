@@ -191,7 +191,7 @@ def _bill(conninfo: str, plan: Round, conn: psycopg.Connection[tuple[object, ...
     terms = Terms(partial_hour=plan.partial_hour)
     try:
         result = run_billing(
-            RunOrder(conninfo, terms, "test", "last-run", as_of=now, host_clock=now, wait_seconds=10)
+            RunOrder(conninfo, terms, "test", "last-run", as_of=now, host_clock=lambda: now, wait_seconds=10)
         )
     except BillingError as error:
         return f"{type(error).__name__}: {error}"
