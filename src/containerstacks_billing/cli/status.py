@@ -162,9 +162,8 @@ def _ended(run: RunRecord, now: datetime, currency: str) -> str:
     from containerstacks_billing.money import display
     from containerstacks_billing.text import counted, hours, span
 
-    by = {"daemon": "the daemon", "built-in": "built-in billing", "manual": "hand"}.get(
-        run.trigger, run.trigger
-    )
+    names = {"built-in": "built-in billing", "manual": "hand", "top-up": "the daemon after a top-up"}
+    by = names.get(run.trigger, "the daemon" if run.trigger == "daemon" else run.trigger)
     billed = counted(run.instances_billed, "instance")
     text = f"{run.run_id} by {by}, {run.outcome} {span(now - (run.finished_at or run.as_of))} ago: "
     text += f"{billed}, {hours(run.hours)}, {display(run.amount, currency)}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import UUID
 
+from containerstacks_billing import logs
 from containerstacks_billing.backoff import pause_seconds
 from containerstacks_billing.charging.model import Outcome, Progress, RunResult
 from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
@@ -24,6 +27,7 @@ from containerstacks_billing.hosts.adopted import require_statuses
 from containerstacks_billing.throttled_log import RecurringError
 
 TRIGGER = "daemon"
+TOP_UP_TRIGGER = "top-up"
 # The daemon tries again by itself, so it waits for the lease briefly, and a stop does not wait for it.
 LEASE_WAIT_SECONDS = 10.0
 LEASE_RETRY_SECONDS = 30.0
@@ -68,26 +72,7 @@ class Cycle:
             state.database_answered()
             self._shutdown.extend()
 
-        settings = state.settings
-
-        def confirm() -> None:
-            require_statuses(state.conninfo, settings)
-            state.begin_run()
-
-        order = RunOrder(
-            conninfo=state.conninfo,
-            terms=terms_of(settings),
-            trigger=TRIGGER,
-            holder=state.instance_id,
-            workers=settings.billing_workers,
-            batch_size=settings.billing_batch_size,
-            host_clock=state.clock.host_time,
-            wait_seconds=LEASE_WAIT_SECONDS,
-            stopping=state.after_batch,
-            confirm=confirm,
-            opened=log.opened,
-            progressed=progressed,
-        )
+        order = self._order(log, progressed)
         state.progress.started()
         try:
             result = run_billing(order)
@@ -101,6 +86,55 @@ class Cycle:
         state.progress.ended(result)
         log.ended(result)
         return Attempt(result)
+
+    def attempt_organization(self, organization: UUID) -> None:
+        """Bill one organization that can pay again, unless another biller is at work, which does it as well.
+
+        It is no tick: neither the progress nor the time of the next run changes. Nothing is raised.
+        """
+        log = RunLog(self._state.clock)
+        order = replace(
+            self._order(log, log.progressed),
+            trigger=TOP_UP_TRIGGER,
+            organization=organization,
+            workers=1,
+            wait_seconds=0.0,
+        )
+        try:
+            log.ended(run_billing(order))
+        except (StopRequested, LeaseNotObtained):
+            return
+        except Exception as error:  # noqa: BLE001  (a daemon outlives every error of a run)
+            logs.logger().warning(
+                "An organization that can pay again was not billed; the next run does it",
+                organization=organization,
+                reason=str(error),
+            )
+        finally:
+            self._state.end_run()
+
+    def _order(self, log: RunLog, progressed: Callable[[Progress], None]) -> RunOrder:
+        state = self._state
+        settings = state.settings
+
+        def confirm() -> None:
+            require_statuses(state.conninfo, settings)
+            state.begin_run()
+
+        return RunOrder(
+            conninfo=state.conninfo,
+            terms=terms_of(settings),
+            trigger=TRIGGER,
+            holder=state.instance_id,
+            workers=settings.billing_workers,
+            batch_size=settings.billing_batch_size,
+            host_clock=state.clock.host_time,
+            wait_seconds=LEASE_WAIT_SECONDS,
+            stopping=state.after_batch,
+            confirm=confirm,
+            opened=log.opened,
+            progressed=progressed,
+        )
 
     def _failed(self, error: Exception) -> Attempt:
         if isinstance(error, StopRequested):

@@ -31,6 +31,7 @@ from containerstacks_billing.daemon.schedule import Agenda
 from containerstacks_billing.daemon.shutdown import AWAY_GIVEN_UP_SECONDS, Shutdown
 from containerstacks_billing.daemon.state import DaemonState
 from containerstacks_billing.daemon.systemd_notify import notify, reloading
+from containerstacks_billing.daemon.top_ups import TopUpWatch
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.notifications.delivery import DeliveryThread
 from containerstacks_billing.version import __version__
@@ -53,6 +54,7 @@ class Daemon:
         self._rival = HostBilling(self._state)
         self._housekeeping = Housekeeping(self._state)
         self._delivery = DeliveryThread()
+        self._top_ups = TopUpWatch(self._state)
 
     def run(self) -> int:
         """Start, bill until a signal stops the daemon, stop; return 0."""
@@ -84,6 +86,7 @@ class Daemon:
         preflight(state.conninfo, state.settings)
         self._heartbeat.start()
         self._delivery.configure(state.conninfo, state.settings)
+        self._top_ups.start()
         watchdog.feed(
             {"billing": state.progress.stalled_seconds, "heartbeat": self._heartbeat.stalled_seconds}
         )
@@ -102,6 +105,9 @@ class Daemon:
             now = self._clock.monotonic()
             agenda = self._reconsidered(agenda, now)
             if agenda.at > now:
+                if organization := state.take_organization():
+                    self._cycle.attempt_organization(organization)
+                    continue
                 self._clock.wait(state.loop_news, agenda.at - now)
                 continue
             attempt = self._cycle.attempt()
@@ -170,6 +176,7 @@ class Daemon:
             notify("READY=1")
 
     def _end(self) -> None:
+        self._top_ups.stop()
         self._delivery.stop()
         written = self._heartbeat.end(AWAY_GIVEN_UP_SECONDS)
         if not written:

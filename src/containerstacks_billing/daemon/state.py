@@ -11,7 +11,9 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Sequence
 from enum import Enum
+from uuid import UUID
 
 from containerstacks_billing.clock import Clock
 from containerstacks_billing.config.load import Configuration
@@ -60,6 +62,7 @@ class DaemonState:
         self._stop_requested_at: float | None = None
         self._run_is_open = False
         self._retry_now = False
+        self._can_pay: list[UUID] = []
         self._unanswered_since: float | None = None
 
     # Configuration.
@@ -141,6 +144,20 @@ class DaemonState:
         with self._lock:
             wanted, self._retry_now = self._retry_now, False
         return wanted
+
+    # Top-ups.
+
+    def bill_soon(self, organizations: Sequence[UUID]) -> None:
+        """Let the billing loop run these organizations between its ticks."""
+        if organizations:
+            with self._lock:
+                self._can_pay.extend(one for one in organizations if one not in self._can_pay)
+            self.loop_news.set()
+
+    def take_organization(self) -> UUID | None:
+        """Return the next organization to run, once."""
+        with self._lock:
+            return self._can_pay.pop(0) if self._can_pay else None
 
     # Contact with the database.
 

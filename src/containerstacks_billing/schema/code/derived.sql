@@ -57,6 +57,7 @@ create index if not exists billing_runways_ending on billing_runways (empties_at
     where empties_at is not null and past_due_since is null;
 create index if not exists billing_runways_owing on billing_runways (empties_at, organization_id)
     where empties_at is not null and past_due_since is not null;
+create index if not exists billing_runways_past_due on billing_runways (organization_id) where past_due_since is not null;
 -- A table that was made again does not announce a second time who owes.
 insert into billing_runways (organization_id, wallet_id, past_due_since, updated_at)
 select organization_id, id, past_due_since, billing_clock() from wallets
