@@ -4,7 +4,7 @@
     python -m benchmarks.status_page --instances 100000 --charges 1000000 --runs 100000
     python -m benchmarks.status_page --keep DIRECTORY    the same, but the database stays there for the next measurement
 
-The database is a throw-away one, written in a minute and a half (years.py). One in a hundred instances is set aside,
+The database is a throw-away one, written in a minute and a half (years.py). One in a hundred instances is quarantined,
 one wallet in ten owes, every wallet has a runway. Public and admin pages, `/metrics` and the health of the daemon are
 asked one after another, at random, each over a new connection. A server shares what it reads for a second or two; the
 one that is measured shares nothing, so that every request is the slow case and reads the tables anew. `status` is a

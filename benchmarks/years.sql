@@ -1,5 +1,5 @@
 -- What years of billing leave beside the fleet of fleet.sql: :runs runs, a runway for every wallet, one instance in a hundred
--- set aside, :hours charges for every instance, of which one in ten is past due for its last hour, a ledger entry for each
+-- quarantined, :hours charges for every instance, of which one in ten is past due for its last hour, a ledger entry for each
 -- wallet and hour, and events of which ten thousand still wait.
 insert into billing_runs (trigger, holder, fencing_token, as_of, host_clock, started_at, finished_at, outcome, hours_per_month,
     instances_billed, hours, amount, batches)

@@ -45,7 +45,7 @@ class Books:
             number,
         )
 
-    def debt(self, instance: UUID) -> UUID:
+    def past_due(self, instance: UUID) -> UUID:
         """Name the open debt of an instance."""
         return self.one(  # type: ignore[no-any-return]
             "select id from vps_billing_cycles where vps_instance_id = %s and status = 'failed'", instance

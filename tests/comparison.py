@@ -44,7 +44,9 @@ def compare(history: History, after_run: bool = True) -> None:
     unknown_rows = history.set_back
     same("instances", _expected_instances(model, unknown_rows), _actual_instances(fleet, unknown_rows))
     same("segments", _expected_segments(model, unknown_rows), _actual_segments(fleet, unknown_rows))
-    same("set aside", {(*key, reason) for key, reason in model.set_aside.items()}, _actual_set_aside(fleet))
+    same(
+        "quarantine", {(*key, reason) for key, reason in model.quarantine.items()}, _actual_quarantine(fleet)
+    )
     assert [] == fleet.rows("select * from billing_metering_failures")
     _compare_ledgers(history)
 
@@ -207,7 +209,7 @@ def _actual_segments(fleet: Fleet, unknown: set[UUID]) -> list[Row]:
     )
 
 
-def _actual_set_aside(fleet: Fleet) -> set[Row]:
+def _actual_quarantine(fleet: Fleet) -> set[Row]:
     rows = fleet.rows("select * from billing_quarantine where reason <> 'future watermark'")
     return {(row.organization_id, row.instance_id, row.reason) for row in rows}
 

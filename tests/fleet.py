@@ -193,7 +193,7 @@ class Fleet:
         return row.balance, row.billing_carry.normalize()
 
     def quarantine(self) -> dict[UUID, str]:
-        """Return the reason why each instance is set aside."""
+        """Return the reason why each instance is quarantined or held."""
         return {row.instance_id: row.reason for row in self.rows("select * from billing_quarantine")}
 
     def _one(self, statement: str, *values: Any) -> Any:

@@ -380,7 +380,7 @@ class History:
         assert (Outcome.COMPLETED, None) == (result.outcome, result.error_message)
         compare(self)
         self.runs += 1
-        self.was_held |= "held" in self.model.set_aside.values()
+        self.was_held |= "held" in self.model.quarantine.values()
         assert lived.amount == result.amount
         self.went_wrong = False
 

@@ -302,7 +302,7 @@ class FleetMachine(RuleBasedStateMachine):
     def switch_bound(self, bound: int) -> None:
         self.history.terms = replace(self.history.terms, max_catch_up_hours=bound)
 
-    @precondition(lambda self: "held" in self.history.model.set_aside.values())
+    @precondition(lambda self: "held" in self.history.model.quarantine.values())
     @rule(
         gap=short_gaps,
         kept=st.sampled_from((None, 0, 1, 5, 30)),
@@ -310,7 +310,7 @@ class FleetMachine(RuleBasedStateMachine):
     )
     def release(self, gap: int, kept: int | None, only: str) -> None:
         self.history.wait(gap)
-        held = sorted(key for key, reason in self.history.model.set_aside.items() if reason == "held")
+        held = sorted(key for key, reason in self.history.model.quarantine.items() if reason == "held")
         chosen = {"all": {}, "one": {"instance": held[0][1]}, "owner": {"organization": held[0][0]}}
         self.history.release(kept, **chosen[only])
 

@@ -39,7 +39,7 @@ OFFENCES = [
     ("charging/big.sql", "-- a line\n" * 5000, "charging:1: the room holds 100% of the lines"),
     ("pricing/price.py", "def apply(tariffs): ...\n", "our word for tariffs is hourly_rate"),
     ("pricing/price.py", "class OverdueCharge: ...\n", "our word for overdue is past_due"),
-    ("charging/model.py", "start = datetime.now(UTC)\n", "has no clock"),
+    ("charging/model.py", "start = datetime.now(UTC)\n", "comes from Clock"),
     ("charging/a.sql", "-- name: LockWallets\n-- Locks.\nSELECT 1\n", "not snake_case"),
     ("charging/a.sql", "-- name: lock_wallets\nSELECT 1\n", "does not say what it does"),
     ("charging/a.sql", "-- name: lock_wallets\n-- Locks.\nSELECT 1\n", "nothing uses this statement"),

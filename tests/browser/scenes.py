@@ -128,7 +128,7 @@ def troubles(
                 NOW,
             ),
         )
-    fleet.conn.execute(query("count_set_aside"))
+    fleet.conn.execute(query("count_quarantine"))
     for index, hours, past_due in (
         (0, -7, True),
         (1, 2.2, False),

@@ -353,7 +353,7 @@ def test_a_stretch_is_judged_by_the_policy_that_it_began_under(fleet: Fleet, sho
     assert sound(fleet)
 
 
-def test_kept_hours_of_a_status_that_is_billed_no_more_are_set_aside_too(
+def test_kept_hours_of_a_status_that_is_billed_no_more_are_held_too(
     fleet: Fleet, shop: tuple[UUID, UUID]
 ) -> None:
     """The plan of a run counts them, or the run would take it that nothing was left out: here they are nobody's to pay."""

@@ -142,7 +142,7 @@ def test_a_short_wallet_pays_the_oldest_hours_and_owes_the_rest(fleet: Fleet) ->
     assert (Decimal("0.96"), Decimal(0)) == fleet.balance(organization)
 
 
-def test_poison_is_set_aside_and_the_rest_of_its_organization_is_billed(fleet: Fleet) -> None:
+def test_poison_is_quarantined_and_the_rest_of_its_organization_is_billed(fleet: Fleet) -> None:
     """An instance whose plan does not exist waits; its neighbour is charged; repaired, it is charged too."""
     organization = fleet.organization("10.00")
     plan = fleet.plan("7.30")

@@ -304,7 +304,7 @@ def test_a_run_of_one_organization_looks_at_it_alone(fleet: Fleet) -> None:
     assert [] == told(fleet, other)
 
 
-def test_instances_that_are_set_aside_burn_nothing_and_are_announced(fleet: Fleet) -> None:
+def test_quarantined_instances_burn_nothing_and_are_announced(fleet: Fleet) -> None:
     """A plan that is not there, and an outage too long: one event per organization and kind, once."""
     organization = fleet.organization("100.00")
     plan = fleet.plan("7.30")

@@ -280,7 +280,7 @@ def test_a_dry_run_changes_nothing_and_foretells_the_run(fleet: Fleet, batch_siz
     assert {field: getattr(run, field) for field in fields} == {
         field: getattr(foretold, field) for field in fields
     }
-    assert {one.instance: one.reason for one in foretold.set_aside} == fleet.quarantine()
+    assert {one.instance: one.reason for one in foretold.quarantine} == fleet.quarantine()
     assert {one.organization: (one.balance, one.carry) for one in foretold.largest} == {
         one.organization: fleet.balance(one.organization) for one in foretold.largest
     }

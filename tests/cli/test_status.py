@@ -25,7 +25,7 @@ from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.holds.model import Decision, ReleaseDecision
 from containerstacks_billing.holds.release import release
-from containerstacks_billing.status.read import set_aside_reasons
+from containerstacks_billing.status.read import quarantine_reasons
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_nothing_happened_yet(fleet: Fleet, command: Command) -> None:
 
 
 def test_runs_and_what_they_left(fleet: Fleet, command: Command) -> None:
-    """The last run and its figures, what is past due and set aside, and when the next run is due."""
+    """The last run and its figures, what is past due, quarantined and held, and when the next run is due."""
     short = fleet.organization("0.02")
     plan = fleet.plan("7.30")
     fleet.instance(short, plan)
@@ -221,7 +221,7 @@ def test_after_a_clock_was_set_back_a_heartbeat_is_one_of_now(fleet: Fleet, comm
     )
 
 
-def test_what_is_set_aside_is_counted_by_whoever_changes_it(fleet: Fleet) -> None:
+def test_the_quarantine_is_counted_where_it_changes(fleet: Fleet) -> None:
     """A run, a run over one organization, a release and a repair: the few rows say what counting all rows says."""
     plan = fleet.plan("7.30")
     organizations = [fleet.organization("100.00") for _ in range(3)]
@@ -234,12 +234,12 @@ def test_what_is_set_aside_is_counted_by_whoever_changes_it(fleet: Fleet) -> Non
         rows = fleet.rows(
             "select reason, count(distinct instance_id) as number from billing_quarantine group by reason"
         )
-        assert {row.reason: row.number for row in rows} == set_aside_reasons(fleet.conn)
-        return set_aside_reasons(fleet.conn)
+        assert {row.reason: row.number for row in rows} == quarantine_reasons(fleet.conn)
+        return quarantine_reasons(fleet.conn)
 
     fleet.bill()
     assert {"held": 3, "no plan": 3} == counted()
-    assert {"held": 1, "no plan": 1} == set_aside_reasons(fleet.conn, organizations[0])
+    assert {"held": 1, "no plan": 1} == quarantine_reasons(fleet.conn, organizations[0])
     order = ReleaseDecision(Decision.CHARGE, "anna", "goodwill", organization=organizations[0])
     release(fleet.conninfo, fleet.terms, order, "anna")
     assert {"held": 2, "no plan": 3} == counted()
@@ -373,7 +373,7 @@ def test_the_status_reads_no_large_table() -> None:
     """Charges, ledger entries, instances and wallets grow with the fleet; the status never looks at them."""
     names = ("newest_daemon", "runs_before", "last_run_of_fleet", "events_waiting", "newest_heartbeat", "last_built_in_run",
              "application_sides", "lease_holder", "last_counts", "last_ended_run", "last_success", "open_run_record",
-             "set_aside_reasons", "runway_levels")  # fmt: skip
+             "quarantine_reasons", "runway_levels")  # fmt: skip
     large = re.compile(
         r"\b(vps_billing_cycles|payment_transactions|vps_instances|wallets|billing_usage_segments|billing_quarantine)\b"
     )
@@ -383,7 +383,7 @@ def test_the_status_reads_no_large_table() -> None:
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("set_aside_first", "billing_quarantine_oldest"),
+        ("quarantine_first", "billing_quarantine_oldest"),
         ("past_due_first", "billing_runways_owing"),
         ("past_due_first", "vps_billing_cycles_past_due"),
         ("runways_first", "billing_runways_ending"),

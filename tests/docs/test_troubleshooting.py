@@ -356,7 +356,7 @@ CAUSES: dict[tuple[str, str], Callable[[Patient], Found]] = {
     ("service", "active, but does not bill: run 7"): ended(
         ActiveState="active", Result="success", StatusText="error: run 7 was held: plan S costs more; next run in 9 min",
     ),
-    ("set aside", "not billed: "): an_instance_without_a_plan,
+    ("quarantine", "not billed: "): an_instance_without_a_plan,
     ("other billers", "the host application bills too"): a_second_biller,
     ("built-in billing", "both take over"): a_second_biller,
     ("built-in billing", "Nothing takes over"): lambda p: p.examined(),

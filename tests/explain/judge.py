@@ -59,11 +59,11 @@ def _hours(connection: Any, history: History, tally: Counter[str]) -> None:
         units = [unit for unit in history.model.units if unit.instance == instance]
         begin = EPOCH + timedelta(microseconds=min(unit.start for unit in units))
         end = EPOCH + timedelta(microseconds=max(unit.end for unit in units))
-        stretches = why.instance_hours(connection, instance, begin, end)
-        assert stretches is not None
-        assert [] == [one for one in stretches if one.state is why.State.UNKNOWN]
-        assert all(one.ends_at == other.starts_at for one, other in pairwise(stretches))
-        charged = [one for one in stretches if one.state in (why.State.BILLED, why.State.PAST_DUE)]
+        periods = why.instance_hours(connection, instance, begin, end)
+        assert periods is not None
+        assert [] == [one for one in periods if one.state is why.State.UNKNOWN]
+        assert all(one.ends_at == other.starts_at for one, other in pairwise(periods))
+        charged = [one for one in periods if one.state in (why.State.BILLED, why.State.PAST_DUE)]
         assert sum((unit.amount for unit in units), ZERO) == sum(
             (one.amount or ZERO for one in charged), ZERO
         )

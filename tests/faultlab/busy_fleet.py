@@ -133,7 +133,9 @@ class BusyFleet:
         self.expire_lease()
         result: RunResult = run_billing(self.order())
         findings = [] if result.outcome is Outcome.COMPLETED else [f"the run ended {result}"]
-        findings += [f"{instance} is set aside: {why}" for instance, why in self.fleet.quarantine().items()]
+        findings += [
+            f"{instance} is quarantined or held: {why}" for instance, why in self.fleet.quarantine().items()
+        ]
         findings += oracle.judge(self.conn).lines
         verification = verify(self.fleet.conninfo)
         findings += [str(discrepancy) for discrepancy in verification.discrepancies]

@@ -190,7 +190,9 @@ class Ground:
         self.fleet.hours(2)
         result = self.fleet.bill(workers=1)
         findings = [] if result.outcome is Outcome.COMPLETED else [f"the run ended {result}"]
-        findings += [f"{instance} is set aside: {why}" for instance, why in self.fleet.quarantine().items()]
+        findings += [
+            f"{instance} is quarantined or held: {why}" for instance, why in self.fleet.quarantine().items()
+        ]
         findings += oracle.judge(self.fleet.conn).lines
         verification = verify(self.fleet.conninfo)
         return findings + [str(one) for one in verification.discrepancies]

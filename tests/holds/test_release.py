@@ -378,7 +378,7 @@ def test_a_preview_names_those_that_are_not_listed_as_held(
         "1 of them has no usable price at present.\n"
         "2 of them are not listed as held: "
     ) in preview
-    assert {"no plan": 1, "not set aside by the last run": 1} == document["otherReasons"]
+    assert {"no plan": 1, "not quarantined by the last run": 1} == document["otherReasons"]
     assert {str(broken): "no plan"}.items() <= {
         one["instanceId"]: one["setAsideFor"] for one in document["listed"]
     }.items()

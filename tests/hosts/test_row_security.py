@@ -82,7 +82,7 @@ def test_a_reader_is_given_policies_to_read_and_no_more(
 ) -> None:
     """It verifies, and writes no balance."""
     url = admitted(reading=True)
-    assert verify(url).set_aside.quarantined_instances == 0
+    assert verify(url).open_items.quarantined_instances == 0
     with (
         psycopg.connect(url, autocommit=True) as conn,
         pytest.raises(psycopg.errors.InsufficientPrivilege),

@@ -423,7 +423,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def test_events_of_one_organization_are_counted_alone(command: Command, fleet: Fleet, database: str) -> None:
-    """What waits for others is not counted, a set-aside instance is named as one, and a mistyped id is no empty list."""
+    """What waits for others is not counted, a quarantined instance is named as one, and a mistyped id is no empty list."""
     environment = {"DATABASE_URL": database}
     one, other = fleet.organization("0.20", name="One"), fleet.organization("9.00", name="Other")
     unheard = fleet.organization("9.00")
@@ -439,7 +439,7 @@ def test_events_of_one_organization_are_counted_alone(command: Command, fleet: F
     unknown = command("events", "--organization", str(uuid4()), environment=environment)
     quiet = command("events", "--organization", str(unheard), environment=environment)
 
-    assert "Other: 1 instance set aside" in told
+    assert "Other: 1 instance quarantined or held" in told
     assert told.endswith("\n1 waits; without WEBHOOK_URL it can only be read.\n")
     assert (2, "One") == (document["waiting"], document["events"][0]["organization"])
     assert (2, "") == (unknown.returncode, unknown.stdout)

@@ -60,7 +60,7 @@ def test_hours_on_plans_that_disagree_for_a_moment_wait_until_they_agree(fleet: 
     assert {} == fleet.quarantine()
 
 
-def test_an_instance_on_a_retired_plan_is_set_aside(fleet: Fleet) -> None:
+def test_an_instance_on_a_retired_plan_is_quarantined(fleet: Fleet) -> None:
     """It runs on a plan that was withdrawn: the repair needs a decision, and nothing is charged."""
     fleet.plan("7.30", provider_plan_id="small")
     web = fleet.instance(fleet.organization("100.00"), "small")

@@ -53,7 +53,7 @@ class Model:
     instances: dict[UUID, Instance] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
-    set_aside: dict[tuple[UUID, UUID], str] = field(default_factory=dict)
+    quarantine: dict[tuple[UUID, UUID], str] = field(default_factory=dict)
     approved: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     has_billed: bool = False
     left_at: dict[UUID, int] = field(default_factory=dict)
@@ -222,17 +222,17 @@ class Model:
     def close_run(self, terms: Terms, as_of: int, organization: UUID | None = None) -> None:
         """Quarantine or hold what could not be charged, with the reason."""
         self.has_billed = True
-        reach = {organization} if organization else self.organizations | {key[0] for key in self.set_aside}
-        self.set_aside = {key: reason for key, reason in self.set_aside.items() if key[0] not in reach}
+        reach = {organization} if organization else self.organizations | {key[0] for key in self.quarantine}
+        self.quarantine = {key: reason for key, reason in self.quarantine.items() if key[0] not in reach}
         for each in reach & self.organizations:
             for identifier in self.instances_of(each):
                 closed, open_hours = self.due(each, identifier, terms, as_of)
                 if not closed and not open_hours:
                     continue
                 if self.payer(each, terms.currency) is None:
-                    self.set_aside[each, identifier] = NO_WALLET
+                    self.quarantine[each, identifier] = NO_WALLET
                 elif self.is_held(each, identifier, terms, as_of):
-                    self.set_aside[each, identifier] = HELD
+                    self.quarantine[each, identifier] = HELD
 
     def _charge_one(
         self, organization: UUID, terms: Terms, as_of: int, instances: tuple[UUID, UUID]

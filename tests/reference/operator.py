@@ -72,8 +72,8 @@ def release(model: Model, terms: Terms, now: int, kept_hours: float = FOR_EVER, 
             chosen = all(named[name] == value for name, value in only.items())
             if chosen and model.is_held(organization, identifier, terms, now):
                 _decide(model, organization, identifier, terms, now, kept_hours)
-                if model.set_aside.get((organization, identifier)) == HELD:
-                    del model.set_aside[organization, identifier]
+                if model.quarantine.get((organization, identifier)) == HELD:
+                    del model.quarantine[organization, identifier]
 
 
 def _decide(

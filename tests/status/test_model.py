@@ -15,7 +15,7 @@ NOW = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 
 def test_instances_that_wait_for_a_decision_are_not_those_of_bad_data() -> None:
     """A quarantined and a held instance; each is counted once."""
-    seen = Health(Reading(NOW), set_aside={"held": 2, "no-plan": 3, "no-price": 4})
+    seen = Health(Reading(NOW), quarantine={"held": 2, "no-plan": 3, "no-price": 4})
     assert (2, 7) == (seen.held_instances, seen.quarantined_instances)
 
 

@@ -24,7 +24,7 @@ def test_a_varied_ledger_is_right(books: Books) -> None:
     assert [] == list(verification.discrepancies)
     assert verification.ok
     assert [] == [check.name for check in verification.checks if not check.examined]
-    assert 1 == verification.set_aside.past_due_instances
+    assert 1 == verification.open_items.past_due_instances
     assert 0 == verification.host.cycles
 
 
@@ -61,7 +61,7 @@ def test_what_waits_for_a_decision_is_no_discrepancy(conn: psycopg.Connection[An
     fleet.bill()
     verification = verify(fleet.conninfo)
     assert () == verification.discrepancies
-    assert (1, 1) == (verification.set_aside.held_instances, verification.set_aside.quarantined_instances)
+    assert (1, 1) == (verification.open_items.held_instances, verification.open_items.quarantined_instances)
 
 
 def test_hours_per_month_may_change_while_somebody_owes(conn: psycopg.Connection[Any]) -> None:
@@ -119,7 +119,7 @@ def test_a_deleted_organization_cannot_be_compared_and_is_counted(books: Books) 
     books.fleet.conn.execute("delete from organizations where id = %s", (books.rich,))
     verification = books.verify()
     assert () == verification.discrepancies
-    assert charges == verification.set_aside.charges_without_organization
+    assert charges == verification.open_items.charges_without_organization
 
 
 def test_the_hosts_own_periods_explain_the_watermark_and_are_counted(books: Books) -> None:

@@ -139,7 +139,7 @@ def _an_amount_is_one_digit_off(books: Books) -> dict[str, object]:
 
 
 def _a_rate_is_no_number(books: Books) -> dict[str, object]:
-    charge = books.debt(books.owing)
+    charge = books.past_due(books.owing)
     books.damage(
         "update vps_billing_cycles set hourly_rate = 'NaN', total_amount = 'NaN' where id = %s", charge
     )
@@ -147,13 +147,13 @@ def _a_rate_is_no_number(books: Books) -> dict[str, object]:
 
 
 def _a_rate_has_nine_decimals(books: Books) -> dict[str, object]:
-    charge = books.debt(books.owing)
+    charge = books.past_due(books.owing)
     books.damage("update vps_billing_cycles set hourly_rate = 0.010000000 where id = %s", charge)
     return {"charge_id": str(charge)}
 
 
 def _a_charge_is_pending(books: Books) -> dict[str, object]:
-    charge = books.debt(books.owing)
+    charge = books.past_due(books.owing)
     books.damage("update vps_billing_cycles set status = 'pending' where id = %s", charge)
     return {"charge_id": str(charge)}
 
@@ -277,7 +277,7 @@ def _an_entry_disappeared(books: Books) -> dict[str, object]:
 
 
 def _a_debt_names_an_entry(books: Books) -> dict[str, object]:
-    charge = books.debt(books.owing)
+    charge = books.past_due(books.owing)
     books.damage(
         "update vps_billing_cycles set payment_transaction_id = %s where id = %s", _an_entry(books), charge
     )
@@ -456,6 +456,6 @@ def test_a_correction_that_waits_for_money_is_counted_and_no_damage(books: Books
     )
     verification = books.verify()
     assert () == verification.discrepancies
-    assert 7 == verification.set_aside.unposted_adjustments
+    assert 7 == verification.open_items.unposted_adjustments
     books.damage("update billing_price_corrections set old_base_price = 7.00")
     assert {"rates"} == failed(books.verify())

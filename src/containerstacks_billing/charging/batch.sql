@@ -1,6 +1,6 @@
 -- The transaction of a batch: fence, lock, charge, post, record. README.md beside this file has the argument why no hour
 -- is charged twice and none is lost. What is due stands in due.sql, the ordinary hour in single_hour.sql, the payment of
--- past-due charges in debts.sql.
+-- past-due charges in past_due.sql.
 
 -- name: fence
 -- Hold the lease for the length of the transaction; no row means that it was taken over.

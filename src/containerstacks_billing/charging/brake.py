@@ -3,8 +3,8 @@
 Before its first charge a run reads the whole fleet and compares the reading with that of the last completed run: how
 far the database's clock advanced while this host's did, what each plan in use costs per hour, how many instances are
 billable, and what an instance costs per hour on average. The fleet is compared and not what happens to be due: so a run
-ten minutes after another, the collection of old debts, and an outage that is caught up look the same as any hour. A
-database's first run has nothing to compare with but the clocks.
+ten minutes after another, the payment of old past-due charges, and an outage that is caught up look the same as any
+hour. A database's first run has nothing to compare with but the clocks.
 
 Only growth is a reason, unless SHRINK_BRAKE is on. A fleet that shrinks, a price that falls and a clock that goes back
 charge less than an hour ago, and less can be charged later; what was charged too much is out of the wallets. Why each

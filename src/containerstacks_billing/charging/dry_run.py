@@ -32,7 +32,7 @@ from containerstacks_billing.charging.forecast import (
     Forecast,
     Limits,
     OrganizationForecast,
-    SetAside,
+    QuarantineEntry,
 )
 from containerstacks_billing.charging.model import (
     Batch,
@@ -43,7 +43,7 @@ from containerstacks_billing.charging.model import (
     Outcome,
     Terms,
 )
-from containerstacks_billing.charging.policies import begin_change, close_stretches, policy_in_force
+from containerstacks_billing.charging.policies import begin_change, close_segments, policy_in_force
 from containerstacks_billing.charging.run import RunOrder, charge_batches
 from containerstacks_billing.database.connection import Connection, connect, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
@@ -140,7 +140,7 @@ def _bring_changes(connection: Connection, run: OpenRun, reported: OrganizationR
     """Let policy and prices change within the open transaction as the run would, for the organizations of a range."""
     _, settled = begin_change(connection, run.terms, run.as_of)
     while not settled:
-        settled = not close_stretches(connection, reported.first, reported.last)
+        settled = not close_segments(connection, reported.first, reported.last)
     ask(connection, "sync_prices", values={"as_of": run.as_of})
 
 
@@ -234,11 +234,11 @@ def _read(
         "first_organization": reported.first,
         "last_organization": reported.last,
     }
-    ask(connection, "set_aside", values=values)
+    ask(connection, "write_quarantine", values=values)
     organizations = ask(connection, "forecast_organizations", args_row(OrganizationForecast), values)
-    set_aside = tuple(ask(connection, "forecast_set_aside", args_row(SetAside), values))
+    quarantine = tuple(ask(connection, "forecast_quarantine", args_row(QuarantineEntry), values))
     past_due = ask(connection, "forecast_past_due", values=values).fetchone()
-    return BatchForecast(result, tuple(organizations), set_aside, past_due[0] if past_due else 0)
+    return BatchForecast(result, tuple(organizations), quarantine, past_due[0] if past_due else 0)
 
 
 def _reported_ranges(

@@ -42,8 +42,8 @@ left join bill using (organization_id)
 left join owed using (organization_id)
 where bill.amount is not null or owed.amount is not null;
 
--- name: forecast_set_aside
--- Which instances of a range would be set aside, one row each.
+-- name: forecast_quarantine
+-- Which instances of a range would be quarantined or held, one row each.
 select distinct on (organization_id, instance_id) organization_id, instance_id, label, reason, detail
 from billing_quarantine
 where organization_id between %(first_organization)s and %(last_organization)s

@@ -133,7 +133,7 @@ def read_fleet(connection: Connection, run: OpenRun, host_clock: datetime, since
 
 
 def release_hold(connection: Connection, hold: Hold, decided_by: str, reason: str) -> bool:
-    """Release a hold; False when somebody else did so meanwhile."""
+    """Release a hold; False when it was released meanwhile."""
     values = {"held_run": hold.run_id, "decided_by": decided_by, "reason": reason}
     with connection.transaction():
         set_timeouts(connection)

@@ -57,7 +57,7 @@ class OrganizationForecast:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class QuarantineEntry:
     """An instance that would be quarantined or held, and why."""
 
     organization: UUID
@@ -73,7 +73,7 @@ class BatchForecast:
 
     result: BatchResult
     organizations: tuple[OrganizationForecast, ...] = ()
-    set_aside: tuple[SetAside, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
     past_due_instances: int = 0
 
 
@@ -90,7 +90,7 @@ class DryRunResult:
     duration_seconds: float
     largest: tuple[OrganizationForecast, ...] = ()
     short: tuple[OrganizationForecast, ...] = ()
-    set_aside: tuple[SetAside, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
     reasons: Mapping[str, int] = field(default_factory=dict)
     batches: int = 0
     instances_billed: int = 0
@@ -110,7 +110,7 @@ class Limits:
 
     largest: int | None = 15
     short: int | None = 1000
-    set_aside: int | None = 1000
+    quarantine: int | None = 1000
 
 
 @dataclass
@@ -147,7 +147,7 @@ class Forecast:
         self._hours = self._amount = self._debited = Decimal(0)
         self._largest = _Largest(limits.largest, lambda one: one.amount)
         self._short = _Largest(limits.short, lambda one: one.missing)
-        self._set_aside: list[SetAside] = []
+        self._quarantine: list[QuarantineEntry] = []
         self._reasons: Counter[str] = Counter()
         self._sliced: dict[UUID, OrganizationForecast] = {}
 
@@ -191,7 +191,7 @@ class Forecast:
                 duration_seconds,
                 self._largest.ordered(),
                 self._short.ordered(),
-                tuple(self._set_aside),
+                tuple(self._quarantine),
                 dict(self._reasons.most_common()),
                 hours=self._hours,
                 amount=self._amount,
@@ -200,13 +200,13 @@ class Forecast:
             )
 
     def _count(self, found: BatchForecast) -> None:
-        held = sum(one.reason == "held" for one in found.set_aside)
+        held = sum(one.reason == "held" for one in found.quarantine)
         self._counts["past_due_instances"] += found.past_due_instances
         self._counts["held_instances"] += held
-        self._counts["quarantined_instances"] += len(found.set_aside) - held
-        self._reasons.update(one.reason for one in found.set_aside)
-        room = None if self._limits.set_aside is None else self._limits.set_aside - len(self._set_aside)
-        self._set_aside.extend(found.set_aside[:room])
+        self._counts["quarantined_instances"] += len(found.quarantine) - held
+        self._reasons.update(one.reason for one in found.quarantine)
+        room = None if self._limits.quarantine is None else self._limits.quarantine - len(self._quarantine)
+        self._quarantine.extend(found.quarantine[:room])
 
     def _add_organization(self, one: OrganizationForecast) -> None:
         if one.instances:

@@ -20,7 +20,7 @@ from containerstacks_billing.schema.diagnose import diagnosed
 
 
 def try_acquire(connection: Connection, holder: str, lease_seconds: int = LEASE_SECONDS) -> Lease | None:
-    """Take the lease if it is free or expired; None when somebody holds it, or still finishes a batch under it."""
+    """Take the lease if it is free or expired; None while it is held, or a batch under it is not finished."""
     try:
         with bounded_transaction(connection):
             values = {"holder": holder, "lease_seconds": lease_seconds}
@@ -40,7 +40,7 @@ def acquire(
 ) -> Lease:
     """Take the lease, waiting for it; raises LeaseNotObtained, naming the holder, when it does not come free.
 
-    `waiting` is told once, in a sentence, who is waited for.
+    `waiting` is called once, with a sentence that names the holder.
     """
     stopping = stopping or threading.Event()
     began, announced = time.monotonic(), False

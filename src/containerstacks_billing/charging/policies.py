@@ -18,7 +18,7 @@ Fence = Callable[[Connection], None]
 def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence: Fence) -> bool:
     """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when it divides time there.
 
-    Open stretches of instances whose billability changes are closed at that instant, so what they used before is
+    Open segments of instances whose billability changes are closed at that instant, so what they used before is
     charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
     call finishes it before it makes its own. `fence` is called in each transaction, and raises where the right to bill
     is lost. Raises WorkFailed if `as_of` is not after the last change.
@@ -36,18 +36,18 @@ def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence
 
 
 def _settle(connection: Connection, fence: Fence) -> None:
-    """Close what the last change left open, some stretches at a time, and say that it is finished."""
+    """Close what the last change left open, some segments at a time, and mark it as finished."""
     while True:
         with connection.transaction():
             set_timeouts(connection)
             fence(connection)
-            if not close_stretches(connection):
+            if not close_segments(connection):
                 connection.execute(query("settle_policy"))
                 return
 
 
 def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple[bool, bool]:
-    """Write the new policy where it differs; return whether it does, and whether no stretches are left to close."""
+    """Write the new policy where it differs; return whether it does, and whether no segments are left to close."""
     values = {
         "billable_statuses": list(terms.billable_statuses),
         "partial_hour": terms.partial_hour,
@@ -73,11 +73,11 @@ def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple
     return changed, settled
 
 
-def close_stretches(connection: Connection, first: UUID = FIRST_UUID, last: UUID = LAST_UUID) -> int:
-    """Close some of the stretches that the old policy left open in a range of organizations; return how many."""
+def close_segments(connection: Connection, first: UUID = FIRST_UUID, last: UUID = LAST_UUID) -> int:
+    """Close some of the segments that the old policy left open in a range of organizations; return how many."""
     connection.execute("select set_config('containerstacks_billing.advancing', 'on', true)")
     values = {"first_organization": first, "last_organization": last}
-    return connection.execute(query("close_stretches_of_old_policy"), values).rowcount
+    return connection.execute(query("close_segments_of_old_policy"), values).rowcount
 
 
 def policy_in_force(connection: Connection) -> tuple[tuple[str, ...], str]:

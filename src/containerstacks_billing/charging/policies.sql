@@ -33,12 +33,12 @@ update billing_policies set valid_to = %(as_of)s
 where id = %(policy)s and valid_from < %(as_of)s and valid_to = 'infinity' returning true;
 
 -- name: begin_policy
--- Let the new policy begin there. Its change is not finished while stretches are open that began under the old one.
+-- Let the new policy begin there. Its change is not finished while segments are open that began under the old one.
 insert into billing_policies (billable_statuses, partial_hour, valid_from, settled)
 values (%(billable_statuses)s, %(partial_hour)s, %(as_of)s, false);
 
--- name: close_stretches_of_old_policy
--- Close some of the stretches of instances that were billable and are not any more, or the other way round, at the instant of
+-- name: close_segments_of_old_policy
+-- Close some of the open segments of instances that were billable and are not any more, or the other way round, at the instant of
 -- the change; each is judged by the policy that it began under, so under 'full' its started hour still counts to its end.
 -- Repeated until nothing is left to close.
 with change as (
@@ -46,7 +46,7 @@ with change as (
     from billing_policies new join billing_policies old on old.valid_to = new.valid_from
     where not new.settled
 ),
-stretch as (
+segment as (
     select instance.organization_id, id, label, plan_id, status, billing_has_backups(instance) as backups, rated_from,
         greatest(coalesce(last_billed_at, created_at), rated_until) as started_at, changed_at,
         billing_segment_end(status, greatest(coalesce(last_billed_at, created_at), rated_until), changed_at) as ended_at
@@ -63,13 +63,13 @@ stretch as (
 moved as (
     update vps_instances instance set last_billed_at = ended_at, rated_until = ended_at,
         sealed_by = case when instance.xmin = instance.sealed_by then pg_current_xact_id()::xid end
-    from stretch where instance.id = stretch.id
+    from segment where instance.id = segment.id
 )
 insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
     charge_until, closed_at, reason, rated_from, outcome)
 select organization_id, id, label, plan_id, status, backups, started_at, ended_at, judged.charge_until, changed_at, 'policy',
     rated_from, judged.outcome
-from stretch, billing_segment_outcome(status, started_at, ended_at) judged;
+from segment, billing_segment_outcome(status, started_at, ended_at) judged;
 
 -- name: settle_policy
 -- The change is finished.

@@ -1,4 +1,4 @@
-"""What is set aside at present, one row per instance or closed segment."""
+"""Instances and closed segments that are quarantined or held at present."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from containerstacks_billing.database.statements import query
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class QuarantineEntry:
     """An instance that the last run left out: a reason of a few words, and a sentence that says what to do.
 
-    `due_hours` is None where its dates do not tell; `segment_id` is 0 for the open stretch; `organization` is its name.
+    `due_hours` is None where its dates do not allow to count them; `segment_id` is 0 for the open segment;
+    `organization` is its name.
     """
 
     reason: str
@@ -31,8 +32,8 @@ class SetAside:
     label: str | None
 
 
-def set_aside(connection: Connection, limit: int) -> list[SetAside]:
-    """Return what is set aside, the longest first."""
-    with connection.transaction(), connection.cursor(row_factory=class_row(SetAside)) as cursor:
+def quarantine_entries(connection: Connection, limit: int) -> list[QuarantineEntry]:
+    """Return what is quarantined or held, the longest first."""
+    with connection.transaction(), connection.cursor(row_factory=class_row(QuarantineEntry)) as cursor:
         set_timeouts(connection)
         return cursor.execute(query("quarantined_instances"), {"limit": limit}).fetchall()

@@ -23,7 +23,7 @@ left_out as (
       and exists (select from organizations where id = organization_id)
 )
 
--- name: set_aside
+-- name: write_quarantine
 -- Write the quarantine anew for these organizations: who was left out, the first reason that applies, and since when.
 with
 -- include: payers, plan_rates, released
@@ -104,7 +104,7 @@ found as (
         lateral (
             select case when coalesce(btrim(plan_name), '') = '' then 'without a name'
                         else quote_literal(left(plan_name, 100)) end as shown_name,
-                -- What was never rated begins when somebody says so.
+                -- Where rating begins is not known, so a person has to decide it.
                 case when isfinite(rated_until) then 'vps_instances.last_billed_at to ' || rated_until::text
                      when is_new then 'vps_instances.created_at to when it was created'
                      else 'vps_instances.last_billed_at to when it was created' end as repaired_date
@@ -127,7 +127,7 @@ set label = excluded.label, reason = excluded.reason, detail = excluded.detail, 
     first_seen_at = case when kept.reason = excluded.reason then kept.first_seen_at else excluded.first_seen_at end;
 
 -- name: quarantined_instances
--- What is set aside at present, the longest first.
+-- What is quarantined or held at present, the longest first.
 select reason, detail, first_seen_at, due_hours, quarantine.organization_id, organizations.name as organization, instance_id,
     segment_id, label
 from billing_quarantine quarantine
@@ -139,7 +139,7 @@ limit %(limit)s;
 -- Give closed segments whose plan_id names no plan the one that followed it: that of the instance, or of its next segment.
 -- A name of plans that have no one price at the moment is the name of a plan all the same: such hours wait until there is one, or
 -- until the instance is given the id of one of these plans.
--- Whoever corrects the plan_id of an instance closes the stretch that bore the wrong one, and nothing else could ever
+-- Correcting the plan_id of an instance closes the segment that has the wrong one, and nothing else could ever
 -- give those hours a price. A plan that exists and has no usable price is repaired in its price instead.
 with
 -- include: plan_rates

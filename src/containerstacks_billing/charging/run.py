@@ -111,7 +111,7 @@ def run_billing(order: RunOrder, charger: RunCharger | None = None) -> RunResult
                     if hold_reason:
                         return runs.close_run(connection, run, Outcome.HELD, hold_reason)
                 outcome, problem = charge_batches(order, run, batches, lost, connections, charger)
-                unseen = _look_ahead(order, run, connections)
+                unseen = _update_runways(order, run, connections)
                 with connections.connection() as connection:
                     return runs.close_run(connection, run, outcome, problem or unseen, charger.batches)
 
@@ -133,7 +133,7 @@ def _obtain_lease(connection: Connection, order: RunOrder) -> Lease:
 
 @contextmanager
 def _closed_if_it_fails(connections: RunPool, run: OpenRun) -> Iterator[None]:
-    """Let a run that cannot go on say so in its row, where it can still be written; what happened is raised."""
+    """On failure, close the run as failed if the database is reachable; re-raise."""
     try:
         yield
     except (LeaseLost, DatabaseUnavailable, OutcomeUnknown):
@@ -177,7 +177,7 @@ def _open(connection: Connection, order: RunOrder, lease: Lease) -> tuple[OpenRu
 def _plan(
     connection: Connection, order: RunOrder, run: OpenRun, host_clock: datetime
 ) -> tuple[list[Batch], str | None]:
-    """Plan the batches, unless there is an objection."""
+    """Plan the batches, unless there is a reason to hold the run."""
     with bounded_transaction(connection):
         hold_reason = brake(connection, run, host_clock)
         if hold_reason:
@@ -221,8 +221,8 @@ def charge_batches(
     return (Outcome.COMPLETED if waiting.empty() else Outcome.INTERRUPTED), None
 
 
-def _look_ahead(order: RunOrder, run: OpenRun, connections: RunPool) -> str | None:
-    """Bring the runways up to date; a failure is told in a sentence and takes nothing away from what was charged."""
+def _update_runways(order: RunOrder, run: OpenRun, connections: RunPool) -> str | None:
+    """Bring the runways up to date; return a sentence when that fails; what was charged stays."""
     if order.stopping.is_set():
         return None
     try:
@@ -235,7 +235,7 @@ def _look_ahead(order: RunOrder, run: OpenRun, connections: RunPool) -> str | No
 
 
 class _Tally:
-    """Adds up what the workers report, for whoever watches; the run's row is the truth."""
+    """Sum of the batches so far, for progress displays; the run's row is the truth."""
 
     def __init__(self, batches: list[Batch], progressed: Callable[[Progress], None]) -> None:
         self._lock = threading.Lock()

@@ -56,7 +56,7 @@ def open_run(
             # First of all, for a clock that stands still inside a transaction would be read too early for prices.
             connection.execute(query("sync_prices"), {"as_of": as_of})
         connection.execute(query("close_abandoned_runs"))
-        connection.execute(query("mark_debtors"), {"as_of": as_of, "currency": terms.currency})
+        connection.execute(query("mark_owing_wallets"), {"as_of": as_of, "currency": terms.currency})
         everywhere = {"first_organization": FIRST_UUID, "last_organization": LAST_UUID}
         connection.execute(
             query("adopt_repaired_plans"), everywhere | {"hours_per_month": terms.hours_per_month}
@@ -129,7 +129,7 @@ def announce_plan(connection: Connection, run: OpenRun, batches: list[Batch]) ->
 def close_run(
     connection: Connection, run: OpenRun, outcome: Outcome, error_message: str | None, confirmed: int = 0
 ) -> RunResult:
-    """Set aside what the run left out, and end its row; `confirmed` is how many batches the server said to have."""
+    """Write the quarantine and end the run's row; `confirmed` is how many batches the server confirmed."""
     values = run_parameters(run)
     with bounded_transaction(connection, CLOSING_TIMEOUT):
         if connection.execute(query("fence"), values).fetchone() is None:
@@ -142,8 +142,8 @@ def close_run(
         if outcome is Outcome.HELD:
             connection.execute(query("announce_hold"), values | {"error_message": error_message})
         elif not _row(connection, "nothing_left_out", values)[0]:
-            connection.execute(query("set_aside"), values)
-            connection.execute(query("announce_set_aside"), values)
+            connection.execute(query("write_quarantine"), values)
+            connection.execute(query("announce_quarantine"), values)
         row = _row(
             connection, "close_run", values | {"outcome": outcome.value, "error_message": error_message}
         )

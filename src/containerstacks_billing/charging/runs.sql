@@ -5,7 +5,7 @@
 select billing_clock();
 
 -- name: close_abandoned_runs
--- Close the runs whose holder died: whoever holds the lease now is the only one who can have one open.
+-- Close the runs whose holder died: only the holder of the lease can have one open.
 update billing_runs
 set outcome = 'interrupted', finished_at = billing_clock(), error_message = 'its process ended before the run did'
 where outcome is null;
@@ -14,8 +14,8 @@ where outcome is null;
 -- Let announced prices take effect in vps_plans and record what the trigger missed.
 select billing_sync_prices(%(as_of)s);
 
--- name: mark_debtors
--- Mark the wallets that have to pay debts and do not know it: another wallet owed, and was deleted since.
+-- name: mark_owing_wallets
+-- Mark the wallets that have past-due charges to pay and are not marked: another wallet owed, and was deleted since.
 update wallets set past_due_since = %(as_of)s
 where past_due_since is null
   and id in (
@@ -36,7 +36,7 @@ returning id;
 -- name: plan_batches
 -- Cut the organizations with anything due, or anything wrong, into ranges of about the same number of instances. An
 -- organization larger than a batch stands alone. A batch is ordinary when one hour is due of each instance and nothing else;
--- stretches that are kept in the rows of instances count as those that are filed: if a policy ever billed their status, for
+-- pending segments in the rows of instances count as those in billing_usage_segments: if a policy ever billed their status, for
 -- they are judged by the one that they began under.
 -- What is found here only says where to look: each batch derives what is due again, from locked rows.
 with ever_billable as (
@@ -123,8 +123,8 @@ from piece join payer using (organization_id);
 update billing_runs set batches_planned = %(batches)s, instances_planned = %(instances)s where id = %(run_id)s;
 
 -- name: nothing_left_out
--- Whether the run billed as many instances as were due or odd when it was planned, and nobody is set aside from before: then
--- there is no need to look for those it left out. A run that collected debts has billed others than those that were due.
+-- Whether the run billed as many instances as were due or odd when it was planned, and nothing is quarantined or held from before: then
+-- there is no need to look for those it left out. A run that collected past-due charges has billed others than those that were due.
 select instances_billed = instances_planned and not exists (select from billing_quarantine)
     and not exists (select from vps_billing_cycles
                     where past_due_since is not null and run_id = %(run_id)s and status = 'billed')
@@ -142,10 +142,10 @@ with
 update billing_runs
 set outcome = %(outcome)s, error_message = %(error_message)s, finished_at = billing_clock(),
     past_due_instances = (
-        select count(distinct vps_instance_id) from vps_billing_cycles debt
+        select count(distinct vps_instance_id) from vps_billing_cycles charge
         where status = 'failed' and run_id is not null
           and organization_id between %(first_organization)s and %(last_organization)s
-          and exists (select from organizations where organizations.id = debt.organization_id)),
+          and exists (select from organizations where organizations.id = charge.organization_id)),
     quarantined_instances = (
         select count(distinct instance_id) from billing_quarantine
         where reason <> 'held' and organization_id between %(first_organization)s and %(last_organization)s),

@@ -54,7 +54,7 @@ def _rates(connection: Connection, values: dict[str, Any]) -> dict[str, list[Any
 
 
 def _keep(connection: Connection, values: dict[str, Any], rows: list[tuple[Any, ...]]) -> None:
-    """Write what changed: first the news about marks that somebody else than a batch changed, then the runways."""
+    """Write what changed: first the marks that were changed outside of a batch, then the runways."""
     if any(mark_is_news for _, _, _, mark_is_news, *_ in rows):
         enqueue_past_due_events(connection, values)
     gone = [row for row in rows if row[2]]

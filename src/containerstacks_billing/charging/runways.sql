@@ -1,11 +1,11 @@
--- Runways: when each paying wallet is empty if nothing changes, and what the host is told about it.
+-- Runways: when each paying wallet is empty if nothing changes, and the events for the host.
 --
 -- What a wallet can still pay is its balance, less the carry (billed already, below a cent), less what its instances have used
 -- since their watermarks and no run has charged yet. Divided by what they burn per hour that is the runway. Because the
 -- uncharged time counts, the instant at which a steady wallet is empty stays the same from run to run, and so a steady
 -- fleet is read and not written.
 --
--- A wallet that owes is empty since it fell short. One that burns nothing has no end. Instances that are set aside (held,
+-- A wallet that owes is empty since it fell short. One that burns nothing has no end. Instances that are left out (held,
 -- quarantined) burn nothing until they are repaired or released, since nothing is charged for them until then.
 
 -- name: rates_in_force
@@ -32,7 +32,7 @@ announced_mark as (
 )
 
 -- part: metered
--- The billable instances of the organizations, with a rate if they count: not if they are set aside. They are not filtered
+-- The billable instances of the organizations, with a rate if they count: not if they are quarantined or held. They are not filtered
 -- out by their watermark, because the planner takes such conditions to be rare and would sort a million rows. The rates come
 -- as arrays: a common table expression would keep the instances from being read in parallel.
 metered as not materialized (
@@ -63,7 +63,7 @@ with
 burn as (
     select organization_id, sum(rate)::bigint as rate from metered group by organization_id
 ),
-standing as (
+current_runway as (
     select payer.organization_id, payer.wallet_id, balance, billing_carry, mark.past_due_since, rate,
         coalesce(rate, 0) * 0.00000001 as burn_per_hour,
         available * 100000000 as available,
@@ -75,18 +75,18 @@ standing as (
     where rate > 0 or mark.past_due_since is not null
 ),
 suspect as (
-    select coalesce(standing.organization_id, known.organization_id) as organization_id,
-        coalesce(standing.wallet_id, known.wallet_id) as wallet_id, standing.wallet_id is null as gone,
-        balance, billing_carry, standing.past_due_since, rate, standing.burn_per_hour, available, hours_at_most,
+    select coalesce(current_runway.organization_id, known.organization_id) as organization_id,
+        coalesce(current_runway.wallet_id, known.wallet_id) as wallet_id, current_runway.wallet_id is null as gone,
+        balance, billing_carry, current_runway.past_due_since, rate, current_runway.burn_per_hour, available, hours_at_most,
         known.wallet_id is not null as is_known, known.level as known_level, known.burn_per_hour as known_burn,
         known.empties_at as known_end, known.past_due_since as known_mark
-    from standing
+    from current_runway
     full join (
         select * from billing_runways where organization_id between %(first_organization)s and %(last_organization)s
-    ) known on known.organization_id = standing.organization_id and known.wallet_id = standing.wallet_id
-    where standing.wallet_id is null or known.wallet_id is null
-       or standing.burn_per_hour <> known.burn_per_hour
-       or standing.past_due_since is distinct from known.past_due_since
+    ) known on known.organization_id = current_runway.organization_id and known.wallet_id = current_runway.wallet_id
+    where current_runway.wallet_id is null or known.wallet_id is null
+       or current_runway.burn_per_hour <> known.burn_per_hour
+       or current_runway.past_due_since is distinct from known.past_due_since
        or billing_runway_level(hours_at_most - 1) is distinct from known.level and hours_at_most is not null
        or billing_runway_level(hours_at_most + 1) is distinct from known.level and hours_at_most is not null
        or abs(extract(epoch from known.empties_at - %(as_of)s)::float8 / 3600 - hours_at_most) > 1
@@ -172,8 +172,8 @@ select case when past_due_since is null then 'recovered' else 'past_due' end, or
     jsonb_build_object(
         'balance', billing_money_text(balance), 'carry', billing_money_text(billing_carry), 'currency', %(currency)s::text,
         'pastDue', billing_money_text((
-            select coalesce(sum(total_amount), 0) from vps_billing_cycles debt
-            where debt.organization_id = news.organization_id and debt.status = 'failed' and debt.run_id is not null)),
+            select coalesce(sum(total_amount), 0) from vps_billing_cycles charge
+            where charge.organization_id = news.organization_id and charge.status = 'failed' and charge.run_id is not null)),
         'pastDueSince', billing_instant_text(coalesce(past_due_since, known_since)))
 from news
 order by organization_id;

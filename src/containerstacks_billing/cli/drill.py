@@ -42,7 +42,7 @@ needs TEST_DATABASE_URL: a server on which it makes a database and drops it.
     type=WholeNumber(1, 86_400),
     metavar="N",
     default=90,
-    help="About how long; the report tells how much was done.",
+    help="About how long; the report counts what was done.",
 )
 @click.option("--seed", type=WholeNumber(0), metavar="N", help="Repeat the choices of an earlier drill.")
 @json_option

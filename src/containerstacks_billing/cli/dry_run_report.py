@@ -7,7 +7,12 @@ from dataclasses import replace
 from rich.console import Console
 
 from containerstacks_billing.charging.dry_run import dry_run
-from containerstacks_billing.charging.forecast import DryRunResult, Limits, OrganizationForecast, SetAside
+from containerstacks_billing.charging.forecast import (
+    DryRunResult,
+    Limits,
+    OrganizationForecast,
+    QuarantineEntry,
+)
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import RunOrder
 from containerstacks_billing.cli import render
@@ -20,7 +25,7 @@ from containerstacks_billing.status.model import RunRecord
 from containerstacks_billing.text import counted, hour_digits, hours, moment
 
 _SHOWN_SHORT = 20
-_SHOWN_SET_ASIDE = 10
+_SHOWN_QUARANTINE = 10
 
 
 def dry_run_and_show(order: RunOrder, *, every: bool, as_json: bool) -> int:
@@ -74,7 +79,7 @@ def as_document(found: DryRunResult) -> dict[str, object]:
                 "reason": one.reason,
                 "detail": one.detail,
             }
-            for one in found.set_aside
+            for one in found.quarantine
         ],
     }
 
@@ -107,7 +112,9 @@ def show(console: Console, found: DryRunResult, currency: str, *, every: bool) -
         )
     _show_largest(console, found)
     _show_short(console, found, every=every)
-    _show_set_aside(console, found.set_aside, found.quarantined_instances + found.held_instances, every=every)
+    _show_quarantine(
+        console, found.quarantine, found.quarantined_instances + found.held_instances, every=every
+    )
     console.print("\nThis was a dry run: nothing was changed.")
 
 
@@ -198,12 +205,14 @@ def _show_short(console: Console, found: DryRunResult, *, every: bool) -> None:
         console.print(f"and {counted(hidden, 'organization')} more; --all lists every one")
 
 
-def _show_set_aside(console: Console, found: tuple[SetAside, ...], count: int, *, every: bool) -> None:
+def _show_quarantine(
+    console: Console, found: tuple[QuarantineEntry, ...], count: int, *, every: bool
+) -> None:
     if not found:
         return
-    shown = found if every else found[:_SHOWN_SET_ASIDE]
+    shown = found if every else found[:_SHOWN_QUARANTINE]
     console.print()
     rows = [(one.label or one.instance, one.detail) for one in shown]
-    console.print(render.table(("Set aside", "Why"), rows))
+    console.print(render.table(("Quarantined or held", "Why"), rows))
     if count > len(rows):
         console.print(f"and {counted(count - len(rows), 'instance')} more; --all lists every one")

@@ -227,7 +227,7 @@ def _about(row: dict[str, Any]) -> str:
     if "pastDue" in payload:
         return f"{who}owes {payload['pastDue']}"
     if "instances" in payload:
-        return f"{who}{counted(payload['instances'], 'instance')} set aside"
+        return f"{who}{counted(payload['instances'], 'instance')} quarantined or held"
     return who + str(payload.get("reason", ""))
 
 

@@ -274,7 +274,7 @@ def _correct(
             render.stdout().print("\nNothing was changed.")
         return
     question = "Post what is missing?" if correction.correction_id else "Post this?"
-    if not any(one.instances or one.debt_instances or one.unposted_charges for one in differences):
+    if not any(one.instances or one.past_due_instances or one.unposted_charges for one in differences):
         question = "Record this price?"
     require_confirmation(f"\n{question}", "posting a correction", yes=yes, as_json=as_json)
     adjustments: list[int] = []

@@ -107,7 +107,7 @@ def show_correction(
         console.print("Nothing is missing: all of it was posted.")
         return
     _show_billed(differences, currency)
-    _show_debts(differences, currency)
+    _show_past_due(differences, currency)
     _show_unposted(differences)
 
 
@@ -138,13 +138,13 @@ def _row(name: str, these: Sequence[OrganizationDifference]) -> tuple[str, ...]:
     )
 
 
-def _show_debts(differences: Sequence[OrganizationDifference], currency: str) -> None:
-    debts = [one for one in differences if one.debt_instances]
-    if debts:
-        hours = hour_digits(sum((one.debt_hours for one in debts), _ZERO))
-        old = plain(sum((one.debt_old_amount for one in debts), _ZERO))
-        new = plain(sum((one.debt_new_amount for one in debts), _ZERO))
-        instances = sum(one.debt_instances for one in debts)
+def _show_past_due(differences: Sequence[OrganizationDifference], currency: str) -> None:
+    past_due = [one for one in differences if one.past_due_instances]
+    if past_due:
+        hours = hour_digits(sum((one.past_due_hours for one in past_due), _ZERO))
+        old = plain(sum((one.past_due_old_amount for one in past_due), _ZERO))
+        new = plain(sum((one.past_due_new_amount for one in past_due), _ZERO))
+        instances = sum(one.past_due_instances for one in past_due)
         console = render.stdout()
         console.print(f"\nPast due: {hours} hours of {counted(instances, 'instance')} are rated anew,")
         console.print(f"  {new} {currency} instead of {old}; no money moves.")

@@ -11,7 +11,7 @@ from containerstacks_billing.cli.arguments import WholeNumber, json_option
 from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
-    from containerstacks_billing.charging.quarantine import SetAside
+    from containerstacks_billing.charging.quarantine import QuarantineEntry
 
 _EXAMPLES = """
 \b
@@ -27,11 +27,11 @@ Examples:
 @json_option
 @click.pass_context
 def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
-    """List the instances that are set aside, and what to do.
+    """List quarantined and held instances, and what to do.
 
     Every run looks at them again; what was repaired is charged and leaves the list.
     """
-    from containerstacks_billing.charging.quarantine import set_aside
+    from containerstacks_billing.charging.quarantine import quarantine_entries
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
@@ -39,7 +39,7 @@ def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
 
     conninfo = target(configured(ctx).settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        found = set_aside(connection, limit + 1)
+        found = quarantine_entries(connection, limit + 1)
     shown = found[:limit]
     if as_json:
         from containerstacks_billing.charging.schemas import Quarantine
@@ -48,7 +48,7 @@ def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
         return
     console = render.stdout()
     if not found:
-        console.print("Nothing is set aside.")
+        console.print("Nothing is quarantined or held.")
         return
     for reason, group in groupby(sorted(shown, key=lambda one: one.reason), lambda one: one.reason):
         console.print(reason, style="bold")
@@ -58,7 +58,7 @@ def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
         console.print(f"There are more than {limit}; --limit shows them.")
 
 
-def _show(one: SetAside) -> None:
+def _show(one: QuarantineEntry) -> None:
     from containerstacks_billing.cli import render
     from containerstacks_billing.text import hour_digits
 

@@ -18,7 +18,7 @@ def show(released: ReleaseResult, currency: str) -> None:
     if not released.instances:
         console.print("No such instance is held; there is nothing to decide.")
         return
-    for one in sorted(released.listed, key=lambda one: one.set_aside_for == HELD)[:_MOST_SHOWN]:
+    for one in sorted(released.listed, key=lambda one: one.quarantine_reason == HELD)[:_MOST_SHOWN]:
         _show_one(one, currency)
     if released.instances > _MOST_SHOWN:
         console.print(f"and {counted(released.instances - _MOST_SHOWN, 'instance')} more")
@@ -42,7 +42,7 @@ def _show_one(one: HeldHours, currency: str) -> None:
     waived = _worth(one.hours_waived, one.amount_waived, currency)
     console.print(f"{one.instance}  {render.printable(one.label or '')[:40]}")
     console.print(f"  charge {approved}; waive {waived}")
-    if one.set_aside_for != HELD:
+    if one.quarantine_reason != HELD:
         console.print(f"  not listed as held: {one.other_reason}")
 
 

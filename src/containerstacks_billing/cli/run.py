@@ -162,7 +162,7 @@ def _with_circumstances(order: RunOrder, finished: Finished) -> Finished:
     from containerstacks_billing.charging.run_record import billable_instances, debited_by_run
     from containerstacks_billing.database.connection import connect
     from containerstacks_billing.schema.diagnose import diagnosed
-    from containerstacks_billing.status.read import set_aside_reasons
+    from containerstacks_billing.status.read import quarantine_reasons
 
     with diagnosed(order.conninfo), connect(order.conninfo, purpose="reading") as connection:
         result = finished.result
@@ -170,7 +170,7 @@ def _with_circumstances(order: RunOrder, finished: Finished) -> Finished:
         return replace(
             finished,
             debited=debited_by_run(connection, result.run_id),
-            reasons=set_aside_reasons(connection, order.organization),
+            reasons=quarantine_reasons(connection, order.organization),
             billable=billable_instances(connection, order.terms, order.organization, waiting + 1),
         )
 

@@ -192,7 +192,7 @@ def _issue_one(request: _Request, shown: Statement) -> Statement:
     issued = issue(request.conninfo, [shown], operator_name())
     if not issued:
         raise WorkFailed(
-            "It was issued by somebody else in this moment.", "Give the command again to see it."
+            "It was issued by another process in this moment.", "Give the command again to see it."
         )
     return issued[0]
 

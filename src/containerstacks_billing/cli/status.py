@@ -139,7 +139,7 @@ def _facts(found: Status, verdict: Verdict, settings: Settings) -> list[tuple[st
         facts.append(("Past due", f"{instances}, which stay due until a top-up"))
     for name, count in (("Quarantined", health.quarantined_instances), ("Held", health.held_instances)):
         if count:
-            facts.append((name, _set_aside(found, name, count)))
+            facts.append((name, _quarantine(found, name, count)))
     if found.runways:
         facts.append(("Runways", _runways(found.runways)))
     if health.daemon and health.daemon.error_message:
@@ -170,14 +170,14 @@ def _ended(run: RunRecord, now: datetime, currency: str) -> str:
     return f"{text} ({run.error_message})" if run.error_message else text
 
 
-def _set_aside(found: Status, name: str, count: int) -> str:
+def _quarantine(found: Status, name: str, count: int) -> str:
     from containerstacks_billing.text import counted
 
     instances = counted(count, "instance")
     if name == "Held":
         return f"{instances}, decide with containerstacks-billing release"
     reasons = ", ".join(
-        f"{reason} ({number:,})" for reason, number in found.health.set_aside.items() if reason != "held"
+        f"{reason} ({number:,})" for reason, number in found.health.quarantine.items() if reason != "held"
     )
     return f"{instances}: {reasons}"
 

@@ -91,26 +91,26 @@ def _remarks(verification: Verification) -> list[str]:
     from containerstacks_billing.money import plain
     from containerstacks_billing.text import hours
 
-    aside, host = verification.set_aside, verification.host
+    items, host = verification.open_items, verification.host
     remarks = []
-    if aside.quarantined_instances or aside.held_instances:
+    if items.quarantined_instances or items.held_instances:
         remarks.append(
-            f"Set aside: {aside.quarantined_instances:,} quarantined, {aside.held_instances:,} held."
+            f"Not billed: {items.quarantined_instances:,} quarantined, {items.held_instances:,} held."
         )
-    if aside.past_due_instances:
-        instances = _counted(aside.past_due_instances, "instances")
-        remarks.append(f"Past due: {instances}, {plain(aside.past_due_amount)}.")
-    if aside.unposted_adjustments:
-        charges = _counted(aside.unposted_adjustments, "charges")
+    if items.past_due_instances:
+        instances = _counted(items.past_due_instances, "instances")
+        remarks.append(f"Past due: {instances}, {plain(items.past_due_amount)}.")
+    if items.unposted_adjustments:
+        charges = _counted(items.unposted_adjustments, "charges")
         remarks.append(f"Price corrections not posted yet, for want of money: {charges}.")
-    if aside.hours_passed_by_host:
+    if items.hours_passed_by_host:
         remarks.append(
-            f"The host moved watermarks over {aside.hours_passed_by_host.normalize():f} hours, which are not charged:"
+            f"The host moved watermarks over {items.hours_passed_by_host.normalize():f} hours, which are not charged:"
             " creation fees it took itself, or hours it gave away."
         )
-    if aside.charges_without_organization:
+    if items.charges_without_organization:
         remarks.append(
-            f"Not comparable: {_counted(aside.charges_without_organization, 'charges')} of deleted organizations,"
+            f"Not comparable: {_counted(items.charges_without_organization, 'charges')} of deleted organizations,"
             " whose wallets are gone."
         )
     if host.cycles:

@@ -94,7 +94,7 @@ def _charge_facts(charge: Charge) -> Iterator[tuple[str, str]]:
 
 
 def show_instance(console: Console, explanation: InstanceExplanation) -> None:
-    """Write what became of an instant of an instance, and the stretches before it."""
+    """Write what became of an instant of an instance, and the periods before it."""
     here = explanation.here
     console.print(f"Instance {explanation.instance_id}", style="bold")
     instance = explanation.instance
@@ -107,7 +107,7 @@ def show_instance(console: Console, explanation: InstanceExplanation) -> None:
         (f"at {_at(explanation.at)}", f"{here.state}: {here.detail}"),
     ]
     console.print(render.facts(facts))
-    stretches = merged(explanation.stretches)
+    periods = merged(explanation.periods)
     rows = [
         (
             _at(one.starts_at),
@@ -118,7 +118,7 @@ def show_instance(console: Console, explanation: InstanceExplanation) -> None:
             one.amount,
             None if one.amount is not None else one.detail,
         )
-        for one in stretches[-ROWS_SHOWN:]
+        for one in periods[-ROWS_SHOWN:]
     ]
     headings = ("From (UTC)", "Until", "Hours", "State", "Rate", "Amount", "Because")
     console.print(render.table(headings, rows, right=_RIGHT))

@@ -7,8 +7,8 @@
 
 A terminal sends Ctrl-C to a whole process group, and an impatient wrapper sends the signal again; hence the second. The
 last step is safe at any moment, as kill -9 is. It exists because systemd would wait for the daemon, and the daemon for
-a database that stays away until the machine is off. While batches are committed systemd is told that the stop takes
-longer; as soon as none is, its own patience counts.
+a database that stays away until the machine is off. While batches are committed systemd is notified that the stop
+takes longer; as soon as none is, its own patience counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of billing itself: heartbeat, rival daemons, failover, last run, instances set aside."""
+"""Checks of billing itself: heartbeat, rival daemons, failover, last run, quarantine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UP_HINT = "Start it, and let it run: containerstacks-billing up"
 
 
 def billing(subject: Subject) -> Iterator[Finding]:
-    """Report heartbeat, rivals, failover, last run and what is set aside, from one reading."""
+    """Report heartbeat, rivals, failover, last run and quarantine, from one reading."""
     with translate_errors():
         status = read_status(subject.connection)
     verdict = verdict_of(status.health, subject.settings)
@@ -159,10 +159,10 @@ def last_run(subject: Subject, verdict: Verdict, status: Status) -> Iterator[Fin
     else:
         billed = counted(success.instances_billed, "instance")
         yield ok("last run", f"completed, {span(verdict.now - success.as_of)} ago; {billed}")
-    if status.health.set_aside:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in status.health.set_aside.items())
+    if status.health.quarantine:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in status.health.quarantine.items())
         yield warn(
-            "set aside",
+            "quarantine",
             f"Instances that are not billed: {reasons}.",
             "See which, and why: containerstacks-billing quarantine",
         )

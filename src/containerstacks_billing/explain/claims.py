@@ -1,4 +1,4 @@
-"""Claims on the hours of an instance: charges, segments, decisions, quarantine and the row itself, as stretches."""
+"""Claims on the hours of an instance: charges, segments, decisions, quarantine and the row itself, as periods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from containerstacks_billing.explain.model import HOUR
-from containerstacks_billing.explain.timeline import FOREVER, State, Stretch, lay_out
+from containerstacks_billing.explain.timeline import FOREVER, Period, State, lay_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Records:
     quarantine: Sequence[Any]
 
 
-def stretches_of(records: Records, starts_at: datetime, ends_at: datetime) -> list[Stretch]:
+def periods_of(records: Records, starts_at: datetime, ends_at: datetime) -> list[Period]:
     """Return what became of each instant of [starts_at, ends_at)."""
     claims = [
         *_own_charges(records),
@@ -32,7 +32,7 @@ def stretches_of(records: Records, starts_at: datetime, ends_at: datetime) -> li
         *_host_charges(records),
         # The host moves the watermark on with rows of its own, which say more, or without.
         *_settled_segments(records, by_host=True),
-        *_open_stretch(records),
+        *_open_periods(records),
         *_before_and_after(records),
     ]
     # Whether a gap is one depends on what ends it, which may lie beyond the span.
@@ -52,7 +52,7 @@ def beginnings(records: Records) -> list[datetime]:
     return sorted({row.rated_from for row in rows if row.rated_from is not None})
 
 
-def _absent(one: Stretch, records: Records) -> Stretch:
+def _absent(one: Period, records: Records) -> Period:
     """Return time in front of a beginning as time without the instance; any other as it is."""
     if one.state is not State.UNKNOWN or one.ends_at not in beginnings(records):
         return one
@@ -62,9 +62,9 @@ def _absent(one: Stretch, records: Records) -> Stretch:
     return replace(one, state=State.DELETED, detail=detail)
 
 
-def _own_charges(records: Records) -> list[Stretch]:
+def _own_charges(records: Records) -> list[Period]:
     return [
-        Stretch(
+        Period(
             starts_at=one.starts_at,
             ends_at=one.ends_at,
             state=State.PAST_DUE if one.status == "failed" else State.BILLED,
@@ -80,9 +80,9 @@ def _own_charges(records: Records) -> list[Stretch]:
     ]
 
 
-def _host_charges(records: Records) -> list[Stretch]:
+def _host_charges(records: Records) -> list[Period]:
     return [
-        Stretch(
+        Period(
             starts_at=one.starts_at,
             ends_at=one.ends_at,
             state=State.BY_HOST,
@@ -98,9 +98,9 @@ def _host_charges(records: Records) -> list[Stretch]:
     ]
 
 
-def _waived_open_hours(records: Records) -> list[Stretch]:
+def _waived_open_hours(records: Records) -> list[Period]:
     return [
-        Stretch(starts_at=one.starts_at, ends_at=one.ends_at, state=State.WAIVED, detail=_waived(one))
+        Period(starts_at=one.starts_at, ends_at=one.ends_at, state=State.WAIVED, detail=_waived(one))
         for one in records.decisions
         if not one.segment_id
     ]
@@ -110,7 +110,7 @@ def _waived(decision: Any) -> str:
     return f"Waived by {decision.decided_by} at {decision.decided_at:%Y-%m-%d %H:%M}: {decision.reason}"
 
 
-def _settled_segments(records: Records, *, by_host: bool) -> list[Stretch]:
+def _settled_segments(records: Records, *, by_host: bool) -> list[Period]:
     """Return what segments say; those `by_host` are spans over which the host moved the watermark by itself."""
     since: datetime | None = None
     last_end: datetime | None = None
@@ -124,7 +124,7 @@ def _settled_segments(records: Records, *, by_host: bool) -> list[Stretch]:
     return found
 
 
-def _segment(segment: Any, records: Records, since: datetime | None) -> list[Stretch]:
+def _segment(segment: Any, records: Records, since: datetime | None) -> list[Period]:
     """Return what a segment says about itself: what was to be charged, and the rest of its last hour."""
     whole = segment.outcome in ("not billable", "free")
     until = segment.ends_at if whole else segment.charge_until
@@ -135,7 +135,7 @@ def _segment(segment: Any, records: Records, since: datetime | None) -> list[Str
         rest = "The rest of an hour that was not completed is free (PARTIAL_HOUR=free)."
         parts.append((until, segment.ends_at, State.FREE, rest))
     return [
-        Stretch(
+        Period(
             starts_at=begin, ends_at=end, state=state, detail=detail, organization_id=segment.organization_id
         )
         for begin, end, state, detail in parts
@@ -173,7 +173,7 @@ def _not_billable(status: str | None, since: datetime | None) -> str:
 
 
 def _quarantine(records: Records, segment_id: int | None) -> Any | None:
-    """Return why a segment waits; what has no row of its own waits with the open stretch."""
+    """Return why a segment waits; what has no row of its own waits with the open period."""
     rows = {one.segment_id: one for one in records.quarantine}
     held = next((one for one in records.quarantine if one.reason == "held"), None)
     return rows.get(segment_id or 0) or held
@@ -192,14 +192,14 @@ def _reason(row: Any) -> str:
     )
 
 
-def _open_stretch(records: Records) -> list[Stretch]:
+def _open_periods(records: Records) -> list[Period]:
     """Return what holds from the watermark on: billable hours that are due, later ones, or the reason why none are."""
     instance = records.instance
     if instance is None:
         return []
 
-    def stretch(begin: datetime, end: datetime, state: State, detail: str) -> Stretch:
-        return Stretch(
+    def period(begin: datetime, end: datetime, state: State, detail: str) -> Period:
+        return Period(
             starts_at=begin,
             ends_at=end,
             state=state,
@@ -212,23 +212,23 @@ def _open_stretch(records: Records) -> list[Stretch]:
     if watermark is None:
         begin = instance.rated_until or records.read_at
         return [
-            stretch(
+            period(
                 begin, FOREVER, State.QUARANTINED, _reason(waits) if waits else "It has no usable watermark."
             )
         ]
     if not instance.billable:
         return [
-            stretch(
+            period(
                 watermark, FOREVER, State.NOT_BILLABLE, _not_billable(instance.status, _idle_since(records))
             )
         ]
     if waits is not None:
-        return [stretch(watermark, FOREVER, _state(waits), _reason(waits))]
+        return [period(watermark, FOREVER, _state(waits), _reason(waits))]
     whole = max((records.read_at - watermark) // HOUR, 0) * HOUR
     due_until = watermark + whole
     next_hour = due_until + HOUR
     found = [
-        stretch(
+        period(
             due_until,
             FOREVER,
             State.NOT_DUE_YET,
@@ -237,13 +237,13 @@ def _open_stretch(records: Records) -> list[Stretch]:
     ]
     if whole > timedelta(0):
         found.insert(
-            0, stretch(watermark, due_until, State.DUE, "Over and not charged yet; the next run charges it.")
+            0, period(watermark, due_until, State.DUE, "Over and not charged yet; the next run charges it.")
         )
     return found
 
 
 def _idle_since(records: Records) -> datetime:
-    """Return since when the instance is not billable without a break, the present stretch included."""
+    """Return since when the instance is not billable without a break, the present period included."""
     since: datetime = records.instance.watermark  # type: ignore[union-attr]
     for segment in sorted(records.segments, key=lambda one: one.starts_at, reverse=True):
         if segment.outcome == "not billable" and segment.ends_at == since:
@@ -251,7 +251,7 @@ def _idle_since(records: Records) -> datetime:
     return since
 
 
-def _before_and_after(records: Records) -> list[Stretch]:
+def _before_and_after(records: Records) -> list[Period]:
     """Return the time before metering began and the time after the deletion."""
     begins = [
         one.rated_from for one in (records.instance, *records.segments) if one is not None and one.rated_from
@@ -265,10 +265,10 @@ def _before_and_after(records: Records) -> list[Stretch]:
         detail = f"Its metering begins at {first:%Y-%m-%d %H:%M}"
         detail += "; earlier hours are the host application's." if is_adopted else ", when it was created."
         begin = datetime.min.replace(tzinfo=first.tzinfo)
-        found.append(Stretch(starts_at=begin, ends_at=first, state=State.NOT_THERE_YET, detail=detail))
+        found.append(Period(starts_at=begin, ends_at=first, state=State.NOT_THERE_YET, detail=detail))
     deleted = [segment for segment in records.segments if segment.reason == "deleted"]
     if deleted and records.instance is None:
         end = deleted[-1].ends_at
         detail = f"It was deleted at {deleted[-1].closed_at:%Y-%m-%d %H:%M}."
-        found.append(Stretch(starts_at=end, ends_at=FOREVER, state=State.DELETED, detail=detail))
+        found.append(Period(starts_at=end, ends_at=FOREVER, state=State.DELETED, detail=detail))
     return found

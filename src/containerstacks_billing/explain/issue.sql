@@ -9,7 +9,7 @@ where organization_id between %(first_organization)s and %(last_organization)s
 order by organization_id;
 
 -- name: hold_statement_numbers
--- Wait for whoever else issues, so that numbers have no gaps; ends with the transaction.
+-- Wait for another process that issues, so that numbers have no gaps; ends with the transaction.
 select pg_advisory_xact_lock(hashtextextended('billing_statements', 0));
 
 -- name: issue_statement

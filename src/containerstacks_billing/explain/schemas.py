@@ -11,11 +11,11 @@ from pydantic import Field
 from containerstacks_billing.document import Document, Hours, Money
 from containerstacks_billing.explain import why
 from containerstacks_billing.explain.charge_schemas import EntryDocument, ExplainedCharge
-from containerstacks_billing.explain.timeline import FOREVER, Stretch
+from containerstacks_billing.explain.timeline import FOREVER, Period
 
 
-class StretchDocument(Document):
-    """A stretch of the life of an instance in one state, and why."""
+class PeriodDocument(Document):
+    """A period of the life of an instance in one state, and why."""
 
     starts_at: datetime
     ends_at: datetime | None = Field(description="null: it goes on")
@@ -30,8 +30,8 @@ class StretchDocument(Document):
     entry_id: UUID | None
 
     @classmethod
-    def of(cls, one: Stretch) -> StretchDocument:
-        """Show a stretch."""
+    def of(cls, one: Period) -> PeriodDocument:
+        """Show a period."""
         shown = cls.model_validate(one)
         return shown.model_copy(update={"ends_at": None}) if one.ends_at >= FOREVER else shown
 
@@ -42,7 +42,7 @@ class InstanceHours(Document):
     instance_id: UUID
     starts_at: datetime
     ends_at: datetime
-    stretches: list[StretchDocument]
+    stretches: list[PeriodDocument]
 
 
 class InstanceDocument(Document):
@@ -59,7 +59,7 @@ class InstanceDocument(Document):
     detail: str
     adds_up: bool
     findings: list[str]
-    stretches: list[StretchDocument]
+    stretches: list[PeriodDocument]
     charge: ExplainedCharge | None
 
     @classmethod
@@ -77,7 +77,7 @@ class InstanceDocument(Document):
             detail=one.here.detail,
             adds_up=not findings,
             findings=findings,
-            stretches=[StretchDocument.of(stretch) for stretch in one.stretches],
+            stretches=[PeriodDocument.of(one) for one in one.periods],
             charge=ExplainedCharge.with_entry(one.charge) if one.charge else None,
         )
 

@@ -1,7 +1,7 @@
 -- Statements of account: what one month did to a wallet, and what was used in it, for a range of organizations.
 --
 -- Two accounts, by two dates. The cash account counts ledger entries by when they were posted. The usage account counts hours
--- by when they started, so a charge of many hours, as after an outage or of a past-due stretch, is cut at the bounds of the
+-- by when they started, so a charge of many hours, as after an outage or of past-due hours, is cut at the bounds of the
 -- month: its hours are counted from its start, all but the last cost the hourly rate, and the last costs what is left.
 --
 -- The two differ, and the difference is explained to the last digit. A charge is billed at the instant of the run that took

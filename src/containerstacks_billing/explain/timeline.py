@@ -1,7 +1,7 @@
-"""The life of one instance as stretches: each instant is billed, or there is one reason why it is not.
+"""The life of one instance as periods: each instant is billed, or there is one reason why it is not.
 
 Several tables claim the same instant: a charge, a usage segment, a decision, the row itself. `lay_out` gives it to
-the strongest claim, so the stretches never overlap. What no table claims is returned as `UNKNOWN`: a discrepancy.
+the strongest claim, so the periods never overlap. What no table claims is returned as `UNKNOWN`: a discrepancy.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from uuid import UUID
 
 from containerstacks_billing.explain.model import hours_of
 
-# Where an open stretch ends: later than any instant that can be asked for.
+# Where an open period ends: later than any instant that can be asked for.
 FOREVER = datetime.fromisoformat("9999-01-01T00:00:00+00:00")
 
 
 class State(StrEnum):
-    """What became of a stretch."""
+    """What became of a period."""
 
     BILLED = "billed"
     PAST_DUE = "past due"
@@ -38,7 +38,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class Period:
     """[starts_at, ends_at) in one state; `detail` says why, in a sentence, and for what waits what to do."""
 
     starts_at: datetime
@@ -57,12 +57,12 @@ class Stretch:
         return None if self.ends_at >= FOREVER else hours_of(self.starts_at, self.ends_at)
 
 
-def lay_out(claims: Iterable[Stretch], starts_at: datetime, ends_at: datetime) -> list[Stretch]:
-    """Return stretches without overlap or gap from `starts_at` to `ends_at`; earlier claims are stronger.
+def lay_out(claims: Iterable[Period], starts_at: datetime, ends_at: datetime) -> list[Period]:
+    """Return periods without overlap or gap from `starts_at` to `ends_at`; earlier claims are stronger.
 
     A charge is never cut: one that reaches beyond the span is returned whole.
     """
-    placed: list[Stretch] = []
+    placed: list[Period] = []
     for claim in claims:
         if claim.starts_at >= ends_at or claim.ends_at <= starts_at:
             continue
@@ -78,7 +78,7 @@ def lay_out(claims: Iterable[Stretch], starts_at: datetime, ends_at: datetime) -
             for begin, end in _uncovered(whole.starts_at, whole.ends_at, placed)
         ]
     placed += [
-        Stretch(
+        Period(
             starts_at=begin,
             ends_at=end,
             state=State.UNKNOWN,
@@ -90,9 +90,9 @@ def lay_out(claims: Iterable[Stretch], starts_at: datetime, ends_at: datetime) -
 
 
 def _uncovered(
-    starts_at: datetime, ends_at: datetime, placed: Sequence[Stretch]
+    starts_at: datetime, ends_at: datetime, placed: Sequence[Period]
 ) -> list[tuple[datetime, datetime]]:
-    """Return the parts of a span that no stretch covers."""
+    """Return the parts of a span that no period covers."""
     free = []
     for one in sorted(placed, key=lambda one: one.starts_at):
         if one.ends_at <= starts_at:
@@ -107,10 +107,10 @@ def _uncovered(
     return free
 
 
-def merged(stretches: Iterable[Stretch]) -> list[Stretch]:
+def merged(periods: Iterable[Period]) -> list[Period]:
     """Join neighbours that differ in nothing but the hour: same state, rate and reason. Amounts are added up."""
-    joined: list[Stretch] = []
-    for one in stretches:
+    joined: list[Period] = []
+    for one in periods:
         last = joined[-1] if joined else None
         if last and last.ends_at == one.starts_at and _alike(last, one):
             amount = None if one.amount is None or last.amount is None else last.amount + one.amount
@@ -120,7 +120,7 @@ def merged(stretches: Iterable[Stretch]) -> list[Stretch]:
     return joined
 
 
-def _alike(one: Stretch, other: Stretch) -> bool:
+def _alike(one: Period, other: Period) -> bool:
     return (one.state, one.detail, one.hourly_rate, one.organization_id) == (
         other.state,
         other.detail,

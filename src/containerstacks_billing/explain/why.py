@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row
 
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.statements import ask
-from containerstacks_billing.explain.claims import Records, beginnings, stretches_of
+from containerstacks_billing.explain.claims import Records, beginnings, periods_of
 from containerstacks_billing.explain.model import (
     ZERO,
     Adjustment,
@@ -28,7 +28,7 @@ from containerstacks_billing.explain.model import (
     derive,
 )
 from containerstacks_billing.explain.snapshot import rows_of
-from containerstacks_billing.explain.timeline import State, Stretch
+from containerstacks_billing.explain.timeline import Period, State
 from containerstacks_billing.money import plain
 
 INSTANCES_SHOWN = 500
@@ -67,8 +67,8 @@ class InstanceExplanation:
     instance: Any | None
     read_at: datetime
     at: datetime
-    here: Stretch
-    stretches: list[Stretch]
+    here: Period
+    periods: list[Period]
     charge: ChargeExplanation | None
 
     def findings(self) -> list[str]:
@@ -76,7 +76,7 @@ class InstanceExplanation:
         found = self.charge.findings() if self.charge else []
         return found + [
             f"From {one.starts_at:%Y-%m-%d %H:%M:%S} to {one.ends_at:%Y-%m-%d %H:%M:%S}: {one.detail}"
-            for one in self.stretches
+            for one in self.periods
             if one.state is State.UNKNOWN
         ]
 
@@ -160,11 +160,11 @@ def explain_charge(connection: Connection, identifier: UUID) -> ChargeExplanatio
 
 def instance_hours(
     connection: Connection, identifier: UUID, starts_at: datetime, ends_at: datetime
-) -> list[Stretch] | None:
+) -> list[Period] | None:
     """Return what became of each instant of a span of an instance; None where no table knows the instance."""
     read_at = find(connection, identifier).read_at
     records = _records(connection, identifier, read_at, starts_at, ends_at)
-    return None if records is None else stretches_of(records, starts_at, ends_at)
+    return None if records is None else periods_of(records, starts_at, ends_at)
 
 
 def explain_instance(
@@ -179,15 +179,15 @@ def explain_instance(
     records = _records(connection, identifier, read_at, at - span, at + _MICROSECOND)
     if records is None:
         return None
-    stretches = stretches_of(records, at - span, at + _MICROSECOND)
-    here = next(one for one in stretches if one.starts_at <= at < one.ends_at)
+    periods = periods_of(records, at - span, at + _MICROSECOND)
+    here = next(one for one in periods if one.starts_at <= at < one.ends_at)
     charge = explain_charge(connection, here.charge_id) if here.charge_id else None
     label = (
         records.instance.label
         if records.instance
         else next((one.label for one in reversed(records.segments)), None)
     )
-    return InstanceExplanation(identifier, label, records.instance, read_at, at, here, stretches, charge)
+    return InstanceExplanation(identifier, label, records.instance, read_at, at, here, periods, charge)
 
 
 def explain_organization(

@@ -43,7 +43,7 @@ class ReleaseDecision:
 class HeldHours:
     """Effect of a decision on one instance; amounts are exact, None without a usable price.
 
-    `set_aside_for` is the reason that `quarantine` shows for it, None where it shows none: every instance with too
+    `quarantine_reason` is the reason that `quarantine` shows for it, None where it shows none: every instance with too
     many hours due is held, also one with another fault, and also before the next run.
     """
 
@@ -54,12 +54,12 @@ class HeldHours:
     amount_due: Decimal | None
     hours_approved: Decimal
     amount_approved: Decimal | None
-    set_aside_for: str | None = HELD
+    quarantine_reason: str | None = HELD
 
     @property
     def other_reason(self) -> str:
         """Why the instance is not listed as held."""
-        return self.set_aside_for or "not set aside by the last run"
+        return self.quarantine_reason or "not quarantined by the last run"
 
     @property
     def hours_waived(self) -> Decimal:
@@ -103,5 +103,5 @@ class ReleaseResult:
             amount_waived=self.amount_waived + sum(one.amount_waived or Decimal(0) for one in held),
             listed=self.listed + tuple(held[: MOST_LISTED - len(self.listed)]),
             other_reasons=Counter(self.other_reasons)
-            + Counter(one.other_reason for one in held if one.set_aside_for != HELD),
+            + Counter(one.other_reason for one in held if one.quarantine_reason != HELD),
         )

@@ -64,7 +64,7 @@ def _decide(
     if not order.dry_run:
         with connection.transaction():
             set_timeouts(connection)
-            connection.execute(query("count_set_aside"))
+            connection.execute(query("count_quarantine"))
     return released
 
 

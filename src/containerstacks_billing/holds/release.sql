@@ -67,13 +67,13 @@ select organization_id from billing_usage_segments where instance_id = %(instanc
 with
 -- include: plan_rates, released, pieces, due, held
 ,
-stretch_by_age as (
+segment_by_age as (
     select due.*, sum(hours) over (partition by organization_id, instance_id
         order by starts_at desc, segment_id desc rows unbounded preceding) - hours as newer_hours
     from due join held using (organization_id, instance_id)
 ),
 judged as (
-    select *, least(hours, greatest(%(kept_hours)s - newer_hours, 0)) as kept from stretch_by_age
+    select *, least(hours, greatest(%(kept_hours)s - newer_hours, 0)) as kept from segment_by_age
 ),
 decided as (
     insert into billing_decisions (organization_id, instance_id, segment_id, decision, charge_until, waived_from, waived_to,
@@ -97,7 +97,7 @@ where id between %(first_decision)s and %(last_decision)s and waived_to is not n
 
 -- name: held_hours
 -- What each instance that was decided about has due at this moment, in hours and in money; no money where it has no price.
--- With it the reason why it is listed as set aside: another than that it is held, where there is one.
+-- With it the reason why it is listed in the quarantine: another than that it is held, where there is one.
 with
 -- include: plan_rates, released, pieces, due
 ,

@@ -16,7 +16,7 @@ class ReleasedInstance(Document):
     organization_id: UUID = Field(validation_alias="organization")
     instance_id: UUID = Field(validation_alias="instance")
     label: str | None
-    set_aside_for: str | None
+    set_aside_for: str | None = Field(validation_alias="quarantine_reason")
     hours_approved: Money
     amount_approved: Money | None
     hours_waived: Money

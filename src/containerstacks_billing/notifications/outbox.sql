@@ -4,8 +4,8 @@
 -- nothing is locked while a receiver responds, two senders do not take the same event, and one that dies in
 -- between leaves an event that is due again after the lease. It may then be sent twice, under the same event_id.
 
--- name: announce_set_aside
--- Say which organizations have instances that this run set aside and the run before did not: one event for each kind.
+-- name: announce_quarantine
+-- Say which organizations have instances that this run quarantined or held and the run before did not: one event for each kind.
 insert into billing_events (kind, organization_id, run_id, occurred_at, payload)
 select kind, organization_id, %(run_id)s, %(as_of)s,
     jsonb_build_object('instances', count(distinct instance_id),

@@ -158,7 +158,7 @@ def _post(connection: Connection, lease: Lease, values: dict[str, Any]) -> int:
         if adjustments:
             connection.execute(query("post_adjustment_entries"), values)
             connection.execute(query("adjust_wallets"), values)
-        if connection.execute(query("rerate_debts"), values).rowcount:
+        if connection.execute(query("rerate_past_due"), values).rowcount:
             connection.execute(query("clear_past_due"), values)
     return adjustments
 

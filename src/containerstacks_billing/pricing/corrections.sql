@@ -127,17 +127,17 @@ with
 select organization_id, coalesce(organizations.name, organization_id::text), currency,
     instances, hours, old_amount, new_amount,
     coalesce(unposted_charges, 0), coalesce(unposted_amount, 0), balance,
-    debt_instances, debt_hours, debt_old_amount, debt_new_amount
+    past_due_instances, past_due_hours, past_due_old_amount, past_due_new_amount
 from (
     select organization_id,
         count(distinct instance_id) filter (where status = 'billed') as instances,
         coalesce(sum(hours) filter (where status = 'billed'), 0) as hours,
         coalesce(sum(old_amount) filter (where status = 'billed'), 0) as old_amount,
         coalesce(sum(new_amount) filter (where status = 'billed'), 0) as new_amount,
-        count(distinct instance_id) filter (where status = 'failed') as debt_instances,
-        coalesce(sum(hours) filter (where status = 'failed'), 0) as debt_hours,
-        coalesce(sum(old_amount) filter (where status = 'failed'), 0) as debt_old_amount,
-        coalesce(sum(new_amount) filter (where status = 'failed'), 0) as debt_new_amount
+        count(distinct instance_id) filter (where status = 'failed') as past_due_instances,
+        coalesce(sum(hours) filter (where status = 'failed'), 0) as past_due_hours,
+        coalesce(sum(old_amount) filter (where status = 'failed'), 0) as past_due_old_amount,
+        coalesce(sum(new_amount) filter (where status = 'failed'), 0) as past_due_new_amount
     from difference, lateral (select extract(epoch from hours_until - hours_from) / 3600 as hours) span
     where new_amount <> old_amount
     group by organization_id
@@ -216,7 +216,7 @@ from adjusted
 where wallets.organization_id between %(first_organization)s and %(last_organization)s
   and wallets.id = adjusted.wallet_id;
 
--- name: rerate_debts
+-- name: rerate_past_due
 -- Rate past-due charges anew, in place. One that is only partly inside the span is split into up to three: the first keeps
 -- the row. One that costs nothing any more becomes billed.
 with

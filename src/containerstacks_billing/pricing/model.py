@@ -107,10 +107,10 @@ class OrganizationDifference:
     unposted_charges: int
     unposted_amount: Decimal
     balance: Decimal | None
-    debt_instances: int
-    debt_hours: Decimal
-    debt_old_amount: Decimal
-    debt_new_amount: Decimal
+    past_due_instances: int
+    past_due_hours: Decimal
+    past_due_old_amount: Decimal
+    past_due_new_amount: Decimal
 
     @property
     def difference(self) -> Decimal:

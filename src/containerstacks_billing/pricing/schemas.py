@@ -110,10 +110,10 @@ class Difference(Document):
     old_amount: Money
     new_amount: Money
     difference: Money
-    past_due_instances: int = Field(validation_alias="debt_instances")
-    past_due_hours: Money = Field(validation_alias="debt_hours")
-    past_due_old_amount: Money = Field(validation_alias="debt_old_amount")
-    past_due_new_amount: Money = Field(validation_alias="debt_new_amount")
+    past_due_instances: int
+    past_due_hours: Money
+    past_due_old_amount: Money
+    past_due_new_amount: Money
 
 
 class Unposted(Document):

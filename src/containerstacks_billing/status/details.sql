@@ -1,7 +1,7 @@
 -- What admins see on the status page. Every list is bounded and read by index or from a table that stays small.
 
--- name: set_aside_first
--- The instances that have been set aside longest.
+-- name: quarantine_first
+-- The instances that have been quarantined or held longest.
 with longest as materialized (
     select * from billing_quarantine order by first_seen_at, organization_id, instance_id, segment_id limit %(limit)s
 )
@@ -12,7 +12,7 @@ left join organizations on organizations.id = longest.organization_id
 order by first_seen_at, longest.organization_id, instance_id, segment_id;
 
 -- name: past_due_first
--- Who owes longest: for how many instances and how much, over a thousand open debts of each at most.
+-- Who owes longest: for how many instances and how much, over a thousand past-due charges of each at most.
 with owing as materialized (
     select organization_id, past_due_since from billing_runways
     where empties_at <= billing_clock() and past_due_since is not null
@@ -28,9 +28,9 @@ left join lateral (
     from (
         select vps_instance_id, total_amount from vps_billing_cycles cycle
         where cycle.organization_id = owing.organization_id and status = 'failed' and run_id is not null limit 1000
-    ) debt
+    ) charge
     left join vps_instances instance on instance.id = vps_instance_id
-) debts on true
+) past_due on true
 order by past_due_since, owing.organization_id;
 
 -- name: runways_first

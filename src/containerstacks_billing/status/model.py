@@ -1,4 +1,4 @@
-"""Values read from the tables: daemon, runs, lease, instances set aside, wallets; and the time limits.
+"""Values read from the tables: daemon, runs, lease, quarantine, wallets; and the time limits.
 
 Everything is as of one instant of the database's clock. Who bills by these values is derived in verdict.py.
 """
@@ -108,7 +108,7 @@ class Health:
     last_successful: RunRecord | None = None
     in_progress: RunRecord | None = None
     lease: Lease = Lease()
-    set_aside: dict[str, int] = field(default_factory=dict)
+    quarantine: dict[str, int] = field(default_factory=dict)
     events_pending: int = 0
     events_dead: int = 0
 
@@ -120,12 +120,12 @@ class Health:
     @property
     def held_instances(self) -> int:
         """Instances whose hours wait for a decision."""
-        return self.set_aside.get("held", 0)
+        return self.quarantine.get("held", 0)
 
     @property
     def quarantined_instances(self) -> int:
         """Instances set apart for bad data."""
-        return sum(self.set_aside.values()) - self.held_instances
+        return sum(self.quarantine.values()) - self.held_instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAsideInstance:
+class QuarantineEntry:
     """An instance that the last run left out, and why."""
 
     reason: str
@@ -196,7 +196,7 @@ class Details:
     """What the status page shows to admins beside the health: bounded lists, the most urgent row first."""
 
     runs: tuple[RunRecord, ...] = ()
-    set_aside: tuple[SetAsideInstance, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
     past_due: tuple[PastDueWallet, ...] = ()
     runways: tuple[Runway, ...] = ()
     levels: Mapping[int, int] = field(default_factory=dict)

@@ -21,9 +21,9 @@ from containerstacks_billing.status.model import (
     Health,
     Lease,
     PastDueWallet,
+    QuarantineEntry,
     RunRecord,
     Runway,
-    SetAsideInstance,
     Status,
 )
 
@@ -69,7 +69,7 @@ def ask_health(connection: Connection) -> Callable[[], Health]:
     last_successful = ask(connection, "last_success", args_row(RunRecord))
     in_progress = ask(connection, "open_run_record", args_row(RunRecord))
     lease = ask(connection, "lease_holder", class_row(Lease))
-    set_aside = ask(connection, "set_aside_reasons")
+    quarantine = ask(connection, "quarantine_reasons")
     events = ask(connection, "events_waiting")
 
     def fetch() -> Health:
@@ -81,7 +81,7 @@ def ask_health(connection: Connection) -> Callable[[], Health]:
             last_successful=last_successful.fetchone(),
             in_progress=in_progress.fetchone(),
             lease=lease.fetchone() or Lease(),
-            set_aside=dict(set_aside.fetchall()),
+            quarantine=dict(quarantine.fetchall()),
             events_pending=pending,
             events_dead=dead,
         )
@@ -93,14 +93,14 @@ def ask_details(connection: Connection) -> Callable[[], Details]:
     """Ask for the lists of the page, in the caller's transaction; what is returned fetches the answers."""
     some = {"limit": ROWS_OF_A_LIST}
     runs = _ask_runs(connection, RUNS_OF_THE_PAGE, LAST_RUN)
-    set_aside = ask(connection, "set_aside_first", class_row(SetAsideInstance), some)
+    quarantine = ask(connection, "quarantine_first", class_row(QuarantineEntry), some)
     past_due = ask(connection, "past_due_first", class_row(PastDueWallet), some)
     runways = ask(connection, "runways_first", class_row(Runway), some)
     levels = ask(connection, "runway_levels")
     prices = ask(connection, "announced_prices", class_row(AnnouncedPrice), some)
     return lambda: Details(
         runs=tuple(runs.fetchall()),
-        set_aside=tuple(set_aside.fetchall()),
+        quarantine=tuple(quarantine.fetchall()),
         past_due=tuple(past_due.fetchall()),
         runways=tuple(runways.fetchall()),
         levels=dict(levels.fetchall()),
@@ -118,11 +118,11 @@ def last_success(connection: Connection) -> RunRecord | None:
     return ask(connection, "last_success", args_row(RunRecord)).fetchone()
 
 
-def set_aside_reasons(connection: Connection, organization: UUID | None = None) -> dict[str, int]:
+def quarantine_reasons(connection: Connection, organization: UUID | None = None) -> dict[str, int]:
     """Return how many instances are quarantined or held, by reason, most frequent first."""
     if organization is None:
-        return dict(ask(connection, "set_aside_reasons").fetchall())
-    return dict(ask(connection, "set_aside_reasons_of", values={"organization": organization}).fetchall())
+        return dict(ask(connection, "quarantine_reasons").fetchall())
+    return dict(ask(connection, "quarantine_reasons_of", values={"organization": organization}).fetchall())
 
 
 def billed_lately(connection: Connection) -> tuple[int, ...]:

@@ -132,7 +132,7 @@ class StatusDocument(Document):
             past_due_instances=found.past_due_instances,
             quarantined_instances=health.quarantined_instances,
             held_instances=health.held_instances,
-            reasons=dict(health.set_aside),
+            reasons=dict(health.quarantine),
             runways=dict(found.runways),
         )
 

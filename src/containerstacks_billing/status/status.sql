@@ -1,8 +1,8 @@
--- The state of billing: daemons, application sides, runs, lease, instances set aside, runways. Every statement reads one row by
+-- The state of billing: daemons, application sides, runs, lease, quarantine, runways. Every statement reads one row by
 -- index, a bounded number of rows, or a table that stays small: it is as quick beside ten million charges as beside ten.
 
 -- part: counted_anew
--- Count what is set aside, by reason, for everybody who will ask: once for each change, under the lease.
+-- Count what is quarantined or held, by reason: once for each change, under the lease.
 counted as materialized (
     select reason, count(*) as instances from (select distinct reason, instance_id from billing_quarantine) one group by reason
 ),
@@ -15,17 +15,17 @@ counted_anew as (
     on conflict (reason) do update set instances = excluded.instances where kept.instances <> excluded.instances
 )
 
--- name: count_set_aside
--- Count what is set aside.
+-- name: count_quarantine
+-- Count what is quarantined or held.
 with
 -- include: counted_anew
 select from counted;
 
--- name: set_aside_reasons
--- Why instances are set aside, most frequent reason first.
+-- name: quarantine_reasons
+-- Why instances are quarantined or held, most frequent reason first.
 select reason, instances from billing_quarantine_counts order by instances desc, reason;
 
--- name: set_aside_reasons_of
+-- name: quarantine_reasons_of
 -- The same for one organization.
 select reason, count(distinct instance_id)::integer as instances
 from billing_quarantine

@@ -90,7 +90,7 @@ class HostRows:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class OpenItems:
     """What is as it should be and still worth knowing.
 
     `unposted_adjustments` are charges, of all organizations, that a price correction changes once wallets can bear it.
@@ -128,7 +128,7 @@ class Verification:
     checks: tuple[Check, ...]
     discrepancies: tuple[Discrepancy, ...]
     host: HostRows
-    set_aside: SetAside
+    open_items: OpenItems
     settled: tuple[Settled, ...] = ()
 
     @property

@@ -58,7 +58,7 @@ class SettledDocument(Document):
     decided_at: Instant
 
 
-class SetAsideDocument(Document):
+class OpenItemsDocument(Document):
     """What is as it should be and still worth knowing."""
 
     quarantined_instances: int
@@ -80,7 +80,7 @@ class VerificationDocument(Document):
     discrepancies: list[DiscrepancyDocument]
     host: HostDocument
     settled: list[SettledDocument]
-    set_aside: SetAsideDocument
+    set_aside: OpenItemsDocument
 
     @classmethod
     def of(cls, one: Verification) -> VerificationDocument:
@@ -98,5 +98,5 @@ class VerificationDocument(Document):
             ],
             host=HostDocument.model_validate(one.host),
             settled=[SettledDocument.model_validate(settled) for settled in one.settled],
-            set_aside=SetAsideDocument.model_validate(one.set_aside),
+            set_aside=OpenItemsDocument.model_validate(one.open_items),
         )

@@ -26,7 +26,7 @@ from containerstacks_billing.verification.model import (
     Check,
     Discrepancy,
     HostRows,
-    SetAside,
+    OpenItems,
     Settled,
     Verification,
 )
@@ -95,7 +95,7 @@ _COMPARISONS = (
         "Every change of an instance was metered",
         "segments",
         ("find_metering_failures", "find_unnoticed_stops"),
-        "Look at billing_metering_failures: enter the stretches that its rows name into billing_usage_segments, "
+        "Look at billing_metering_failures: enter the segments that its rows name into billing_usage_segments, "
         "or refund them, and delete the rows.",
     ),
     _Comparison("prices", "Prices of a plan follow each other", "prices", ("find_broken_prices",)),
@@ -173,7 +173,7 @@ def _compare(
         checks=checks,
         discrepancies=tuple(one for check in checks for one in kept[check.name][:shown]),
         host=HostRows(**one_row(connection, "verify_host_rows", dict_row, values)),
-        set_aside=SetAside(**one_row(connection, "verify_set_aside", dict_row, values)),
+        open_items=OpenItems(**one_row(connection, "count_open_items", dict_row, values)),
         settled=tuple(Settled(*row) for row in connection.execute(query("verify_accepted"), values)),
     )
 

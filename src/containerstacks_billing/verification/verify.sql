@@ -83,10 +83,10 @@ select billing_clock() as read_at,
     (select count(*) from billing_policies) as policies;
 
 -- name: find_overlaps_and_gaps
--- Lay the hours of each instance side by side, whoever it belonged to: an hour may not be charged that is charged or settled
+-- Lay the hours of each instance side by side, under all its organizations: an hour may not be charged that is charged or settled
 -- already, and between the first rated instant and the watermark no hour may be missing.
 --
--- An event is a charge, a stretch that was waived, closed without a charge or is not charged yet, or one of two marks without
+-- An event is a charge, a segment that was waived, closed without a charge or is not charged yet, or one of two marks without
 -- length: where metering began, and the watermark. Walking through them in order, an event that starts before the end of what came before overlaps,
 -- and one that starts after it leaves a gap. A gap in front of a beginning is none: the instance did not exist. What the
 -- host billed itself, and what waits as damaged, explains a gap; it is looked up for gaps alone.
@@ -173,7 +173,7 @@ finding as (
     select 'charged-once' as check_name, organization_id, instance_id, coalesce(charge_id, charge_before) as charge_id,
         starts_at, null::timestamptz as hours_from, null::timestamptz as hours_until,
         case when charge_id is null
-             then format('the stretch from %%s to %%s is settled or due by itself, and charged until %%s as well',
+             then format('the segment from %%s to %%s is settled or due by itself, and charged until %%s as well',
                 starts_at, ends_at, until)
              when charge_before is null or charged_until is null or starts_at >= charged_until
              then format('charged from %%s to %%s, which is settled or due by itself until %%s', starts_at, ends_at, until)
@@ -260,7 +260,7 @@ limit %(shown)s;
 -- Find charges with an hour whose rate is not the one of the plan's price in force at the start of that hour.
 --
 -- A price matters to a charge when one of its hours starts while it is in force; a charge of one rate may span several prices
--- that come to the same. The rate depends on the hours per month of the run. A debt was rated by an earlier run than the one
+-- that come to the same. The rate depends on the hours per month of the run. A past-due charge was rated by an earlier run than the one
 -- that grew or paid it, so any divisor that a run ever used will do there. A segment says whether there were backups; where
 -- none is named either rate is right. An hour that a correction adjusted has the rate of its last adjustment; where a correction
 -- could not be posted yet, because a wallet could not bear it, the price that it replaced still counts. So each charge is
@@ -513,7 +513,7 @@ limit %(shown)s;
 -- name: find_wrong_runs
 -- Find ended runs whose row says something else than the charges they billed, and charges of a run that is not there. A batch counts an instance once per
 -- organization, however many charges it got; the number of the batch stands in the identifier of a new charge, and
--- beside a debt that was paid. A paid debt belongs to the run that collected it; one that a correction made free, to none.
+-- beside a past-due charge that was paid. A paid one belongs to the run that collected it; one that a correction made free, to none.
 with
 charged as not materialized (
     select run_id, organization_id, vps_instance_id, total_amount,
@@ -553,7 +553,7 @@ limit %(shown)s;
 -- name: find_wrong_marks
 -- Find wallets that are marked past due and owe nothing, and organizations that owe while no wallet of theirs says so.
 with
-debt as (
+past_due as (
     select organization_id, sum(total_amount) as amount, count(*) as charges
     from vps_billing_cycles
     where status = 'failed' and run_id is not null
@@ -570,8 +570,8 @@ select organization_id, wallet_id,
          then format('%%s charges of %%s are past due, but no wallet is marked so', charges, trim_scale(amount))
          else format('the wallet is marked past due since %%s, but owes nothing', past_due_since) end as message,
     count(*) over () as found
-from debt full join mark using (organization_id)
-where debt.amount is null or wallet_id is null and exists (select from organizations where id = organization_id)
+from past_due full join mark using (organization_id)
+where past_due.amount is null or wallet_id is null and exists (select from organizations where id = organization_id)
 order by organization_id, wallet_id
 limit %(shown)s;
 
@@ -717,14 +717,14 @@ order by check_name, decision;
 -- The discrepancies that were accepted one by one.
 select check_name, fingerprint from billing_decisions where decision = 'accept' and fingerprint is not null;
 
--- name: verify_set_aside
+-- name: count_open_items
 -- Count what is right and still worth knowing: what waits, what is owed, and what cannot be compared any more.
 with
 owing as (
-    select vps_instance_id, total_amount from vps_billing_cycles debt
+    select vps_instance_id, total_amount from vps_billing_cycles charge
     where status = 'failed' and run_id is not null
       and organization_id between %(first_organization)s and %(last_organization)s
-      and exists (select from organizations where organizations.id = debt.organization_id)
+      and exists (select from organizations where organizations.id = charge.organization_id)
 )
 select
     (select count(distinct instance_id) from billing_quarantine

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from containerstacks_billing.explain import why
 from containerstacks_billing.explain.charge_schemas import EntryDocument, ExplainedCharge
-from containerstacks_billing.explain.schemas import InstanceHours, StretchDocument
+from containerstacks_billing.explain.schemas import InstanceHours, PeriodDocument
 from containerstacks_billing.web.auth import AsAdmin
 from containerstacks_billing.web.context import InContext
 from containerstacks_billing.web.problems import Refused, documented
@@ -59,12 +59,12 @@ def hours(
     if not (_FIRST <= starts_at < ends_at <= _LAST and ends_at - starts_at <= LONGEST_SPAN):
         raise Refused(422, "until has to be after from, and at most 62 days later.")
     with context.pool.snapshot() as connection:
-        stretches = why.instance_hours(connection, instance_id, starts_at, ends_at)
-    if stretches is None:
+        periods = why.instance_hours(connection, instance_id, starts_at, ends_at)
+    if periods is None:
         raise Refused(404, "There is no such instance.")
     return InstanceHours(
         instance_id=instance_id,
         starts_at=starts_at,
         ends_at=ends_at,
-        stretches=[StretchDocument.of(stretch) for stretch in stretches],
+        stretches=[PeriodDocument.of(one) for one in periods],
     )

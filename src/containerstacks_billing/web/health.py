@@ -1,4 +1,4 @@
-"""Health: of this process, of its database, and of whoever bills."""
+"""Health: of this process, of its database, and of billing."""
 
 from __future__ import annotations
 

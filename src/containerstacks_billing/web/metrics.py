@@ -153,12 +153,12 @@ class _Tables(Collector):
         )
         yield _gauge(
             "silent_after_seconds",
-            "The age of a heartbeat at which somebody should look",
+            "The age of a heartbeat at which a person should look",
             limits.silent_after.total_seconds(),
         )
         yield _gauge(
             "late_after_seconds",
-            "The time without a completed run at which somebody should look",
+            "The time without a completed run at which a person should look",
             limits.late_after.total_seconds(),
         )
         if health.failover.heartbeat_at is not None:
@@ -171,7 +171,7 @@ class _Tables(Collector):
             for state in ("running", "stopped", "error"):
                 states.add_metric([state], float(health.daemon.status == state))
             yield states
-        yield _gauge("lease_held", "Whether somebody holds the lease", health.lease.holder is not None)
+        yield _gauge("lease_held", "Whether the lease is held", health.lease.holder is not None)
         yield _gauge("lease_seconds_left", "How long the lease still holds", health.lease.seconds_left)
 
 
@@ -217,7 +217,7 @@ def _runs(health: Health) -> Iterator[Metric]:
 
 
 def _backlog(health: Health) -> Iterator[Metric]:
-    yield _gauge("quarantined_instances", "Instances set aside for bad data", health.quarantined_instances)
+    yield _gauge("quarantined_instances", "Instances quarantined for bad data", health.quarantined_instances)
     yield _gauge("held_instances", "Instances whose hours wait for a decision", health.held_instances)
     yield _gauge(
         "events_pending", "Events that wait to be delivered, ten thousand at most", health.events_pending

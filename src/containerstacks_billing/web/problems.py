@@ -85,7 +85,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(BillingError)
     def _billing(request: Request, error: BillingError) -> JSONResponse:
         context = request.app.state.context
-        # An outage is said once, by whoever reads the health, and not by each request that meets it.
+        # An outage is logged once, by the reader of the health, and not by each request that meets it.
         if not context.readings.blind:
             context.unanswered.report(error)
         away = isinstance(error, (DatabaseUnavailable, LoginRefused))

@@ -55,7 +55,7 @@ def summary(context: InContext, _admin: AsAdmin) -> Summary:
         past_due_instances=last.past_due_instances if last else 0,
         quarantined_instances=health.quarantined_instances,
         held_instances=health.held_instances,
-        set_aside=health.set_aside,
+        set_aside=health.quarantine,
         last_run=Run.of(last) if last else None,
         last_successful_run=Run.of(successful) if successful else None,
         run_in_progress=Run.of(open_run) if open_run else None,

@@ -117,7 +117,7 @@ class Summary(Document):
     past_due_instances: int
     quarantined_instances: int
     held_instances: int
-    set_aside: dict[str, int] = Field(description="Instances set aside, by reason")
+    set_aside: dict[str, int] = Field(description="Instances quarantined or held, by reason")
     last_run: Run | None
     last_successful_run: Run | None
     run_in_progress: Run | None

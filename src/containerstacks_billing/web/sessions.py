@@ -1,7 +1,7 @@
 """Who is signed in to the page: a random cookie in the browser, everything else in here.
 
 The cookie is worth nothing outside this process and nothing after it ends: 256 random bits, HttpOnly, SameSite=Strict.
-The bearer that somebody signed in with stays in memory and is recognised again every half minute, so a token that is
+The bearer of a sign-in stays in memory and is recognised again every half minute, so a token that is
 revoked or expires, or a user who is no admin any more, sees nothing from then on. An application with several replicas
 signs in once with each, or sends a browser to the same one.
 """

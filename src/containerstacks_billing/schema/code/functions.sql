@@ -235,7 +235,7 @@ begin
             new.rated_until := public.billing_segment_end(
                 case when tg_relid = 'public.vps_instances'::regclass then old.status::text end, started_at, closed_at);
         end if;
-        -- What was metered, even without length, is told apart from what changed while triggers were off.
+        -- What was metered, even without length, is distinguished from what changed while triggers were off.
         new.sealed_by := null;
         -- A host that writes the watermark in the same statement may move it on, never back.
         new.last_billed_at := greatest(new.rated_until, nullif(new.last_billed_at, old.last_billed_at));
