@@ -1,4 +1,8 @@
-"""The command as operators start it: a process of its own, in a directory and an environment of its own."""
+"""The command as operators start it: a process of its own, in a directory and an environment of its own.
+
+It is forked from a process that has imported the product, see `forked`, unless its environment has words for the
+interpreter.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,23 @@ from pathlib import Path
 import pytest
 from tests import daemons
 from tests import served as served_process
+from tests.daemons import PATIENCE_SECONDS
+from tests.forked import ForkServer
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+# How the names of variables begin that an interpreter reads when it starts.
+_FOR_THE_INTERPRETER = {"PYTHON", "LANG", "LC_ALL", "LC_CTY"}
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The process from which commands are forked, one for each worker."""
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
+def command(tmp_path: Path, fork_server: ForkServer) -> Command:
     """A function that runs the command and returns its exit code and both outputs.
 
     It starts in `tmp_path`, with no settings in its environment but those given, and with a state directory inside, so
@@ -38,13 +53,16 @@ def command(tmp_path: Path) -> Command:
             "LANG": "C.UTF-8",
             "CONTAINERSTACKS_BILLING_STATE": str(tmp_path / "state"),
         }
+        complete = {**clean, **(environment or {})}
+        if not _FOR_THE_INTERPRETER.intersection(name[:6] for name in environment or {}):
+            return fork_server.run(arguments, tmp_path, complete, PATIENCE_SECONDS)
         return subprocess.run(
             [sys.executable, "-m", "containerstacks_billing", *arguments],
             cwd=tmp_path,
-            env={**clean, **(environment or {})},
+            env=complete,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 
@@ -52,7 +70,7 @@ def command(tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def on_terminal(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+def on_terminal(tmp_path: Path, fork_server: ForkServer) -> Callable[..., tuple[int, str]]:
     """A function that runs the command on a terminal and returns its exit code and all that the terminal showed.
 
     `answer` is typed once the terminal shows a question, or sent where it is a signal.
@@ -67,26 +85,22 @@ def on_terminal(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm", "NO_COLOR": "1"}
-        with subprocess.Popen(
-            [sys.executable, "-m", "containerstacks_billing", *arguments],
-            cwd=tmp_path,
-            env={**clean, **(environment or {})},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            shown, answered = "", False
-            while block := _read(ours):
-                shown += block
-                if answer is not None and not answered and "[y/N]: " in shown:
-                    answered = True
-                    if isinstance(answer, str):
-                        os.write(ours, answer.encode())
-                    else:
-                        process.send_signal(answer)
-            os.close(ours)
-        return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.replace("\r\n", "\n"))
+        streams = (theirs, theirs, theirs)
+        process = fork_server.start(arguments, tmp_path, {**clean, **(environment or {})}, streams)
+        os.close(theirs)
+        shown, answered = "", False
+        while block := _read(ours):
+            shown += block
+            if answer is not None and not answered and "[y/N]: " in shown:
+                answered = True
+                if isinstance(answer, str):
+                    os.write(ours, answer.encode())
+                else:
+                    process.send_signal(answer)
+        os.close(ours)
+        return process.wait(PATIENCE_SECONDS), re.sub(
+            r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.replace("\r\n", "\n")
+        )
 
     return run
 

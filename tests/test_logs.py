@@ -3,29 +3,16 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from decimal import Decimal
 
 import psycopg
 import pytest
-import structlog
 
 from containerstacks_billing import logs
 from containerstacks_billing.database.connection import connect, read_pipeline
 
 SECRET = "canary-5d1c6a"
 JOURNAL = {"JOURNAL_STREAM": "8:1"}
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Leave logging as it was found."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 class Terminal(io.StringIO):

@@ -43,7 +43,7 @@ branch = true
 parallel = true
 data_file = {place}/data
 source = {source}
-patch = _exit
+patch = _exit, fork
 disable_warnings = no-data-collected, module-not-imported, module-not-measured, module-not-python
 [report]
 exclude_also =
