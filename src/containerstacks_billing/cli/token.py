@@ -14,6 +14,7 @@ _EXAMPLES = """
 Examples:
   containerstacks-billing token create prometheus
   containerstacks-billing token create "Ada's laptop" --days 30
+  containerstacks-billing token create "on call" --scope decide
 """
 _LIST_EXAMPLES = """
 \b
@@ -38,24 +39,40 @@ def verbs() -> None:
 @click.argument("name", metavar="NAME", help="What it is for: 1 to 100 characters.")
 @click.option("--days", type=Number(0.001, 3660), metavar="DAYS", default=365, help="Days until it expires.")
 @click.option("--never-expires", is_flag=True, help="It does not expire.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["read", "finance", "decide"]),
+    multiple=True,
+    default=("finance",),
+    show_default=True,
+    help="What it may do beside reading; repeat it for more.",
+)
 @json_option
 @click.pass_context
-def create(ctx: click.Context, name: str, days: float, never_expires: bool, as_json: bool) -> None:
-    """Make a token and show it, once; only its hash is kept."""
+def create(
+    ctx: click.Context, name: str, days: float, never_expires: bool, scopes: tuple[str, ...], as_json: bool
+) -> None:
+    """Make a token and show it, once; only its hash is kept.
+
+    read shows runs and the fleet, finance also customers and their money; decide may release what is held.
+    """
     import getpass
     import secrets
 
     from containerstacks_billing.cli import render
     from containerstacks_billing.errors import WorkFailed
     from containerstacks_billing.tokens import store as tokens
-    from containerstacks_billing.tokens.model import PREFIX, RANDOM_BYTES, hash_of
+    from containerstacks_billing.tokens.model import PREFIX, RANDOM_BYTES, READ, hash_of
 
     name = name.strip()
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise click.BadParameter("The name has 1 to 100 printable characters.", param_hint="NAME")
     text = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     with _connection(ctx) as connection:
-        made = tokens.create(connection, name, hash_of(text), _user(getpass), None if never_expires else days)
+        valid_days = None if never_expires else days
+        granted = sorted({READ, *scopes})
+        made = tokens.create(connection, name, hash_of(text), _user(getpass), valid_days, granted)
     if made is None:
         raise WorkFailed(
             f"There is a token called {name} already.", hint="Choose another name, or revoke that one first."
@@ -89,10 +106,12 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     elif not found:
         render.stdout().print("No tokens. Make one with `containerstacks-billing token create NAME`.")
     else:
-        rows = [(one.id, one.name, one.state, _day(one.expires_at), _day(one.last_used_at)) for one in found]
-        render.stdout().print(
-            render.table(("No.", "Name", "State", "Expires", "Last used"), rows, right=("No.",))
-        )
+        headings = ("No.", "Name", "State", "Scopes", "Expires", "Last used")
+        rows = [
+            (one.id, one.name, one.state, " ".join(one.scopes), _day(one.expires_at), _day(one.last_used_at))
+            for one in found
+        ]
+        render.stdout().print(render.table(headings, rows, right=("No.",)))
 
 
 @verbs.command(epilog=_REVOKE_EXAMPLES)

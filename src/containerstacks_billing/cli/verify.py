@@ -32,12 +32,16 @@ Examples:
 def verify(ctx: click.Context, organization: UUID | None, as_json: bool) -> None:
     """Prove that every hour was charged once, to the cent.
 
-    It starts from the rows alone, reads one snapshot and changes nothing; billing may go on meanwhile, and
-    a role that may only read is enough. What the host application billed by itself is counted separately.
+    It starts from the rows alone, reads one snapshot and changes nothing of them; billing may go on
+    meanwhile, and a role that may only read is enough. Where it may write, the result is kept for pages and
+    alerts. What the host application billed by itself is counted separately.
     Exits 1 when anything of ours is not as it has to be.
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
+    from containerstacks_billing.identity import operator_name
+    from containerstacks_billing.verification.results import record
+    from containerstacks_billing.verification.schemas import VerificationDocument
     from containerstacks_billing.verification.verify import verify as compare
 
     conninfo = target(configured(ctx).settings).conninfo
@@ -46,10 +50,11 @@ def verify(ctx: click.Context, organization: UUID | None, as_json: bool) -> None
         check.examined for check in verification.checks if check.name in ("charged-once", "gaps", "carries")
     ):
         raise click.BadParameter(f"the books know nothing of an organization {organization}.")
+    document = VerificationDocument.of(verification)
+    if organization is None:
+        record(conninfo, document, operator_name())
     if as_json:
-        from containerstacks_billing.verification.schemas import VerificationDocument
-
-        render.emit_json(VerificationDocument.of(verification))
+        render.emit_json(document)
     else:
         _show(render.stdout(), verification)
     if not verification.ok:

@@ -36,6 +36,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_adjustments": ("SELECT",),
     "billing_tokens": ("SELECT", "INSERT", "UPDATE"),
     "billing_statements": ("SELECT", "INSERT"),
+    "billing_verifications": ("SELECT", "INSERT", "DELETE"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_runways": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "schema_migrations": ("SELECT",),

@@ -9,6 +9,10 @@ import re
 # The beginning lets people and secret scanners recognise a token that was left lying about.
 PREFIX = "csb_"
 RANDOM_BYTES = 32
+# What a token may do: see runs and the fleet, see customers and their money, release what is held. Each may read.
+READ, FINANCE, DECIDE = "read", "finance", "decide"
+SCOPES = frozenset({READ, FINANCE, DECIDE})
+USUAL_SCOPES = (READ, FINANCE)
 _SHAPE = re.compile(re.escape(PREFIX) + r"[A-Za-z0-9_-]{43}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from containerstacks_billing.document import Document, Instant
 
 
@@ -11,6 +13,7 @@ class TokenDocument(Document):
     id: int
     name: str
     state: str
+    scopes: list[str] = Field(description="read, finance (customers and their money), decide (release)")
     created_at: Instant
     created_by: str
     expires_at: Instant | None

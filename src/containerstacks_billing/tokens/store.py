@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,6 +11,7 @@ from psycopg.rows import class_row
 
 from containerstacks_billing.database.connection import Connection, set_timeouts, translate_errors
 from containerstacks_billing.database.statements import query
+from containerstacks_billing.tokens.model import USUAL_SCOPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Token:
     revoked_at: datetime | None
     last_used_at: datetime | None
     usable: bool
+    scopes: list[str]
 
     @property
     def state(self) -> str:
@@ -41,13 +44,25 @@ class FoundToken:
     name: str
     token_hash: bytes
     note_use: bool
+    scopes: list[str]
 
 
 def create(
-    connection: Connection, name: str, token_hash: bytes, created_by: str, valid_days: float | None
+    connection: Connection,
+    name: str,
+    token_hash: bytes,
+    created_by: str,
+    valid_days: float | None,
+    scopes: Sequence[str] = USUAL_SCOPES,
 ) -> Token | None:
     """Store a new token; return None when the name is in use."""
-    values = {"name": name, "token_hash": token_hash, "created_by": created_by, "valid_days": valid_days}
+    values = {
+        "name": name,
+        "token_hash": token_hash,
+        "created_by": created_by,
+        "valid_days": valid_days,
+        "scopes": list(scopes),
+    }
     with (
         translate_errors(),
         connection.transaction(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from containerstacks_billing.document import Document, Hours, Instant, Money
@@ -100,3 +102,13 @@ class VerificationDocument(Document):
             settled=[SettledDocument.model_validate(settled) for settled in one.settled],
             set_aside=OpenItemsDocument.model_validate(one.open_items),
         )
+
+
+class VerificationRecord(Document):
+    """A result of verify over all the books, and who asked for it."""
+
+    read_at: Instant = Field(description="The instant at which the books were compared")
+    finished_at: Instant
+    verified_by: str
+    discrepancies: int
+    document: dict[str, Any] = Field(description="The document of verify --json")

@@ -13,18 +13,39 @@ from containerstacks_billing.daemon.built_in import BuiltInBilling
 from containerstacks_billing.database.pool import ReadingPool
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.version import __version__
+from containerstacks_billing.web import (
+    customers,
+    decisions,
+    explanations,
+    health,
+    metrics,
+    operations,
+    page,
+    problems,
+    runs,
+)
 from containerstacks_billing.web import docs as documentation
-from containerstacks_billing.web import explanations, health, metrics, page, problems, runs
 from containerstacks_billing.web.cache import Readings
 from containerstacks_billing.web.context import Context
 from containerstacks_billing.web.middleware import Bounds
+from containerstacks_billing.web.representation import Representation
 
-ROUTERS: tuple[APIRouter, ...] = (
-    health.router,
-    runs.router,
-    explanations.router,
-    metrics.router,
-    documentation.router,
+VERSION = "/api/v1"
+# Paths of before the API had versions; they stay as they are.
+UNVERSIONED = "/api/billing"
+
+ROUTERS: tuple[tuple[str, APIRouter], ...] = (
+    ("", health.router),
+    (UNVERSIONED, runs.router),
+    (UNVERSIONED, runs.summary_router),
+    (UNVERSIONED, explanations.router),
+    (VERSION, runs.summary_router),
+    (VERSION, operations.router),
+    (VERSION, decisions.router),
+    (VERSION, customers.router),
+    (VERSION, explanations.router),
+    ("", metrics.router),
+    ("", documentation.router),
 )
 
 
@@ -32,7 +53,7 @@ def create_application(
     settings: Settings,
     conninfo: str,
     built_in: BuiltInBilling | None = None,
-    routers: Iterable[APIRouter] = ROUTERS,
+    routers: Iterable[tuple[str, APIRouter]] = ROUTERS,
 ) -> FastAPI:
     """Make the ASGI application; it opens its connections, and starts `built_in`, with its lifespan.
 
@@ -46,12 +67,15 @@ def create_application(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        # A redirect would repeat the Host header of the request.
+        redirect_slashes=False,
     )
     app.state.context = Context(settings=settings, pool=pool, readings=Readings(pool), built_in=built_in)
+    app.add_middleware(Representation)
     app.add_middleware(Bounds)
     problems.install(app)
-    for router in routers:
-        app.include_router(router)
+    for prefix, router in routers:
+        app.include_router(router, prefix=prefix)
     page.install(app, app.state.context)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app

@@ -4,13 +4,17 @@
     ADMIN_TOKEN     the configured one
     a.b.c           a JWT of the host application: HS256 with JWT_SECRET, and its user is an admin now
 
-An invalid bearer gets 401, a host user who is no admin 403, and an address that failed ten times within a minute 429
-for every further failure; a valid bearer always gets in. A missing bearer is no attempt. A refusal never says which
-kind of bearer failed.
+A token has scopes: `read` shows runs and the fleet, `finance` customers and their money, `decide` releases what is
+held. The other two kinds have all of them.
+
+An invalid bearer gets 401, a host user who is no admin or a token without the scope 403, and an address that failed
+ten times within a minute 429 for every further failure; a valid bearer always gets in. A missing bearer is no attempt.
+A refusal never says which kind of bearer failed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -21,7 +25,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
 from containerstacks_billing.tokens import store as tokens
-from containerstacks_billing.tokens.model import hash_of, is_token, same
+from containerstacks_billing.tokens.model import DECIDE, FINANCE, READ, SCOPES, hash_of, is_token, same
 from containerstacks_billing.web.context import Context, InContext
 from containerstacks_billing.web.problems import Refused
 
@@ -40,9 +44,10 @@ _bearer = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """An authenticated admin; `name` is for logs."""
+    """An authenticated admin; `name` is for logs and decisions."""
 
     name: str
+    scopes: frozenset[str] = SCOPES
 
 
 class NotAnAdmin(Exception):
@@ -72,7 +77,7 @@ def _by_token(context: Context, bearer: str) -> Admin | None:
     if found.note_use:
         with context.pool.writing() as connection:
             tokens.note_use(connection, found)
-    return Admin(f"token {found.name}")
+    return Admin(f"token {found.name}", frozenset(found.scopes))
 
 
 def _by_host(context: Context, bearer: str, secret: SecretStr) -> Admin | None:
@@ -154,4 +159,21 @@ def require_admin(
     return admit(context, request, credentials.credentials)
 
 
-AsAdmin = Annotated[Admin, Depends(require_admin)]
+def demand(admin: Admin, scope: str) -> None:
+    """Raise Refused when an admin's token lacks a scope."""
+    if scope not in admin.scopes:
+        raise Refused(403, f"This token lacks the scope {scope}.")
+
+
+def _with_scope(scope: str) -> Callable[..., Admin]:
+    def require_scope(admin: Annotated[Admin, Depends(require_admin)]) -> Admin:
+        demand(admin, scope)
+        return admin
+
+    return require_scope
+
+
+# For runs and the fleet; for customers and their money; for decisions.
+AsAdmin = Annotated[Admin, Depends(_with_scope(READ))]
+AsFinance = Annotated[Admin, Depends(_with_scope(FINANCE))]
+AsDecider = Annotated[Admin, Depends(_with_scope(DECIDE))]

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Query
 from containerstacks_billing.explain import why
 from containerstacks_billing.explain.charge_schemas import EntryDocument, ExplainedCharge
 from containerstacks_billing.explain.schemas import InstanceHours, PeriodDocument
-from containerstacks_billing.web.auth import AsAdmin
+from containerstacks_billing.web.auth import AsFinance
 from containerstacks_billing.web.context import InContext
 from containerstacks_billing.web.problems import Refused, documented
 
-router = APIRouter(prefix="/api/billing", tags=["explanations"])
+router = APIRouter(tags=["explanations"])
 
 LONGEST_SPAN = timedelta(days=62)
 _ERRORS = documented(401, 403, 404, 422, 429, 503)
@@ -24,7 +24,7 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UT
 
 
 @router.get("/charges/{charge_id}", summary="Where a charge comes from", responses=_ERRORS)
-def charge(context: InContext, _admin: AsAdmin, charge_id: UUID) -> ExplainedCharge:
+def charge(context: InContext, _admin: AsFinance, charge_id: UUID) -> ExplainedCharge:
     """Explain a charge: hours, rate, price, run and adjustments, and the ledger entry that pays for it."""
     with context.pool.snapshot() as connection:
         explanation = why.explain_charge(connection, charge_id)
@@ -34,7 +34,7 @@ def charge(context: InContext, _admin: AsAdmin, charge_id: UUID) -> ExplainedCha
 
 
 @router.get("/entries/{entry_id}", summary="What a ledger entry is for", responses=_ERRORS)
-def entry(context: InContext, _admin: AsAdmin, entry_id: UUID) -> EntryDocument:
+def entry(context: InContext, _admin: AsFinance, entry_id: UUID) -> EntryDocument:
     """Explain a ledger entry: its charges and adjustments, and what was carried in and out."""
     with context.pool.snapshot() as connection:
         explanation = why.explain_entry(connection, entry_id)
@@ -48,7 +48,7 @@ def entry(context: InContext, _admin: AsAdmin, entry_id: UUID) -> EntryDocument:
 )
 def hours(
     context: InContext,
-    _admin: AsAdmin,
+    _admin: AsFinance,
     instance_id: UUID,
     starts_at: Annotated[datetime, Query(alias="from", description="The first instant, with a time zone")],
     ends_at: Annotated[datetime, Query(alias="until", description="At most 62 days later")],

@@ -9,8 +9,11 @@ idle sockets.
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from typing import Any
 
+import h11
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,6 +47,9 @@ _HEADERS = {
 HEAD = "containerstacks_billing.head"
 
 
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
 class TooLarge(Exception):
     """The body of a request is larger than anything asked for here."""
 
@@ -59,7 +65,7 @@ class Bounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        bounded = _Bounded(receive, send)
+        bounded = _Bounded(receive, send, _request_id(scope))
         if refusal := _refusal(scope):
             await refusal(scope, receive, bounded.send)
             return
@@ -79,7 +85,8 @@ class Bounds:
 class _Bounded:
     """Receive and send of one request, with limits."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+        self._request_id = request_id
         self._receive = receive
         self._send = send
         self._received_bytes = 0
@@ -100,11 +107,20 @@ class _Bounded:
         if message["type"] == "http.response.start":
             self.answered = True
             headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._request_id
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         elif self.without_body and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await asyncio.wait_for(self._send(message), SEND_SECONDS)
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the id that a proxy gave the request, or a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode("ascii"))
+    return secrets.token_hex(16)
 
 
 def _too_large() -> Response:
@@ -156,6 +172,22 @@ class PatientProtocol(H11Protocol):
             self._stop_waiting()
         elif self._deadline is None:
             self._await_header()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with a problem."""
+        answer = problem(400, msg)
+        self.transport.write(
+            self.conn.send(
+                h11.Response(
+                    status_code=400,
+                    reason=b"Bad Request",
+                    headers=[*answer.raw_headers, (b"connection", b"close")],
+                )
+            )
+            + self.conn.send(h11.Data(data=bytes(answer.body)))
+            + self.conn.send(h11.EndOfMessage())
+        )
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """Restart the timeout for the next request of this connection."""

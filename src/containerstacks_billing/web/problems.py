@@ -72,7 +72,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def _http(_request: Request, error: HTTPException) -> JSONResponse:
         detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else None
-        return problem(error.status_code, detail, error.headers)
+        headers = dict(error.headers or {})
+        # HEAD is answered wherever GET is.
+        if "GET" in headers.get("Allow", "").split(", "):
+            headers["Allow"] = ", ".join(sorted({*headers["Allow"].split(", "), "HEAD"}))
+        return problem(error.status_code, detail, headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -14,7 +14,8 @@ from containerstacks_billing.web.context import InContext
 from containerstacks_billing.web.problems import documented
 from containerstacks_billing.web.schemas import Runs, Summary, Window
 
-router = APIRouter(prefix="/api/billing", tags=["billing"])
+router = APIRouter(tags=["billing"])
+summary_router = APIRouter(tags=["billing"])
 
 
 @router.get("/runs", summary="The runs, newest first", responses=documented(401, 403, 422, 429, 503))
@@ -34,7 +35,7 @@ def runs(
     )
 
 
-@router.get("/summary", summary="Billing in a few figures", responses=documented(401, 403, 429, 503))
+@summary_router.get("/summary", summary="Billing in a few figures", responses=documented(401, 403, 429, 503))
 def summary(context: InContext, _admin: AsAdmin) -> Summary:
     """Sum up what was billed, and what could not be."""
     health = context.readings.health()

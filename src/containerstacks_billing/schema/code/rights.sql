@@ -38,6 +38,7 @@ as $$
         ('billing_adjustments',         array['SELECT']),
         ('billing_tokens',              array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_statements',          array['SELECT', 'INSERT']),
+        ('billing_verifications',       array['SELECT', 'INSERT', 'DELETE']),
         ('billing_events',              array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('billing_runways',             array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('schema_migrations',           array['SELECT']),

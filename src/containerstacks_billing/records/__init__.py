@@ -1,0 +1,1 @@
+"""Lists of organizations, instances, charges, ledger entries, runs and decisions, page by page."""
