@@ -53,7 +53,6 @@ from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.row_security import hidden_rows_problem
-from containerstacks_billing.status.model import RunRecord
 from containerstacks_billing.status.read import last_success
 
 _NO_RUN = 0
@@ -74,16 +73,6 @@ class OrganizationRange:
     last: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    run: OpenRun
-    batches: list[Batch]
-    changes: tuple[str, ...]
-    hold_reason: str | None
-    last: RunRecord | None
-    billable_instances: int
-
-
 def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
     """Return what a run would do now; nothing is changed.
 
@@ -95,29 +84,22 @@ def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
         with connect(order.conninfo, purpose="billing") as connection:
             if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
                 raise problem
-            plan = _plan(connection, order)
-            charger = DryRunCharger(Forecast(limits), changes=bool(plan.changes))
-            if not plan.batches:
-                charger.read(connection, plan.run)
+            run, batches, known = _plan(connection, order)
+            charger = DryRunCharger(Forecast(limits), changes=bool(known.changes))
+            if not batches:
+                charger.read(connection, run)
         with RunPool(order.conninfo) as connections:
-            outcome, failure = charge_batches(
-                order, plan.run, plan.batches, threading.Event(), connections, charger
-            )
-    if plan.hold_reason and outcome is Outcome.COMPLETED:
-        outcome, failure = Outcome.HELD, plan.hold_reason
-    return charger.forecast.result(
-        outcome=outcome,
-        as_of=plan.run.as_of,
-        error_message=failure,
-        changes=plan.changes,
-        last=plan.last,
-        billable_instances=plan.billable_instances,
-        duration_seconds=time.monotonic() - started,
-    )
+            outcome, failure = charge_batches(order, run, batches, threading.Event(), connections, charger)
+    if outcome is not Outcome.COMPLETED:
+        known = replace(known, outcome=outcome, error_message=failure)
+    return charger.forecast.completed(replace(known, duration_seconds=time.monotonic() - started))
 
 
-def _plan(connection: Connection, order: RunOrder) -> _Plan:
-    """Plan the run in a transaction that is rolled back, with the changes of policy and price that it would bring."""
+def _plan(connection: Connection, order: RunOrder) -> tuple[OpenRun, list[Batch], DryRunResult]:
+    """Plan the run in a transaction that is rolled back, with the changes of policy and price that it would bring.
+
+    The result is what a run without a batch would come to: held, or completed.
+    """
     as_of = order.as_of or runs.database_clock(connection)
     run = OpenRun(_NO_RUN, as_of, order.terms, 0, UUID(int=0), order.organization)
     with connection.transaction(force_rollback=True):
@@ -133,7 +115,8 @@ def _plan(connection: Connection, order: RunOrder) -> _Plan:
         # A run of one organization is compared with nothing: the last run was one of the whole fleet.
         last = last_success(connection) if order.organization is None else None
         billable = runs.billable_instances(connection, order.terms, order.organization)
-    return _Plan(run, batches, changes, hold_reason, last, billable)
+    outcome = Outcome.HELD if hold_reason else Outcome.COMPLETED
+    return run, batches, DryRunResult(outcome, as_of, hold_reason, changes, last, billable)
 
 
 def _bring_changes(connection: Connection, run: OpenRun, reported: OrganizationRange) -> None:

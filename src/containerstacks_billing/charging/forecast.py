@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.charging.model import Batch, BatchResult, Outcome
@@ -83,11 +84,11 @@ class DryRunResult:
 
     outcome: Outcome
     as_of: datetime
-    error_message: str | None
-    changes: tuple[str, ...]
-    last: RunRecord | None
-    billable_instances: int
-    duration_seconds: float
+    error_message: str | None = None
+    changes: tuple[str, ...] = ()
+    last_run: RunRecord | None = None
+    billable_instances: int = 0
+    duration_seconds: float = 0
     largest: tuple[OrganizationForecast, ...] = ()
     short: tuple[OrganizationForecast, ...] = ()
     quarantine: tuple[QuarantineEntry, ...] = ()
@@ -165,38 +166,23 @@ class Forecast:
                 elif is_first:
                     self._add_organization(one)
 
-    def result(
-        self,
-        *,
-        outcome: Outcome,
-        as_of: datetime,
-        error_message: str | None,
-        changes: tuple[str, ...],
-        last: RunRecord | None,
-        billable_instances: int,
-        duration_seconds: float,
-    ) -> DryRunResult:
-        """Return the sum with what is known of the dry run as a whole."""
+    def completed(self, known: DryRunResult) -> DryRunResult:
+        """Return what is known of the dry run as a whole, completed with the sum of its batches."""
         with self._lock:
             for one in self._sliced.values():
                 self._add_organization(one)
             self._sliced.clear()
-            return DryRunResult(
-                outcome,
-                as_of,
-                error_message,
-                changes,
-                last,
-                billable_instances,
-                duration_seconds,
-                self._largest.ordered(),
-                self._short.ordered(),
-                tuple(self._quarantine),
-                dict(self._reasons.most_common()),
+            counts: dict[str, Any] = dict(self._counts)
+            return replace(
+                known,
+                largest=self._largest.ordered(),
+                short=self._short.ordered(),
+                quarantine=tuple(self._quarantine),
+                reasons=dict(self._reasons.most_common()),
                 hours=self._hours,
                 amount=self._amount,
                 debited=self._debited,
-                **self._counts,
+                **counts,
             )
 
     def _count(self, found: BatchForecast) -> None:

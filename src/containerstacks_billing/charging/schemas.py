@@ -1,4 +1,4 @@
-"""JSON documents of `run` and `quarantine`."""
+"""JSON documents of `run`, of its dry run, and of `quarantine`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,54 @@ class FinishedRun(Document):
         return cls.model_validate(
             {name: getattr(result, name) for name in result.__slots__} | {"debited": debited}
         )
+
+
+class OrganizationInDryRun(Document):
+    """What a run would bill one organization, and its wallet afterwards."""
+
+    organization_id: UUID = Field(validation_alias="organization")
+    name: str | None
+    instances: int
+    hours: Money
+    amount: Money
+    debit: Money
+    balance: Money
+    carry: Money
+    owed: Money
+    missing: Money
+
+
+class InstanceInDryRun(Document):
+    """An instance that would be quarantined or held, and why."""
+
+    organization_id: UUID = Field(validation_alias="organization")
+    instance_id: UUID = Field(validation_alias="instance")
+    label: str | None
+    reason: str
+    detail: str
+
+
+class LastRun(Document):
+    """The run that a dry run is compared with."""
+
+    run_id: int
+    instances_billed: int
+    amount: Money
+
+
+class DryRun(FinishedRun):
+    """What a run would come to: the keys of a run, and what only a dry run has."""
+
+    run_id: int | None = None
+    trigger: str = "manual"
+    dry_run: bool = True
+    changes: list[str]
+    last_run: LastRun | None
+    organizations_billed: int
+    organizations_short: int
+    organizations: list[OrganizationInDryRun] = Field(validation_alias="largest")
+    short: list[OrganizationInDryRun]
+    set_aside: list[InstanceInDryRun] = Field(validation_alias="quarantine")
 
 
 class QuarantinedInstance(Document):

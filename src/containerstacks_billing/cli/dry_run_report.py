@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -10,16 +11,14 @@ from containerstacks_billing.charging.dry_run import dry_run
 from containerstacks_billing.charging.forecast import (
     DryRunResult,
     Limits,
-    OrganizationForecast,
-    QuarantineEntry,
 )
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import RunOrder
+from containerstacks_billing.charging.schemas import DryRun
 from containerstacks_billing.cli import render
 from containerstacks_billing.cli.progress import RunDisplay
-from containerstacks_billing.cli.run_report import amounts, nothing_due
+from containerstacks_billing.cli.run_report import amounts, exit_code, nothing_due
 from containerstacks_billing.daemon.signals import interruptible
-from containerstacks_billing.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from containerstacks_billing.money import display
 from containerstacks_billing.status.model import RunRecord
 from containerstacks_billing.text import counted, hour_digits, hours, moment
@@ -37,66 +36,10 @@ def dry_run_and_show(order: RunOrder, *, every: bool, as_json: bool) -> int:
     ):
         found = dry_run(replace(order, stopping=asked.stopping, progressed=shown.progressed), limits)
     if as_json:
-        render.emit_json(as_document(found))
+        render.emit_json(DryRun.model_validate(found))
     else:
         show(render.stdout(), found, order.terms.currency, every=every)
-    if found.outcome is Outcome.INTERRUPTED:
-        return asked.exit_code or EXIT_INTERRUPTED
-    return EXIT_DONE if found.outcome is Outcome.COMPLETED else EXIT_FAILED
-
-
-def as_document(found: DryRunResult) -> dict[str, object]:
-    """Return the keys of a run's document, and what only a dry run has."""
-    last = found.last
-    return {
-        "runId": None,
-        "dryRun": True,
-        "outcome": found.outcome.value,
-        "trigger": "manual",
-        "asOf": found.as_of,
-        "instancesBilled": found.instances_billed,
-        "hours": found.hours,
-        "amount": found.amount,
-        "pastDueInstances": found.past_due_instances,
-        "quarantinedInstances": found.quarantined_instances,
-        "heldInstances": found.held_instances,
-        "batches": found.batches,
-        "durationSeconds": round(found.duration_seconds, 3),
-        "errorMessage": found.error_message,
-        "debited": found.debited,
-        "changes": found.changes,
-        "lastRun": last
-        and {"runId": last.run_id, "instancesBilled": last.instances_billed, "amount": last.amount},
-        "organizationsBilled": found.organizations_billed,
-        "organizationsShort": found.organizations_short,
-        "organizations": [_organization(one) for one in found.largest],
-        "short": [_organization(one) for one in found.short],
-        "setAside": [
-            {
-                "organizationId": one.organization,
-                "instanceId": one.instance,
-                "label": one.label,
-                "reason": one.reason,
-                "detail": one.detail,
-            }
-            for one in found.quarantine
-        ],
-    }
-
-
-def _organization(one: OrganizationForecast) -> dict[str, object]:
-    return {
-        "organizationId": one.organization,
-        "name": one.name,
-        "instances": one.instances,
-        "hours": one.hours,
-        "amount": one.amount,
-        "debit": one.debit,
-        "balance": one.balance,
-        "carry": one.carry,
-        "owed": one.owed,
-        "missing": one.missing,
-    }
+    return exit_code(found.outcome, asked.exit_code)
 
 
 def show(console: Console, found: DryRunResult, currency: str, *, every: bool) -> None:
@@ -110,11 +53,7 @@ def show(console: Console, found: DryRunResult, currency: str, *, every: bool) -
         console.print(
             f"\nNot everything could be added up: {render.printable(found.error_message)}", style="red"
         )
-    _show_largest(console, found)
-    _show_short(console, found, every=every)
-    _show_quarantine(
-        console, found.quarantine, found.quarantined_instances + found.held_instances, every=every
-    )
+    _show_lists(console, found, every=every)
     console.print("\nThis was a dry run: nothing was changed.")
 
 
@@ -151,8 +90,8 @@ def _facts(found: DryRunResult, currency: str) -> list[tuple[str, str]]:
     if found.held_instances:
         facts.append(("Held", counted(found.held_instances, "instance")))
     facts += [("Change", sentence) for sentence in found.changes]
-    if found.last:
-        facts.append(("Compared", _difference(found, found.last, currency)))
+    if found.last_run:
+        facts.append(("Compared", _difference(found, found.last_run, currency)))
     return facts
 
 
@@ -170,49 +109,57 @@ def _difference(found: DryRunResult, last: RunRecord, currency: str) -> str:
     return f"with run {last.run_id}: {instances:+,} {noun}, {display(abs(amount), currency)} {more}"
 
 
-def _show_largest(console: Console, found: DryRunResult) -> None:
-    if not found.largest:
-        return
-    headings = ("Organization", "Instances", "Hours", "Amount", "Debit", "Balance")
-    rows = [
-        (
-            one.name or one.organization,
-            f"{one.instances:,}",
-            hour_digits(one.hours),
-            one.amount,
-            one.debit,
-            one.balance,
-        )
-        for one in found.largest
-    ]
-    console.print()
-    console.print(render.table(headings, rows, right=headings[1:]))
-    hidden = found.organizations_billed - len(rows)
-    if hidden:
-        console.print(f"and {counted(hidden, 'organization')} more; --all lists every one")
+def _show_lists(console: Console, found: DryRunResult, *, every: bool) -> None:
+    """Write the largest organizations, those that would fall short, and the instances that would not be billed."""
+    _show(
+        console,
+        ("Organization", "Instances", "Hours", "Amount", "Debit", "Balance"),
+        [
+            (
+                one.name or one.organization,
+                f"{one.instances:,}",
+                hour_digits(one.hours),
+                one.amount,
+                one.debit,
+                one.balance,
+            )
+            for one in found.largest
+        ],
+        (found.organizations_billed, "organization"),
+    )
+    _show(
+        console,
+        ("Would fall short", "Past due", "Balance", "Missing"),
+        [
+            (one.name or one.organization, one.owed, one.balance, one.missing)
+            for one in found.short[: None if every else _SHOWN_SHORT]
+        ],
+        (found.organizations_short, "organization"),
+    )
+    _show(
+        console,
+        ("Quarantined or held", "Why"),
+        [
+            (one.label or one.instance, one.detail)
+            for one in found.quarantine[: None if every else _SHOWN_QUARANTINE]
+        ],
+        (found.quarantined_instances + found.held_instances, "instance"),
+        right=(),
+    )
 
 
-def _show_short(console: Console, found: DryRunResult, *, every: bool) -> None:
-    if not found.short:
-        return
-    shown = found.short if every else found.short[:_SHOWN_SHORT]
-    headings = ("Would fall short", "Past due", "Balance", "Missing")
-    rows = [(one.name or one.organization, one.owed, one.balance, one.missing) for one in shown]
-    console.print()
-    console.print(render.table(headings, rows, right=headings[1:]))
-    hidden = found.organizations_short - len(rows)
-    if hidden:
-        console.print(f"and {counted(hidden, 'organization')} more; --all lists every one")
-
-
-def _show_quarantine(
-    console: Console, found: tuple[QuarantineEntry, ...], count: int, *, every: bool
+def _show(
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    total: tuple[int, str],
+    right: Sequence[str] | None = None,
 ) -> None:
-    if not found:
+    """Write a table, numbers on the right, and how many rows of the total it leaves out."""
+    if not rows:
         return
-    shown = found if every else found[:_SHOWN_QUARANTINE]
     console.print()
-    rows = [(one.label or one.instance, one.detail) for one in shown]
-    console.print(render.table(("Quarantined or held", "Why"), rows))
-    if count > len(rows):
-        console.print(f"and {counted(count - len(rows), 'instance')} more; --all lists every one")
+    console.print(render.table(headings, rows, right=headings[1:] if right is None else right))
+    hidden, noun = total[0] - len(rows), total[1]
+    if hidden > 0:
+        console.print(f"and {counted(hidden, noun)} more; --all lists every one")
