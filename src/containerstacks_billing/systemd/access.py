@@ -87,14 +87,15 @@ def programs_of(executable: Path) -> list[Path]:
 
 def examine_executable(executable: Path, user: Account, *, hardened: bool) -> list[Finding]:
     """Return findings about what leads to 203/EXEC and about who else could change the program."""
+    programs = programs_of(executable)
     findings: list[Finding] = []
-    for program in programs_of(executable):
-        findings += _homes(program) if hardened else ()
-        findings += _reachable(program, user)
+    for program in programs:
+        hidden = next(filter(in_a_home, steps_to(program)), None) if hardened else None
+        findings += [_in_a_home(hidden)] if hidden else []
+        findings += filter(None, [_unreachable(program, user)])
     if not findings and os.geteuid() in {0, user.uid}:
         findings += _starts(executable, user)
-    for program in programs_of(executable):
-        findings += _changeable(program, user)
+    findings += filter(None, [_changeable(program, user) for program in programs])
     return findings or [ok("executable", f"{executable} can be executed by {user.name}")]
 
 
@@ -103,16 +104,13 @@ def in_a_home(path: Path) -> bool:
     return any(home in path.parents for home in _HOMES)
 
 
-def _homes(program: Path) -> Iterator[Finding]:
-    for step in steps_to(program):
-        if in_a_home(step):
-            yield fail(
-                "executable",
-                f"203/EXEC: {step} lies in a home, which the hardened unit does not see (ProtectHome=yes).",
-                "Install under /opt/containerstacks with a Python that lies in no home (PYTHON=/usr/bin/python3),"
-                "\nor write a unit for a checkout: containerstacks-billing service install --dev",
-            )
-            return
+def _in_a_home(step: Path) -> Finding:
+    return fail(
+        "executable",
+        f"203/EXEC: {step} lies in a home, which the hardened unit does not see (ProtectHome=yes).",
+        "Install under /opt/containerstacks with a Python that lies in no home (PYTHON=/usr/bin/python3),"
+        "\nor write a unit for a checkout: containerstacks-billing service install --dev",
+    )
 
 
 def _elsewhere(step: Path) -> str:
@@ -121,41 +119,36 @@ def _elsewhere(step: Path) -> str:
     return "" if step == usual or usual in step.parents else f", or install under {usual}"
 
 
-def _reachable(program: Path, user: Account) -> Iterator[Finding]:
-    last = None
+def _unreachable(program: Path, user: Account) -> Finding | None:
+    """Return what keeps a user from a program: the first step that is missing or closed, or the program itself."""
     for step in steps_to(program):
-        last = step
         try:
             status = step.lstat()
         except FileNotFoundError:
-            yield fail(
+            return fail(
                 "executable",
                 f"203/EXEC: {step} does not exist.",
                 "Install the program there (./dev in the checkout makes .venv), or write the unit again:\n"
                 "containerstacks-billing service install",
             )
-            return
         except OSError as error:
-            yield warn("executable", f"{step} cannot be looked at: {error.strerror}.", "Run this as root.")
-            return
+            return warn("executable", f"{step} cannot be looked at: {error.strerror}.", "Run this as root.")
         if stat.S_ISDIR(status.st_mode) and not user.may(status, 1):
-            yield fail(
+            return fail(
                 "executable",
                 f"203/EXEC: {user.name} cannot pass through {step} (mode {stat.S_IMODE(status.st_mode):04o}).",
                 f"Let it through: chmod o+x {shlex.quote(str(step))}{_elsewhere(step)}.",
             )
-            return
-    if last is None:
-        return
-    status = last.stat()
+    status = step.stat()
     if stat.S_ISDIR(status.st_mode):
-        yield fail("executable", f"203/EXEC: {last} is a directory.", "Name the program in ExecStart=.")
-    elif not (user.may(status, 1) and user.may(status, 4)):
-        yield fail(
+        return fail("executable", f"203/EXEC: {step} is a directory.", "Name the program in ExecStart=.")
+    if not (user.may(status, 1) and user.may(status, 4)):
+        return fail(
             "executable",
-            f"203/EXEC: {user.name} may not execute {last} (mode {stat.S_IMODE(status.st_mode):04o}).",
-            f"Permission denied is mended by: chmod 755 {shlex.quote(str(last))}",
+            f"203/EXEC: {user.name} may not execute {step} (mode {stat.S_IMODE(status.st_mode):04o}).",
+            f"Permission denied is mended by: chmod 755 {shlex.quote(str(step))}",
         )
+    return None
 
 
 def _starts(executable: Path, user: Account) -> Iterator[Finding]:
@@ -193,22 +186,21 @@ def _starts(executable: Path, user: Account) -> Iterator[Finding]:
             )
 
 
-def _changeable(program: Path, user: Account) -> Iterator[Finding]:
+def _changeable(program: Path, user: Account) -> Finding | None:
+    """Return the first step on the way to a program that others can change."""
     for step in steps_to(program):
         try:
             status = step.lstat()
         except OSError:
-            return
-        if stat.S_ISLNK(status.st_mode):
-            continue
-        who = _writers(status, user)
+            return None
+        who = None if stat.S_ISLNK(status.st_mode) else _writers(status, user)
         if who:
-            yield warn(
+            return warn(
                 "executable",
                 f"{step} can be changed by {who}, who could make the daemon run anything.",
                 f"chown root:root {shlex.quote(str(step))} && chmod go-w {shlex.quote(str(step))}",
             )
-            return
+    return None
 
 
 def _writers(status: os.stat_result, user: Account) -> str | None:
@@ -226,42 +218,30 @@ def _writers(status: os.stat_result, user: Account) -> str | None:
 
 def examine_env_file(path: Path, user: Account, *, handed_over: bool = False) -> list[Finding]:
     """Return findings about who can read the environment file: the user of the unit has to, others must not."""
-    quoted = shlex.quote(str(path))
+    check, quoted = ".env of the unit", shlex.quote(str(path))
     try:
         status = path.stat()
     except FileNotFoundError:
-        return [
-            fail(
-                ".env of the unit",
-                f"{path} does not exist.",
-                "Name the host application's .env: --env-file FILE.",
-            )
-        ]
+        return [fail(check, f"{path} does not exist.", "Name the host application's .env: --env-file FILE.")]
     except OSError as error:
-        return [
-            warn(".env of the unit", f"{path} cannot be looked at: {error.strerror}.", "Run this as root.")
-        ]
+        return [warn(check, f"{path} cannot be looked at: {error.strerror}.", "Run this as root.")]
     mode, owner = f"{stat.S_IMODE(status.st_mode):04o}", _user_name(status.st_uid)
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        return [
-            fail(
-                ".env of the unit", f"{path} is open to everybody (mode {mode}).", f"Run: chmod 600 {quoted}"
-            )
-        ]
+        return [fail(check, f"{path} is open to everybody (mode {mode}).", f"Run: chmod 600 {quoted}")]
     if handed_over:
-        return [ok(".env of the unit", f"{path}: mode {mode}, of {owner}; systemd hands over a private copy")]
+        return [ok(check, f"{path}: mode {mode}, of {owner}; systemd hands over a private copy")]
     hidden = next((p for p in reversed(path.parents) if not user.may(p.stat(), 1)), None)
     if hidden or not user.may(status, 4):
         what = f"cannot pass through {hidden}" if hidden else f"may not read {path} (mode {mode}, of {owner})"
         return [
             fail(
-                ".env of the unit",
+                check,
                 f"Permission denied: {user.name} {what}.",
                 "Let systemd hand over a copy: containerstacks-billing service install,\n"
                 f"or let the user read it: chown {user.name}: {quoted} && chmod 600 {quoted}",
             )
         ]
-    return [ok(".env of the unit", f"{path}: mode {mode}, of {owner}, readable by {user.name}")]
+    return [ok(check, f"{path}: mode {mode}, of {owner}, readable by {user.name}")]
 
 
 def readable(path: Path, user: Account) -> bool:

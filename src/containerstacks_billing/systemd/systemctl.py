@@ -73,17 +73,8 @@ def is_booted() -> bool:
 
 def state_of(name: str) -> UnitState:
     """Return the properties of a unit; empty when systemd does not answer."""
-    try:
-        done = subprocess.run(
-            ["systemctl", "show", name, f"--property={','.join(_PROPERTIES)}"],
-            capture_output=True,
-            text=True,
-            timeout=_ANSWER_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return UnitState(name, {})
-    pairs = (line.partition("=") for line in done.stdout.splitlines())
+    shown = _output("systemctl", "show", name, f"--property={','.join(_PROPERTIES)}")
+    pairs = (line.partition("=") for line in shown.splitlines())
     return UnitState(name, {key: value for key, _, value in pairs})
 
 
@@ -100,42 +91,24 @@ def last_end_of(name: str) -> UnitState:
 def _last_message(name: str, message: str) -> dict[str, str]:
     """Return the last journal message of a kind about a unit since boot."""
     match = [f"UNIT={name}", f"MESSAGE_ID={message}"]
+    text = _output("journalctl", "--boot", "--quiet", "--lines=1", "--output=json", *match)
     try:
-        done = subprocess.run(
-            ["journalctl", "--boot", "--quiet", "--lines=1", "--output=json", *match],
-            capture_output=True,
-            text=True,
-            timeout=_ANSWER_SECONDS,
-            check=False,
-        )
-        found = json.loads(done.stdout)
-    except (OSError, subprocess.TimeoutExpired, ValueError):
+        found = json.loads(text)
+    except ValueError:
         return {}
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def systemd_version() -> int:
     """Return the version of systemd; 0 without systemd."""
-    try:
-        done = subprocess.run(
-            ["systemctl", "--version"], capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    words = done.stdout.split()
+    words = _output("systemctl", "--version").split()
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
 
 def systemctl(*arguments: str) -> None:
     """Run systemctl; raises WorkFailed with its message."""
     try:
-        done = subprocess.run(
-            ["systemctl", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_START_STOP_SECONDS,
-            check=False,
-        )
+        done = _run("systemctl", *arguments, timeout=_START_STOP_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkFailed(
             f"systemctl {' '.join(arguments)} could not be run: {type(error).__name__}.",
@@ -147,6 +120,18 @@ def systemctl(*arguments: str) -> None:
             f"systemctl {' '.join(arguments)} failed: {said}",
             hint="Run `containerstacks-billing doctor`, which names the reason.",
         )
+
+
+def _output(*command: str) -> str:
+    """Return what a command writes; nothing where it cannot be run or does not answer."""
+    try:
+        return _run(*command).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _run(*command: str, timeout: float = _ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def write_unit(path: Path, text: str) -> None:
@@ -166,10 +151,9 @@ def write_unit(path: Path, text: str) -> None:
 
 def create_user(name: str) -> None:
     """Create a system user without home, shell or password."""
-    done = subprocess.run(
-        ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
-         "--shell", "/usr/sbin/nologin", "--comment", "ContainerStacks billing", "--", name],
-        capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False,
+    done = _run(
+        "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+        "--shell", "/usr/sbin/nologin", "--comment", "ContainerStacks billing", "--", name,
     )  # fmt: skip
     if done.returncode:
         raise WorkFailed(f"The user {name} could not be created: {' '.join(done.stderr.split())[:300]}")
