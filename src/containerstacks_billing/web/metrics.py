@@ -7,7 +7,7 @@ billed is nobody's business.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -119,12 +119,7 @@ class _Tables(Collector):
     def _who(self, health: Health) -> Iterator[Metric]:
         verdict = verdict_of(health, self._context.settings)
         limits = verdict.limits
-        billers = GaugeMetricFamily(
-            f"{PREFIX}biller", "What bills at present: 1 for one of them", labels=["biller"]
-        )
-        for one in Biller:
-            billers.add_metric([one.value], float(one is verdict.biller))
-        yield billers
+        yield _one_of("biller", "What bills at present: 1 for one of them", "biller", Biller, verdict.biller)
         yield _gauge(
             "built_in_active", "Whether built-in billing has taken over", verdict.biller is Biller.BUILT_IN
         )
@@ -138,14 +133,13 @@ class _Tables(Collector):
             "Whether the host's own scheduler debited a wallet within two hours, while the daemon was alive",
             verdict.condition in {Condition.RUNNING, Condition.ERROR} and host_debits_beside(health),
         )
-        targets = GaugeMetricFamily(
-            f"{PREFIX}failover_target",
+        yield _one_of(
+            "failover_target",
             "What takes over when the daemon is silent: 1 for one of them",
-            labels=["target"],
+            "target",
+            ("built-in", "host", "both", "nobody"),
+            verdict.failover.who,
         )
-        for target in ("built-in", "host", "both", "nobody"):
-            targets.add_metric([target], float(target == verdict.failover.who))
-        yield targets
         yield _gauge(
             "failover_after_seconds",
             "The age of a heartbeat at which built-in billing takes over",
@@ -165,12 +159,10 @@ class _Tables(Collector):
             age = (health.now - health.failover.heartbeat_at).total_seconds()
             yield _gauge("heartbeat_age_seconds", "The age of the newest heartbeat of any daemon", age)
         if health.daemon is not None:
-            states = GaugeMetricFamily(
-                f"{PREFIX}daemon_status", "What the daemon says it is", labels=["status"]
+            states = ("running", "stopped", "error")
+            yield _one_of(
+                "daemon_status", "What the daemon says it is", "status", states, health.daemon.status
             )
-            for state in ("running", "stopped", "error"):
-                states.add_metric([state], float(health.daemon.status == state))
-            yield states
         yield _gauge("lease_held", "Whether the lease is held", health.lease.holder is not None)
         yield _gauge("lease_seconds_left", "How long the lease still holds", health.lease.seconds_left)
 
@@ -197,12 +189,10 @@ def _runs(health: Health) -> Iterator[Metric]:
         "When the last run ended, whatever its outcome",
         _timestamp(_ended(last)),
     )
-    outcomes = GaugeMetricFamily(
-        f"{PREFIX}last_run_outcome", "How the last run ended: 1 for one of them", labels=["outcome"]
+    outcomes = ("completed", "interrupted", "failed", "held")
+    yield _one_of(
+        "last_run_outcome", "How the last run ended: 1 for one of them", "outcome", outcomes, last.outcome
     )
-    for outcome in ("completed", "interrupted", "failed", "held"):
-        outcomes.add_metric([outcome], float(last.outcome == outcome))
-    yield outcomes
     yield _gauge("run_duration_seconds", "How long the last run took", last.duration_seconds or 0.0)
     yield _gauge("instances_billed", "Instances that the last run billed", last.instances_billed)
     yield _gauge("hours_billed", "Hours that the last run billed", float(last.hours))
@@ -227,6 +217,14 @@ def _backlog(health: Health) -> Iterator[Metric]:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"{PREFIX}{name}", text, value=float(value))
+
+
+def _one_of(name: str, text: str, label: str, values: Iterable[str], current: str | None) -> Metric:
+    """Return a gauge for each of some values: 1 for the current one, 0 for the others."""
+    metric = GaugeMetricFamily(f"{PREFIX}{name}", text, labels=[label])
+    for value in values:
+        metric.add_metric([str(value)], float(value == current))
+    return metric
 
 
 def _ended(run: RunRecord) -> datetime:
