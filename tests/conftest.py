@@ -59,6 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--slow", action="store_true", help="run the tests marked slow too, which are for the nightly run"
     )
     group.addoption(
+        "--screenshots", action="store_true", help="write pictures of the page to build/screenshots"
+    )
+    group.addoption(
         "--postgres", metavar="15|18|URL", help="the server to test on (default: the embedded 18)"
     )
 

@@ -14,6 +14,8 @@ CHECKS = {
     "security": [str(BIN / "bandit"), "-q", "-c", "pyproject.toml", "-r", "src", "tools"],
     "types": [str(BIN / "mypy"), "--strict"],
     "imports": [str(BIN / "lint-imports"), "--no-cache"],
+    # Slow tests run at night only; that they can still be imported is seen here.
+    "tests": [sys.executable, "-m", "pytest", "--collect-only", "--slow", "-qq", "-p", "no:cacheprovider"],
     "tidy": [sys.executable, "-m", "tools.tidy"],
 }
 
