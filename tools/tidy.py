@@ -131,8 +131,11 @@ def independent_reference(root: Path) -> Iterator[str]:
     """The reference model stands on the standard library alone: what it shared with the product it could not judge."""
     for path in sorted((root / "tests" / "reference").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
                 names = ["." * node.level + (node.module or "")]
             for name in names:
                 inside = name.startswith("tests.reference")
