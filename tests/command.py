@@ -22,22 +22,15 @@ import pytest
 from tests import daemons
 from tests import served as served_process
 from tests.daemons import PATIENCE_SECONDS
-from tests.forked import ForkServer
+from tests.forked import Forked, fork_server
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 # How the names of variables begin that an interpreter reads when it starts.
 _FOR_THE_INTERPRETER = {"PYTHON", "LANG", "LC_ALL", "LC_CTY"}
 
 
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    """The process from which commands are forked, one for each worker."""
-    with ForkServer() as server:
-        yield server
-
-
 @pytest.fixture
-def command(tmp_path: Path, fork_server: ForkServer) -> Command:
+def command(tmp_path: Path) -> Command:
     """A function that runs the command and returns its exit code and both outputs.
 
     It starts in `tmp_path`, with no settings in its environment but those given, and with a state directory inside, so
@@ -55,7 +48,7 @@ def command(tmp_path: Path, fork_server: ForkServer) -> Command:
         }
         complete = {**clean, **(environment or {})}
         if not _FOR_THE_INTERPRETER.intersection(name[:6] for name in environment or {}):
-            return fork_server.run(arguments, tmp_path, complete, PATIENCE_SECONDS)
+            return fork_server().run(arguments, tmp_path, complete, PATIENCE_SECONDS)
         return subprocess.run(
             [sys.executable, "-m", "containerstacks_billing", *arguments],
             cwd=tmp_path,
@@ -70,7 +63,7 @@ def command(tmp_path: Path, fork_server: ForkServer) -> Command:
 
 
 @pytest.fixture
-def on_terminal(tmp_path: Path, fork_server: ForkServer) -> Callable[..., tuple[int, str]]:
+def on_terminal(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """A function that runs the command on a terminal and returns its exit code and all that the terminal showed.
 
     `answer` is typed once the terminal shows a question, or sent where it is a signal.
@@ -86,7 +79,7 @@ def on_terminal(tmp_path: Path, fork_server: ForkServer) -> Callable[..., tuple[
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm", "NO_COLOR": "1"}
         streams = (theirs, theirs, theirs)
-        process = fork_server.start(arguments, tmp_path, {**clean, **(environment or {})}, streams)
+        process = fork_server().start(arguments, tmp_path, {**clean, **(environment or {})}, streams)
         os.close(theirs)
         shown, answered = "", False
         while block := _read(ours):
@@ -131,7 +124,7 @@ def start(tmp_path: Path, database: str) -> Iterator[daemons.Start]:
 @pytest.fixture
 def served(tmp_path: Path, database: str) -> Iterator[served_process.Serve]:
     """A function that starts `serve` on `database`, or on another, and waits until it listens."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Forked] = []
     directory = tmp_path / "served"
     directory.mkdir()
 

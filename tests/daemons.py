@@ -24,6 +24,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
+from tests.forked import Forked, fork_server
 
 Start = Callable[..., "Daemon"]
 # How long a condition may take on a machine with much else to do. It bounds a test that fails, and never decides one.
@@ -83,13 +84,17 @@ class Daemon:
         self.conninfo = conninfo
         self.log_file = directory / "daemon.log"
         self._from = self.log_file.stat().st_size if self.log_file.exists() else 0
-        module = ["containerstacks_billing", "daemon"] if speed == 1 else ["tests.daemons", str(speed)]
-        with self.log_file.open("ab") as log:
+        self.process: subprocess.Popen[bytes] | Forked
+        with self.log_file.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if speed == 1:
+                streams = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = fork_server().start(["daemon"], directory, environment, streams)
+                return
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *module],
+                [sys.executable, "-m", "tests.daemons", str(speed)],
                 cwd=directory,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
             )

@@ -1,8 +1,7 @@
 """Commands in processes that are forked from one which has imported the product already.
 
-    with ForkServer() as server:
-        process = server.start(["status"], directory, {"DATABASE_URL": conninfo}, (stdin, stdout, stderr))
-        assert 0 == process.wait(60)
+    process = fork_server().start(["status"], directory, {"DATABASE_URL": conninfo}, (stdin, stdout, stderr))
+    assert 0 == process.wait(60)
 
 A command of its own interpreter spends half a second of processor time on imports, and the tests run hundreds. A forked
 one is a process as real: its own id, signals, environment, working directory, files and exit code. What it does not show
@@ -31,9 +30,13 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
+
+from setproctitle import setproctitle
 
 import containerstacks_billing
 from containerstacks_billing import cli
@@ -92,10 +95,8 @@ class ForkServer:
         self._ours: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it, and with it what it has forked."""
         if self._process is not None and self._ours is not None:
             self._ours.close()
             self._process.wait(60)
@@ -164,11 +165,20 @@ class ForkServer:
             return self._ours
 
 
+@cache
+def fork_server() -> ForkServer:
+    """Return the fork server of this process, which ends with it."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
+
+
 def _import_product() -> None:
     """Import every module of the product."""
     for module in pkgutil.walk_packages(containerstacks_billing.__path__, "containerstacks_billing."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    setproctitle("tests.forked")  # the room for titles is found while the environment stands where it stood
     gc.collect()
     gc.freeze()
 
@@ -231,6 +241,8 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["environment"])
         time.tzset()
+        if "PYTHONWARNINGS" in os.environ:
+            warnings.simplefilter(os.environ["PYTHONWARNINGS"])  # type: ignore[arg-type]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

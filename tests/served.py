@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.daemons import PATIENCE_SECONDS, eventually
+from tests.forked import Forked, fork_server
 from tests.web.client import ADMIN_TOKEN, DAEMON
 
 Serve = Callable[..., "Served"]
@@ -22,7 +21,7 @@ Serve = Callable[..., "Served"]
 class Served:
     """A running `serve`, its address and its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    def __init__(self, process: Forked, address: str, log: Path) -> None:
         self.process = process
         self.address = address
         self._log = log
@@ -61,25 +60,20 @@ class Served:
         return self.process.wait(180)
 
 
-def serve(
-    directory: Path, conninfo: str, started: list[subprocess.Popen[bytes]], **environment: str
-) -> Served:
+def serve(directory: Path, conninfo: str, started: list[Forked], **environment: str) -> Served:
     """Start `serve`, which looks ten times a second, and wait until it listens; the process is put into `started`."""
     log = directory / f"serve-{len(started)}.log"
+    complete = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "DATABASE_URL": conninfo,
+        "ADMIN_TOKEN": ADMIN_TOKEN,
+        "PORT": "0",
+        **environment,
+    }
     with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "containerstacks_billing", "serve", "--check-seconds", "0.1"],
-            cwd=directory,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(directory),
-                "DATABASE_URL": conninfo,
-                "ADMIN_TOKEN": ADMIN_TOKEN,
-                "PORT": "0",
-                **environment,
-            },
-            stderr=errors,
-        )
+        words = ["serve", "--check-seconds", "0.1"]
+        process = fork_server().start(words, directory, complete, (0, 1, errors.fileno()))
     started.append(process)
 
     def address() -> str | None:
@@ -90,7 +84,7 @@ def serve(
     return Served(process, eventually(address), log)
 
 
-def end(started: list[subprocess.Popen[bytes]]) -> None:
+def end(started: list[Forked]) -> None:
     """End the processes that remain after a test."""
     for process in started:
         if process.poll() is None:

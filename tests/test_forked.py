@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.daemons import eventually
-from tests.forked import ForkServer
+from tests.forked import fork_server
 
 CLEAN = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 
@@ -21,9 +21,7 @@ CLEAN = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
     "words",
     [["--version"], ["--help"], ["status"], ["run", "--no-such"], ["config", "show"], ["status", "–"]],
 )
-def test_a_forked_command_says_and_returns_what_an_interpreter_does(
-    words: list[str], fork_server: ForkServer, tmp_path: Path
-) -> None:
+def test_a_forked_command_says_and_returns_what_an_interpreter_does(words: list[str], tmp_path: Path) -> None:
     """Exit code, standard output and standard error; its environment and directory are those that were asked for."""
     environment = {**CLEAN, "HOME": str(tmp_path), "BILLING_WORKERS": "3"}
     started = subprocess.run(
@@ -34,7 +32,7 @@ def test_a_forked_command_says_and_returns_what_an_interpreter_does(
         text=True,
         check=False,
     )
-    forked = fork_server.run(words, tmp_path, environment, 180)
+    forked = fork_server().run(words, tmp_path, environment, 180)
     assert (started.returncode, started.stdout, started.stderr) == (
         forked.returncode,
         forked.stdout,
@@ -48,17 +46,16 @@ def test_a_forked_command_is_a_process_with_signals(
     code: int,
     conn: psycopg.Connection[Any],
     database: str,
-    fork_server: ForkServer,
     tmp_path: Path,
 ) -> None:
     """It is waited for, has an end of its own, and two of them run at once."""
     environment = {**CLEAN, "HOME": str(tmp_path), "DATABASE_URL": database}
     with (tmp_path / "log").open("wb") as log, Path(os.devnull).open() as nothing:
         streams = (nothing.fileno(), log.fileno(), log.fileno())
-        one = fork_server.start(["daemon"], tmp_path, environment, streams)
+        one = fork_server().start(["daemon"], tmp_path, environment, streams)
         eventually(lambda: conn.execute("select 1 from billing_daemon_status").fetchone())
         assert one.poll() is None
-        assert 2 == fork_server.run(["no-such-verb"], tmp_path, environment, 180).returncode
+        assert 2 == fork_server().run(["no-such-verb"], tmp_path, environment, 180).returncode
         one.send_signal(number)
         assert code == one.wait(180)
     assert not Path(f"/proc/{one.pid}").exists()
