@@ -1,6 +1,6 @@
 """Logs: one event, one line, on standard error.
 
-Who reads decides the form. A person at a terminal gets aligned words, a file or a pipe gets logfmt, a
+The form depends on the reader. A person at a terminal gets aligned words, a file or a pipe gets logfmt, a
 collector gets JSON when it asks for it. Under systemd every line begins with its priority, so that
 `journalctl -p err` shows exactly the errors. The sentence of an event is never split up or reworded:
 operators search for it.

@@ -34,7 +34,7 @@ _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s\"',]+")
 
 
 def _database_url(found: re.Match[str]) -> str:
-    """Keep host and database of a URL; whatever stands before the last @ may be part of a password."""
+    """Keep host and database of a URL; all before the last @ may be part of a password."""
     scheme, rest = found.groups()
     if "@" in rest:
         return f"{scheme}{MASK}@{rest.rpartition('@')[2]}"

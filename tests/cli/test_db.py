@@ -59,13 +59,13 @@ def test_verbs_work_on_the_embedded_database_and_say_so(state: Path, monkeypatch
         admin.execute("CREATE DATABASE containerstacks")
     server.stop()
     sentences: list[str] = []
-    chosen = target(Settings(), say=sentences.append, say_started=sentences.append)
+    chosen = target(Settings(), announce=sentences.append, announce_started=sentences.append)
     assert chosen.embedded
     assert sentences == [
         f"The embedded database in {state} was started and goes on; `containerstacks-billing db stop` stops it.",
         f"DATABASE_URL is not set: using the embedded database in {state}",
     ]
-    target(Settings(), say=lambda _: None, say_started=sentences.append)
+    target(Settings(), announce=lambda _: None, announce_started=sentences.append)
     assert 2 == len(sentences)
     assert server.status().running
     with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):

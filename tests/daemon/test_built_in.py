@@ -19,7 +19,7 @@ from tests.fleet import Fleet
 
 from containerstacks_billing import logs
 from containerstacks_billing.charging.model import Outcome
-from containerstacks_billing.daemon.built_in import BuiltInBilling, Look
+from containerstacks_billing.daemon.built_in import BuiltInBilling, FailoverCheck
 from containerstacks_billing.status.failover import ACTIVE_SENTENCE, Decision
 from containerstacks_billing.status.read import read_failover
 
@@ -54,7 +54,7 @@ def test_without_a_daemon_it_bills_and_the_books_say_who(
     """No row in the status table: it bills at once, under its own trigger, and leaves that table alone."""
     logs.configure(environment={"JOURNAL_STREAM": "8:1"})
     billing = built_in(fleet)
-    look = billing.look()
+    look = billing.check()
 
     assert look.result is not None
     assert (Outcome.COMPLETED, 1, Decimal("0.02")) == (
@@ -75,7 +75,7 @@ def test_a_living_daemon_keeps_it_from_billing(fleet: Fleet, capfd: pytest.Captu
     logs.configure()
     heartbeat(fleet, NINETY - SECOND)
     billing = built_in(fleet)
-    decisions = [billing.look().decision.decision for _ in range(3)]
+    decisions = [billing.check().decision.decision for _ in range(3)]
 
     assert [Decision.DAEMON_ACTIVE] * 3 == decisions
     assert 1 == capfd.readouterr().err.count("Billing daemon is active, skipping built-in billing")
@@ -91,9 +91,9 @@ def test_it_takes_over_at_ninety_minutes_every_time(fleet: Fleet, times: int) ->
     for _ in range(times):
         heartbeat(fleet)
         fleet.at(NINETY - SECOND)
-        before = billing.look()
+        before = billing.check()
         pass_time(fleet, SECOND)
-        after = billing.look()
+        after = billing.check()
         outcomes.append((before.decision.decision, after.decision.decision, after.result is not None))
 
     assert [(Decision.DAEMON_ACTIVE, Decision.BILL, True)] * times == outcomes
@@ -103,14 +103,14 @@ def test_it_takes_over_at_ninety_minutes_every_time(fleet: Fleet, times: int) ->
 def test_it_bills_hourly_until_a_heartbeat_returns(fleet: Fleet) -> None:
     """What is due is a query: a second look bills nothing, one an hour later does, one beside a heartbeat does not."""
     first, restarted = built_in(fleet), built_in(fleet)
-    decisions = [first.look().decision.decision, restarted.look().decision.decision]
+    decisions = [first.check().decision.decision, restarted.check().decision.decision]
     fleet.at(timedelta(minutes=59, seconds=59))
-    decisions.append(restarted.look().decision.decision)
+    decisions.append(restarted.check().decision.decision)
     fleet.at(SECOND)
-    decisions.append(restarted.look().decision.decision)
+    decisions.append(restarted.check().decision.decision)
     fleet.hours(1)
     heartbeat(fleet)
-    decisions.append(restarted.look().decision.decision)
+    decisions.append(restarted.check().decision.decision)
 
     assert [
         Decision.BILL,
@@ -126,13 +126,13 @@ def test_it_does_not_bill_when_the_status_table_is_gone(fleet: Fleet) -> None:
     """An unreadable status is no reason to bill; when the table is back, it bills."""
     billing = built_in(fleet)
     fleet.conn.execute("alter table billing_daemon_status rename to hidden")
-    look = billing.look()
+    look = billing.check()
     fleet.conn.execute("alter table hidden rename to billing_daemon_status")
 
     assert Decision.CANNOT_TELL == look.decision.decision
     assert "does not bill" in look.decision.sentence
     assert [] == runs(fleet)
-    assert Decision.BILL == billing.look().decision.decision
+    assert Decision.BILL == billing.check().decision.decision
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_it_does_not_bill_what_it_may_not_read(fleet: Fleet, role: str, table: s
         sql.SQL("revoke select on {} from {}").format(sql.Identifier(table), sql.Identifier(role))
     )
 
-    look = built_in(fleet, make_conninfo(fleet.conninfo, user=role, password=role)).look()
+    look = built_in(fleet, make_conninfo(fleet.conninfo, user=role, password=role)).check()
 
     assert Decision.CANNOT_TELL == look.decision.decision
     assert table in look.decision.sentence
@@ -159,7 +159,7 @@ def test_it_does_not_bill_what_it_may_not_read(fleet: Fleet, role: str, table: s
 def test_it_does_not_bill_when_the_database_is_away(fleet: Fleet, tmp_path: Path) -> None:
     """It waits for it, and goes on."""
     nowhere = make_conninfo(fleet.conninfo, host=str(tmp_path))
-    look = built_in(fleet, nowhere).look()
+    look = built_in(fleet, nowhere).check()
     assert Decision.CANNOT_TELL == look.decision.decision
 
 
@@ -184,15 +184,15 @@ def test_the_switch_decides_which_built_in_billing_takes_over(
             " 'VPS Hourly Billing - web (1h)', %s)",
             (organization, fleet.now - timedelta(days=1)),
         )
-    assert expected == built_in(fleet, built_in_billing=switch).look().decision.decision
+    assert expected == built_in(fleet, built_in_billing=switch).check().decision.decision
 
 
 def test_our_own_debits_are_not_taken_for_the_hosts(fleet: Fleet) -> None:
     """It must not switch itself off by billing."""
     billing = built_in(fleet)
-    billing.look()
+    billing.check()
     fleet.hours(1)
-    assert (Decision.BILL, False) == ((look := billing.look()).decision.decision, look.host_bills)
+    assert (Decision.BILL, False) == ((look := billing.check()).decision.decision, look.host_bills)
 
 
 def test_several_replicas_bill_once(fleet: Fleet) -> None:
@@ -202,7 +202,7 @@ def test_several_replicas_bill_once(fleet: Fleet) -> None:
 
     def start(replica: BuiltInBilling) -> bool:
         together.wait(180)
-        return replica.look().result is not None
+        return replica.check().result is not None
 
     for hour in range(1, 4):
         with ThreadPoolExecutor(8) as pool:
@@ -224,7 +224,7 @@ def test_it_looks_again_under_the_lease(fleet: Fleet, monkeypatch: pytest.Monkey
         return obtained(*arguments, **options)
 
     monkeypatch.setattr(leases, "acquire", returning)
-    look = built_in(fleet).look()
+    look = built_in(fleet).check()
 
     assert (Decision.NOT_DUE, None, []) == (look.decision.decision, look.result, runs(fleet))
     assert [(None,)] == fleet.rows("select holder from billing_leases")
@@ -243,7 +243,7 @@ def test_a_returning_daemon_and_built_in_billing_charge_each_hour_once(fleet: Fl
     for _ in range(4):
         fleet.hours(1)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda side: side(), [replica.look, lambda: by_daemon(0)]))
+            list(pool.map(lambda side: side(), [replica.check, lambda: by_daemon(0)]))
 
     hours = fleet.rows(
         "select extract(epoch from sum(billing_period_end - billing_period_start)) / 3600 as hours from vps_billing_cycles"
@@ -261,16 +261,16 @@ def test_a_heartbeat_ahead_of_the_clock_does_not_switch_it_off_for_ever(fleet: F
     """An hour ahead, after the clock was set back, it counts as one of now; a year or an eternity ahead it is none."""
     billing = built_in(fleet)
     heartbeat(fleet, -timedelta(hours=1))
-    decisions = [billing.look().decision.decision]
+    decisions = [billing.check().decision.decision]
     fleet.at(timedelta(hours=1) + NINETY - SECOND)
-    decisions.append(billing.look().decision.decision)
+    decisions.append(billing.check().decision.decision)
     fleet.at(SECOND)
     fleet.conn.execute(
         "insert into billing_daemon_status (daemon_instance_id, status, heartbeat_at)"
         " values ('odd', 'running', 'infinity'), ('ahead', 'running', %s)",
         (fleet.now + timedelta(days=365),),
     )
-    decisions.append(billing.look().decision.decision)
+    decisions.append(billing.check().decision.decision)
     assert [Decision.DAEMON_ACTIVE, Decision.DAEMON_ACTIVE, Decision.BILL] == decisions
 
 
@@ -279,11 +279,11 @@ def test_a_daemon_that_returns_is_logged_at_once(fleet: Fleet, capfd: pytest.Cap
     logs.configure()
     billing = built_in(fleet)
     heartbeat(fleet)
-    billing.look()
+    billing.check()
     pass_time(fleet, NINETY)
-    billing.look()
+    billing.check()
     heartbeat(fleet)
-    billing.look()
+    billing.check()
     assert 2 == capfd.readouterr().err.count(ACTIVE_SENTENCE)
 
 
@@ -291,9 +291,9 @@ def test_its_sign_of_life_is_there_while_it_looks(fleet: Fleet) -> None:
     """Written by each look with what it would do, and removed when it ends."""
     billing = built_in(fleet, built_in_billing="on", failover_after_minutes="30")
     heartbeat(fleet)
-    billing.look()
+    billing.check()
     fleet.at(timedelta(minutes=3))
-    billing.look()
+    billing.check()
     side = read_failover(fleet.conninfo).application_sides
     assert [("on", timedelta(minutes=30), fleet.now)] == [
         (one.setting, one.failover_after, one.looked_at) for one in side
@@ -316,7 +316,7 @@ def test_it_bills_where_its_sign_of_life_cannot_be_written(
         "create function refuse() returns trigger language plpgsql as $$ begin raise 'refused'; end $$;"
         "create trigger refuse before insert on billing_application_sides execute function refuse()"
     )
-    assert Decision.BILL is billing.look().decision.decision
+    assert Decision.BILL is billing.check().decision.decision
     assert [("built-in", "completed")] == runs(fleet)
     assert "The sign of life could not be written" in capfd.readouterr().err
 
@@ -330,7 +330,7 @@ def test_its_thread_bills_by_itself_and_ends_when_told(fleet: Fleet) -> None:
     heartbeat(fleet)
     eventually(
         lambda: (
-            billing.last_look is not None and billing.last_look.decision.decision is Decision.DAEMON_ACTIVE
+            billing.last_check is not None and billing.last_check.decision.decision is Decision.DAEMON_ACTIVE
         )
     )
     fleet.at(NINETY)
@@ -346,10 +346,10 @@ def test_no_defect_ends_its_thread(fleet: Fleet) -> None:
     failures = iter([RuntimeError("a defect")])
 
     class Defective(BuiltInBilling):
-        def look(self, stopping: threading.Event | None = None) -> Look:
+        def check(self, stopping: threading.Event | None = None) -> FailoverCheck:
             for failure in failures:
                 raise failure
-            return super().look(stopping)
+            return super().check(stopping)
 
     billing = Defective(settings_of(fleet.conninfo), check_seconds=0.05)
     billing.start()

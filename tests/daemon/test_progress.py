@@ -17,7 +17,7 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.model import DaemonStatus, describe, judge, problem_of
 from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.systemd_notify import notify, watchdog_seconds
-from containerstacks_billing.daemon.watchdog import look
+from containerstacks_billing.daemon.watchdog import should_feed
 from containerstacks_billing.errors import DatabaseUnavailable, LoginRefused
 from containerstacks_billing.throttled_log import RecurringError
 
@@ -120,13 +120,13 @@ def test_the_watchdog_is_fed_only_while_both_loops_take_their_steps() -> None:
         progress.failed("The database refuses connections.")
         hand.at += 60
         progress.retrying(hand.at)
-    assert (True, None) == look(late, 300)
+    assert (True, None) == should_feed(late, 300)
     hand.at += 301
-    fed, said = look(late, 300)
+    fed, said = should_feed(late, 300)
     assert (False, True) == (fed, "billing takes no step" in str(said))
 
     progress.started()
-    fed, said = look({**late, "heartbeat": lambda: 301.0}, 300)
+    fed, said = should_feed({**late, "heartbeat": lambda: 301.0}, 300)
     assert (False, True) == (fed, "heartbeat takes no step" in str(said))
 
 

@@ -25,7 +25,7 @@ from containerstacks_billing.clock import Clock
 from containerstacks_billing.daemon.built_in import BuiltInBilling
 from containerstacks_billing.daemon.progress import LoopProgress
 from containerstacks_billing.daemon.status_row import write_beat
-from containerstacks_billing.daemon.watchdog import look
+from containerstacks_billing.daemon.watchdog import should_feed
 from containerstacks_billing.database.connection import connect, translate_errors
 from containerstacks_billing.errors import BillingError, DatabaseUnavailable, LeaseLost, OutcomeUnknown
 from containerstacks_billing.settings import Settings
@@ -183,12 +183,12 @@ def test_built_in_billing_follows_to_the_new_primary(failover_pair: FailoverPair
     built_in = BuiltInBilling(Settings(built_in_billing="on"), failover_pair.pair.conninfo)
     failover_pair.pair.follow()
     failover_pair.pair.kill()
-    seen = built_in.look()
+    seen = built_in.check()
     assert Decision.CANNOT_TELL is seen.decision.decision
     assert "does not bill" in seen.decision.sentence
     failover_pair.pair.promote()
     failover_pair.follow()
-    seen = built_in.look()
+    seen = built_in.check()
     assert seen.result is not None, seen.decision
     assert Outcome.COMPLETED is seen.result.outcome
     failover_pair.assert_all_charged_once()
@@ -208,7 +208,7 @@ def test_a_server_in_recovery_bills_nothing_and_is_named(failover_pair: Failover
     alone = failover_pair.pair.standby.conninfo()
     with pytest.raises(DatabaseUnavailable, match="read-only: a standby, in recovery"):
         failover_pair.bill(conninfo=alone)
-    seen = BuiltInBilling(Settings(built_in_billing="on"), alone).look()
+    seen = BuiltInBilling(Settings(built_in_billing="on"), alone).check()
     assert Decision.CANNOT_TELL is seen.decision.decision
     assert "read-only" in seen.decision.sentence
     failover_pair.pair.kill()
@@ -270,7 +270,7 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: FailoverPai
     eventually(lambda: waiting_commits(failover_pair))
     assert STALLED == max(seen)
     loops = {"billing": lambda: 400.0}
-    assert (True, "The database leaves a COMMIT without an answer, and billing waits for it") == look(
+    assert (True, "The database leaves a COMMIT without an answer, and billing waits for it") == should_feed(
         loops, 300
     )
     failover_pair.pair.resume()
@@ -278,7 +278,7 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: FailoverPai
 
     assert Outcome.COMPLETED is results[0].outcome
     assert ORGANIZATIONS * INSTANCES == results[0].instances_billed
-    assert not look(loops, 300)[0]
+    assert not should_feed(loops, 300)[0]
     failover_pair.assert_all_charged_once()
 
 

@@ -162,7 +162,7 @@ def test_a_charge_of_a_stopped_hour_is_named(books: Books) -> None:
     verdict = oracle.judge(books.conn)
 
     assert (Decimal(1), Decimal(0)) == (verdict.unowed, verdict.twice)
-    assert any(str(books.web) in line and "nobody owed" in line for line in verdict.lines)
+    assert any(str(books.web) in line and "were not owed" in line for line in verdict.lines)
 
 
 def test_a_debt_that_the_wallet_could_pay_is_named(books: Books) -> None:
@@ -218,7 +218,7 @@ def test_an_hour_that_is_charged_ahead_is_named(books: Books) -> None:
     fleet.hours(5)
     fleet.bill()
 
-    assert any(str(books.shop) in line and "nobody owed" in line for line in oracle.judge(books.conn).lines)
+    assert any(str(books.shop) in line and "were not owed" in line for line in oracle.judge(books.conn).lines)
 
 
 def test_the_clock_stands_still_inside_a_transaction(conn: psycopg.Connection[Any]) -> None:

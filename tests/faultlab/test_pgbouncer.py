@@ -143,7 +143,7 @@ def test_a_pooler_that_is_away_is_the_database_being_away(fleet: Fleet, pooler: 
 
 def test_built_in_billing_and_the_api(fleet: Fleet, pooler: Pooler) -> None:
     """Both read and write through it."""
-    look = BuiltInBilling(Settings(built_in_billing="on"), pooler.conninfo).look()
+    look = BuiltInBilling(Settings(built_in_billing="on"), pooler.conninfo).check()
     assert look.result is not None, look.verdict
     assert_all_charged_once(fleet)
     with client_of(pooler.conninfo) as client:

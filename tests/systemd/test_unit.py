@@ -213,7 +213,7 @@ def test_a_program_that_others_can_change(tmp_path: Path) -> None:
     script = program(tmp_path / "opt")
     script.chmod(0o757)
     user = Account("root", 0, 0, frozenset({0}))
-    assert [f"WARN {script} can be changed by everybody, who could make the daemon run anything."] == texts(
+    assert [f"WARN {script} can be changed by all users, who could make the daemon run anything."] == texts(
         examine_executable(script, user, hardened=False)
     )
 

@@ -274,7 +274,7 @@ def test_the_documentation_speaks_of_what_a_path_is_for(client: TestClient) -> N
     """A summary is words for people, and not the name of a function."""
     paths = client.get("/openapi.json").json()["paths"]
     summaries = {path: operation["get"]["summary"] for path, operation in paths.items()}
-    assert "Whether the process lives" == summaries["/healthz"]
+    assert "Whether the process is alive" == summaries["/healthz"]
     assert [] == [path for path, text in summaries.items() if text.istitle()]
 
 

@@ -153,7 +153,7 @@ def test_without_a_daemon_nothing_waits_for_one(conn: psycopg.Connection[Any]) -
 
 def test_a_stream_tells_news_once_and_ends_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that finds nothing new says nothing; ending leaves no stream behind."""
-    monkeypatch.setattr(stream, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(stream, "POLL_SECONDS", 0.0)
     streams = stream.Streams()
     looks = iter(["a", "a", "b", "b"])
 

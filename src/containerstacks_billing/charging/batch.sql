@@ -28,7 +28,7 @@ from (
 ) wallet;
 
 -- name: charge
--- Charge whatever is due, move the watermarks, settle the segments and post: billed where the wallet owes nothing and covers all
+-- Charge all that is due, move the watermarks, settle the segments and post: billed where the wallet owes nothing and covers all
 -- of it, or where it costs nothing; past due where not, for `pay_past_due` to pay what the wallet can.
 --
 -- A watermark moves only from the start of what is charged to its end, over pieces without a gap, in the row as it stands when

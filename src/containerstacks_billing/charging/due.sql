@@ -21,7 +21,7 @@ payer as (
 -- Every name under which an instance may know its plan, with the rates of that plan and when they hold. The plan whose
 -- id it is wins; else the active plans with that provider_plan_id, if they cost the same; else those that are not active any
 -- more, at which only what was closed before is charged. A plan with one unusable price
--- is left out as a whole, or hours in the middle would stay uncharged and nobody would see it. Versions that lead to the same
+-- is left out as a whole, or hours in the middle would stay uncharged unnoticed. Versions that lead to the same
 -- rates one after the other are one, so that another mix of base and markup does not cut a charge in two.
 plan_name as (
     select plan_id::text as name, plan_id, true as is_offered from plan_price_versions group by plan_id

@@ -1,7 +1,7 @@
 -- The lease around a run. It expires by clock_timestamp(), since the now() of a long transaction stands still.
 
 -- name: acquire_lease
--- Take the lease if nobody holds it. An expiry further ahead than a lease is long is of a clock that was set back since, and
+-- Take the lease if it is free. An expiry further ahead than a lease is long is of a clock that was set back since, and
 -- holds nothing. The change of the key waits for batches of the previous holder that are under way.
 update billing_leases
 set holder = %(holder)s, fencing_token = fencing_token + 1, nonce = gen_random_uuid(),

@@ -49,7 +49,7 @@ from containerstacks_billing.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class RunOrder:
-    """What is asked for: one run on one database.
+    """The order of one run on one database.
 
     `as_of` is read from the database where it is not given; only tests give it. `host_clock` reads the time of this
     host, which is recorded with the run to detect a database clock that jumped.

@@ -136,7 +136,7 @@ select batches from billing_runs where id = %(run_id)s;
 
 -- name: close_run
 -- End a run: its outcome, and how many instances it leaves past due, quarantined and held. What a deleted organization owes
--- nobody will pay, and nobody waits for.
+-- will not be paid, so it is not counted.
 with
 -- include: counted_anew
 update billing_runs

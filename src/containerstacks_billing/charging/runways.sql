@@ -123,7 +123,7 @@ from runway
 order by 1, 2;
 
 -- name: forget_runways
--- Forget wallets that are gone.
+-- Remove the runways of wallets that are gone.
 delete from billing_runways
 using unnest(%(organizations)s::uuid[], %(wallets)s::uuid[]) as gone (organization_id, wallet_id)
 where billing_runways.organization_id = gone.organization_id and billing_runways.wallet_id = gone.wallet_id;

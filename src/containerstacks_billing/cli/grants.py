@@ -36,7 +36,7 @@ def grants(ctx: click.Context, role: str | None, read_only: bool) -> None:
     name = role or ("billing_reader" if read_only else "billing")
     if not is_a_role(name):
         raise ConfigurationError(
-            f"{name!r} is no name of a role; public would be everybody.", hint="Name a role with --role."
+            f"{name!r} is no name of a role; public would be all roles.", hint="Name a role with --role."
         )
     print(f"-- As a superuser, once: CREATE ROLE {quoted(name)} LOGIN;  and then in psql: \\password {name}")
     print("-- As the owner of the tables, again after every upgrade:")

@@ -27,7 +27,7 @@ class Target:
     embedded: bool
 
 
-def _say(sentence: str) -> None:
+def _announce(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
@@ -35,12 +35,12 @@ def target(
     settings: Settings,
     *,
     embedded_allowed: bool = True,
-    say: Callable[[str], None] = _say,
-    say_started: Callable[[str], None] = _say,
+    announce: Callable[[str], None] = _announce,
+    announce_started: Callable[[str], None] = _announce,
 ) -> Target:
-    """Return the database of DATABASE_URL, else the embedded one, started if need be and announced by `say`.
+    """Return the database of DATABASE_URL, else the embedded one, started if need be and announced by `announce`.
 
-    A server that had to be started goes on running, which is announced by `say_started`: other commands may use it
+    A server that had to be started goes on running, which is announced by `announce_started`: other commands may use it
     before this one ends, so only a person can decide when it stops.
     Raises ConfigurationError where there is neither, or no DATABASE_URL for a verb that has to have it.
     """
@@ -58,17 +58,17 @@ def target(
         raise _no_database()
     server.start()
     if not status.running:
-        say_started(
+        announce_started(
             f"The embedded database in {server.directory} was started and goes on; "
             "`containerstacks-billing db stop` stops it."
         )
     if not embedded_database_exists(server):
         raise _no_database()
-    say(f"DATABASE_URL is not set: using the embedded database in {server.directory}")
+    announce(f"DATABASE_URL is not set: using the embedded database in {server.directory}")
     return Target(server.conninfo(EMBEDDED_DATABASE), embedded=True)
 
 
-def made_embedded(say: Callable[[str], None] = _say) -> Target:
+def made_embedded(announce: Callable[[str], None] = _announce) -> Target:
     """Return the embedded database, its server started and the database created where they are missing.
 
     DATABASE_URL is never read: the caller is about to create data.
@@ -79,7 +79,7 @@ def made_embedded(say: Callable[[str], None] = _say) -> Target:
         # Another `up` may be creating it at this moment, which PostgreSQL reports in two ways.
         with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(EMBEDDED_DATABASE)))
-    say(f"PostgreSQL {version} in {server.directory}, for trying and not for production")
+    announce(f"PostgreSQL {version} in {server.directory}, for trying and not for production")
     return Target(server.conninfo(EMBEDDED_DATABASE), embedded=True)
 
 

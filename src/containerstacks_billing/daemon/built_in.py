@@ -1,6 +1,6 @@
 """Built-in billing: the application side bills for as long as no daemon is alive.
 
-It looks at least once a minute, decides from the tables (status/failover.py) and calls `run_billing`. The decision is
+It checks at least once a minute, decides from the tables (status/failover.py) and calls `run_billing`. The decision is
 made twice, without the lease and again under it, because another application side may have billed this hour in between,
 or the daemon may have returned. An unreadable status is never taken for silence. It does not write
 billing_daemon_status, which is the daemon's own; its sign of life has a table of its own (application_side.py).
@@ -43,12 +43,12 @@ _STOP_SECONDS = 60.0
 
 
 class NoLongerWanted(Exception):
-    """Between look and lease another biller has billed, or the daemon has returned."""
+    """Between check and lease another biller has billed, or the daemon has returned."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at who bills: when (host clock), the decision, whether the host's own scheduler is alive."""
+class FailoverCheck:
+    """One check of who bills: when (host clock), the decision, whether the host's own scheduler is alive."""
 
     at: datetime
     decision: FailoverDecision
@@ -86,7 +86,7 @@ class BuiltInBilling:
         )
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.last_look: Look | None = None
+        self.last_check: FailoverCheck | None = None
 
     @classmethod
     def from_environment(cls) -> BuiltInBilling:
@@ -101,7 +101,7 @@ class BuiltInBilling:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Look and bill in a thread of its own until `stop`; a second call changes nothing."""
+        """Check and bill in a thread of its own until `stop`; a second call changes nothing."""
         if self.is_alive:
             return
         self._stopping = threading.Event()
@@ -113,7 +113,7 @@ class BuiltInBilling:
     def stop(self, timeout_seconds: float = _STOP_SECONDS) -> bool:
         """Stop after the batches that are under way; False when that took longer than `timeout_seconds`.
 
-        What an interrupted run leaves is billed by the next application side that looks, or by the daemon.
+        What an interrupted run leaves is billed by the next application side that checks, or by the daemon.
         """
         self._stopping.set()
         if self._thread is not None:
@@ -121,31 +121,31 @@ class BuiltInBilling:
         return not self.is_alive
 
     def run(self, stopping: threading.Event) -> None:
-        """Look and bill until `stopping` is set. Nothing else ends this loop."""
+        """Check and bill until `stopping` is set. Nothing else ends this loop."""
         while not stopping.is_set():
             try:
-                self.last_look = self.look(stopping)
-                pause = pause_seconds(self.last_look.decision, self._check_seconds)
+                self.last_check = self.check(stopping)
+                pause = pause_seconds(self.last_check.decision, self._check_seconds)
             except Exception as error:  # noqa: BLE001 - built-in billing is the last resort, and goes on
-                self._log.say("error", "Built-in billing failed unexpectedly", error=error)
+                self._log.changed("error", "Built-in billing failed unexpectedly", error=error)
                 pause = self._check_seconds
             self._clock.wait(stopping, pause)
         with contextlib.suppress(BillingError):
             application_side.withdraw(self._conninfo, self._holder)
 
-    def look(self, stopping: threading.Event | None = None) -> Look:
-        """Look once, and bill if it is due; what keeps it from billing is a decision and not an error."""
+    def check(self, stopping: threading.Event | None = None) -> FailoverCheck:
+        """Check once, and bill if it is due; what keeps it from billing is a decision and not an error."""
         try:
             reading = read_failover(self._conninfo)
         except BillingError as error:
             return self._cannot_tell(error)
         self._report_presence()
         decision = self._decide(reading)
-        look = Look(self._clock.host_time(), decision, host_bills(reading))
+        checked = FailoverCheck(self._clock.host_time(), decision, host_bills(reading))
         if decision.decision is not Decision.BILL:
-            self._log.say("info", decision.sentence)
-            return look
-        return self._bill(look, stopping or threading.Event())
+            self._log.changed("info", decision.sentence)
+            return checked
+        return self._bill(checked, stopping or threading.Event())
 
     def _report_presence(self) -> None:
         try:
@@ -159,11 +159,11 @@ class BuiltInBilling:
         failover_after = timedelta(minutes=self._settings.failover_after_minutes)
         return decide(reading, failover_after, self._settings.built_in_billing)
 
-    def _cannot_tell(self, error: BillingError) -> Look:
+    def _cannot_tell(self, error: BillingError) -> FailoverCheck:
         sentence = f"Built-in billing cannot tell who bills and does not bill: {error}"
-        self._log.say("error", sentence, hint=error.hint)
+        self._log.changed("error", sentence, hint=error.hint)
         decision = FailoverDecision(Decision.CANNOT_TELL, sentence, CHECK_SECONDS)
-        return Look(self._clock.host_time(), decision)
+        return FailoverCheck(self._clock.host_time(), decision)
 
     def _confirm(self) -> None:
         """Decide again under the lease."""
@@ -173,7 +173,7 @@ class BuiltInBilling:
         require_statuses(self._conninfo, self._settings)
         self._log.always("warning", decision.sentence, holder=self._holder)
 
-    def _bill(self, look: Look, stopping: threading.Event) -> Look:
+    def _bill(self, checked: FailoverCheck, stopping: threading.Event) -> FailoverCheck:
         settings = self._settings
         opened: list[OpenRun] = []
         order = RunOrder(
@@ -192,21 +192,21 @@ class BuiltInBilling:
         try:
             result = run_billing(order)
         except NoLongerWanted as reason:
-            self._log.say("info", str(reason))
-            return _decided(look, Decision.NOT_DUE, str(reason))
+            self._log.changed("info", str(reason))
+            return _decided(checked, Decision.NOT_DUE, str(reason))
         except LeaseNotObtained as error:
-            self._log.say("info", "Built-in billing leaves this run to another biller", holder=error)
-            return _decided(look, Decision.NOT_DUE, str(error))
+            self._log.changed("info", "Built-in billing leaves this run to another biller", holder=error)
+            return _decided(checked, Decision.NOT_DUE, str(error))
         except BillingError as error:
             which = {"run": opened[-1].run_id, "token": opened[-1].fencing_token} if opened else {}
-            self._log.say("error", f"Built-in billing could not bill: {error}", hint=error.hint, **which)
-            return _decided(look, Decision.CANNOT_TELL, str(error))
+            self._log.changed("error", f"Built-in billing could not bill: {error}", hint=error.hint, **which)
+            return _decided(checked, Decision.CANNOT_TELL, str(error))
         _report(result, opened[-1])
-        return replace(look, result=result)
+        return replace(checked, result=result)
 
 
-def _decided(look: Look, decision: Decision, sentence: str) -> Look:
-    return replace(look, decision=FailoverDecision(decision, sentence, CHECK_SECONDS))
+def _decided(checked: FailoverCheck, decision: Decision, sentence: str) -> FailoverCheck:
+    return replace(checked, decision=FailoverDecision(decision, sentence, CHECK_SECONDS))
 
 
 def _report(result: RunResult, run: OpenRun) -> None:
@@ -232,14 +232,14 @@ class _ChangeLog:
         self._clock = clock
         self._last: tuple[str, float] | None = None
 
-    def say(self, level: str, sentence: str, **facts: object) -> None:
+    def changed(self, level: str, sentence: str, **facts: object) -> None:
         """Log a sentence unless it was the last one and less than an hour ago."""
         now = self._clock.monotonic()
         if self._last is None or self._last[0] != sentence or now - self._last[1] >= _REPEAT_SECONDS:
             self.always(level, sentence, **facts)
 
     def always(self, level: str, sentence: str, **facts: object) -> None:
-        """Log a sentence; whatever differs from it comes next is logged at once."""
+        """Log a sentence; the next one that differs is logged at once."""
         self._last = (sentence, self._clock.monotonic())
         write: Callable[..., object] = getattr(logs.logger(), level)
         write(sentence, **facts)

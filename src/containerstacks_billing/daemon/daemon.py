@@ -115,7 +115,7 @@ class Daemon:
             state.heartbeat_news.set()
             if attempt.completed:
                 self._housekeeping.tidy()
-                self._rival.look()
+                self._rival.check()
 
     def _reconsidered(self, agenda: Agenda, now: float) -> Agenda:
         """Return the agenda after what changed while the loop waited: the interval, or a reason to retry at once."""

@@ -19,7 +19,7 @@ class HostBilling:
         self._state = state
         self._next_at = state.clock.monotonic()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Log the hours that both charged within a day; nothing within the hour after it was done."""
         state, now = self._state, self._state.clock.monotonic()
         if now < self._next_at or state.stop_requested:

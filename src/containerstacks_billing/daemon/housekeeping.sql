@@ -25,7 +25,7 @@ where id in (
     order by id limit %(limit)s);
 
 -- name: remove_old_statuses
--- Remove the rows of daemons that have been silent for that long; never the row of the daemon that asks.
+-- Remove the rows of daemons that have been silent for that long; never the own row.
 delete from billing_daemon_status
 where id in (
     select id from billing_daemon_status
@@ -34,7 +34,7 @@ where id in (
     order by id limit %(limit)s);
 
 -- name: remove_old_events
--- Remove events that were delivered or given up, and those that for a week nobody ever tried to deliver.
+-- Remove events that were delivered or given up, and those whose delivery was not tried for a week.
 delete from billing_events
 where id in (
     select id from billing_events

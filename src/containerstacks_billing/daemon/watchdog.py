@@ -27,7 +27,7 @@ def feed(loops: dict[str, Callable[[], float]], longest_step_seconds: float = LO
         said: str | None = None
         hold = threading.Event()  # never set: the thread ends with the process
         while True:
-            alive, problem = look(loops, longest_step_seconds)
+            alive, problem = should_feed(loops, longest_step_seconds)
             if alive:
                 notify("WATCHDOG=1")
             if problem is not None and problem != said:
@@ -38,7 +38,9 @@ def feed(loops: dict[str, Callable[[], float]], longest_step_seconds: float = LO
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
 
 
-def look(loops: dict[str, Callable[[], float]], longest_step_seconds: float) -> tuple[bool, str | None]:
+def should_feed(
+    loops: dict[str, Callable[[], float]], longest_step_seconds: float
+) -> tuple[bool, str | None]:
     """Return whether to feed, and what is wrong in a sentence."""
     stalled = next((name for name, late in loops.items() if late() > longest_step_seconds), None)
     if stalled is None:

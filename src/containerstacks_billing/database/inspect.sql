@@ -1,4 +1,4 @@
--- What `doctor` asks the database. Everything here only reads, and works as soon as a login works: tables that are not
+-- What `doctor` reads from the database. Everything here only reads, and works as soon as a login works: tables that are not
 -- there yet, or may not be read, are an answer and not an error.
 
 

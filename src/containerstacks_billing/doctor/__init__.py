@@ -39,7 +39,7 @@ def examine(flags: Mapping[str, str | None]) -> Iterator[Finding]:
 
 def _database(loaded: configuration.Configuration) -> Iterator[Finding]:
     try:
-        chosen = target.target(loaded.settings, say=lambda _: None)
+        chosen = target.target(loaded.settings, announce=lambda _: None)
         connection = connect(chosen.conninfo, purpose="reading")
     except BillingError as error:
         yield failure("database", error)

@@ -102,7 +102,9 @@ def rights(subject: Subject) -> Iterator[Finding]:
         yield fail(
             "rights",
             f"The role {subject.server.role} lacks rights on {len(grants)} tables or sequences; as their owner run:",
-            "\n".join(grants if examination.may_read(subject.connection) else [*grants, _looking(subject)]),
+            "\n".join(
+                grants if examination.may_read(subject.connection) else [*grants, _less_for_reading(subject)]
+            ),
         )
     else:
         yield ok("rights", f"the role {subject.server.role} may read and write what billing needs")
@@ -131,9 +133,9 @@ def host_tokens(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _looking(subject: Subject) -> str:
+def _less_for_reading(subject: Subject) -> str:
     name = shlex.quote(subject.server.role)
-    return f"-- A role that only looks needs less: containerstacks-billing grants --read-only --role {name}"
+    return f"-- A role that only reads needs less: containerstacks-billing grants --read-only --role {name}"
 
 
 def clock(subject: Subject) -> Iterator[Finding]:
@@ -168,7 +170,7 @@ def other_billers(subject: Subject) -> Iterator[Finding]:
             f"{host_of(subject.connection).switch_off}.\nThen compare: containerstacks-billing verify",
         )
     else:
-        yield ok("other billers", "no wallet debit of the last day is anybody else's")
+        yield ok("other billers", "no wallet debit of the last day is of another biller")
 
 
 def host_application(subject: Subject) -> Iterator[Finding]:

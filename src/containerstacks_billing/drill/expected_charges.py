@@ -2,7 +2,7 @@
 
 The clock may be set. It then goes through *passes*, one between two settings, and an instant can lie in several of
 them. A price is in force at an instant if it was in force there in one of the passes. Where a time comes again, hours
-of it that nobody charged the first time may also have any price that was set before they were charged.
+of it that was not charged the first time may also have any price that was set before they were charged.
 
 An instance's own time never goes back: a change begins no earlier than the one before it, nor than the end of what was
 charged by then, as far as the clock had really come.

@@ -26,7 +26,7 @@ _MISSES = 50
 class Drill:
     """State shared by the faults: environment, billers, random numbers, counts and problems.
 
-    `times` counts how often the act under way hit; `usual_seconds` is how long a run takes here when nobody disturbs
+    `times` counts how often the act under way hit; `usual_seconds` is how long a run takes here when nothing disturbs
     it.
     """
 

@@ -181,7 +181,7 @@ def _compare_price(history: History, owed: list[OwedSpan], charge: Charge, tally
     for start, end in minus((charge.start, charge.end), [(s.start, s.end) for s in mine]):
         tally.unowed += end - start
         tally.lines.append(
-            f"{_named(charge)} charges {instant(start)} to {instant(end)}, which nobody owed: {_hours(end - start)} h"
+            f"{_named(charge)} charges {instant(start)} to {instant(end)}, which were not owed: {_hours(end - start)} h"
         )
     for start, end in hours_of(charge.start, charge.end):
         span = next((s for s in mine if s.start <= start < s.end), None)

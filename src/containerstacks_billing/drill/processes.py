@@ -62,7 +62,7 @@ def _bill(conninfo: str, trigger: str, wait_seconds: float, log: str) -> None:
         said = {"outcome": result.outcome.value, "reason": result.error_message}
     except BillingError as error:
         said = {"outcome": type(error).__name__, "reason": str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever it is, the drill has to tell of it
+    except Exception as error:  # noqa: BLE001 - of any kind: the drill has to report it
         said = {"outcome": "defect", "reason": f"{type(error).__name__}: {error}"}
     with Path(log).open("a", encoding="utf-8") as file:
         file.write(json.dumps(said) + "\n")
@@ -111,7 +111,7 @@ class Billers:
 
     @contextmanager
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Start the daemon, as systemd would; it is killed at the end of the block if it still lives."""
+        """Start the daemon, as systemd would; it is killed at the end of the block if it still runs."""
         with self.daemon_log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "containerstacks_billing", "daemon", "--interval", "1"],

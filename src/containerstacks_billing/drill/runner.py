@@ -1,6 +1,6 @@
 """One drill: create the environment, start the workload, inject each kind of fault, and judge after each.
 
-After an act crowd and clock stand still, one run bills what is left, and then three are asked: the oracle, which
+After a fault, workload and clock stand still, one run bills what is left, and then three judge: the oracle, which
 has never seen the product; `verify`, which is part of it; and the billers, whether each came to an end that the faults
 explain. So a finding is known by the act that brought it.
 """

@@ -36,7 +36,7 @@ _CENT = Decimal("0.01")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is asked for: a month, in a currency; `at_once` organizations are read together."""
+    """The order of statements: a month, in a currency; `at_once` organizations are read together."""
 
     month: Month
     currency: str

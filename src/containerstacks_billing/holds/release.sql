@@ -29,7 +29,7 @@ due as (
 )
 
 -- part: held
--- The instances that a run would leave out for having more hours due than anybody approved.
+-- The instances that a run would leave out for having more hours due than were approved.
 held as (
     select organization_id, instance_id
     from due

@@ -23,7 +23,7 @@ group by kind, organization_id
 order by organization_id;
 
 -- name: announce_hold
--- Say that a run is held, unless it only repeats a hold that nobody has released yet.
+-- Say that a run is held, unless it only repeats a hold that is not released yet.
 insert into billing_events (kind, organization_id, run_id, occurred_at, payload)
 select 'run_held', organization_id, id, as_of, jsonb_build_object('reason', %(error_message)s::text)
 from billing_runs

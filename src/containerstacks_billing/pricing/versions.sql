@@ -1,4 +1,4 @@
--- Dated prices: who asks for which plan, what its versions are, and how one is entered.
+-- Dated prices: find a plan, list its versions, enter one.
 
 -- name: find_plans
 -- The plans that a text may mean: by id, by provider_plan_id or by exact name. An id leaves no doubt, so it wins.
@@ -37,7 +37,7 @@ from pg_attribute
 where attrelid = 'vps_plans'::regclass and attname in ('base_price', 'markup_price');
 
 -- name: lock_plan
--- Hold the plan, so that neither the host nor anybody else changes its price meanwhile.
+-- Hold the plan, so that no other transaction changes its price meanwhile.
 select true from vps_plans where id = %(plan_id)s for no key update;
 
 -- name: lock_version

@@ -1,7 +1,7 @@
 """Cleanup of what a killed PostgreSQL server leaves behind.
 
 `postmaster.pid` and the lock file beside the socket name a process id, and an id alone proves nothing: after SIGKILL
-the postmaster may linger as a zombie whose parent never waits for it, and after a reboot the id may be anybody's.
+the postmaster may linger as a zombie whose parent never waits for it, and after a reboot the id may be another's.
 PostgreSQL itself would take either for a living server and refuse to start. Its processes have one mark that no
 other process has: their working directory is the data directory. Linux shows it in /proc; elsewhere nothing is cleared
 and PostgreSQL's own judgement stands.

@@ -12,7 +12,7 @@ from containerstacks_billing.database.connection import connect, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.schema.diagnose import diagnosed
 
-# In this order: the price is raised before anybody runs an instance, and a change is dated back after its trigger.
+# In this order: the price is raised before the first instance runs, and a change is dated back after its trigger.
 _STEPS = (
     "demo_plans",
     "demo_raise_price",

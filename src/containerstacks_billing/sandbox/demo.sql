@@ -19,7 +19,7 @@ customer (slug, name, owner, balance) as (
 select pg_advisory_xact_lock(hashtext('containerstacks-billing demo'));
 
 -- name: database_is_new
--- Whether nobody has used this database yet.
+-- Whether this database is unused.
 select not exists (select from organizations) and not exists (select from vps_plans) and not exists (select from billing_runs);
 
 -- name: demo_plans
@@ -44,7 +44,7 @@ where valid_from = '-infinity' and valid_to <> 'infinity';
 update plan_price_versions set valid_from = %(now)s - interval '150 minutes' where valid_from <> '-infinity';
 
 -- name: demo_owners
--- The people; nobody can log in as one of them.
+-- The users; no password fits any of them.
 insert into users (email, password_hash, name, created_at)
 with
 -- include: demo_customer

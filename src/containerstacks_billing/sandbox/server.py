@@ -6,7 +6,7 @@ Any number of processes share the server; the first that needs it starts it, and
 **Who may enter.** There is a socket in a 0700 directory and no TCP port. Logins take SCRAM with a generated password,
 which stands in a 0600 file in the form that libpq reads by itself, so that no connection string carries the secret.
 
-**What is trusted.** Whether the server lives is asked by connecting; a process id proves nothing. Everything that
+**What is trusted.** Whether the server runs is found by connecting; a process id proves nothing. Everything that
 changes the state happens under one flock, which the kernel releases when its holder dies. A data directory gets its
 name only when it is complete. So a kill at any moment leaves nothing, or a server that recovers.
 
@@ -234,7 +234,7 @@ class EmbeddedServer:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DatabaseUnavailable(f"{Path(command[0]).name} could not do its work: {error}") from error
 
-    # Asking whether it lives.
+    # Whether it responds.
 
     def _reply(self) -> int:
         """Return the response of the server to a connection attempt, whatever the password."""
@@ -248,7 +248,7 @@ class EmbeddedServer:
         return answer == psycopg.pq.Ping.OK
 
     def _wait_for_postmaster(self) -> int | None:
-        """Wait for an unresponsive postmaster to respond or exit; return its process id while it lives."""
+        """Wait for an unresponsive postmaster to respond or exit; return its process id while it runs."""
         until = time.monotonic() + _SECONDS_TO_STOP
         while (postmaster := living_postmaster(self._data)) is not None and time.monotonic() < until:
             if self._answers():

@@ -93,7 +93,7 @@ class StateDirectory:
         """Create the private socket directory unless it exists."""
         directory = self.socket().parent
         if not _fits(directory) or (directory.parent != self.path and not _belongs_to(directory, who)):
-            # The name is random, so that nobody can have made it before us.
+            # The name is random, so that no other user can have made it first.
             directory = Path(tempfile.mkdtemp(prefix="containerstacks-", dir="/tmp"))
             self.write_private("socket-directory", f"{directory}\n", who)
         with contextlib.suppress(FileExistsError):

@@ -1,7 +1,7 @@
 """The sentences of a verdict, alike on every face: headline, biller, takeover, next run.
 
-None of them but `sentence_of` names a process, and none a customer or a figure of money, so the page may show them to
-everybody.
+None of them but `sentence_of` names a process, and none a customer or a figure of money, so the public page may show
+them.
 """
 
 from __future__ import annotations

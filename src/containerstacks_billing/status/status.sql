@@ -43,7 +43,7 @@ record as (
 )
 
 -- name: last_ended_run
--- The last run that came to an end, whatever it was.
+-- The last run that came to an end, with any outcome.
 with
 -- include: run_record
 select * from record where outcome is not null order by id desc limit 1;

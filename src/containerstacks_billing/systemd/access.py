@@ -210,7 +210,7 @@ def _writers(status: os.stat_result, user: Account) -> str | None:
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
         return None
     if status.st_mode & stat.S_IWOTH:
-        return "everybody"
+        return "all users"
     if status.st_mode & stat.S_IWGRP and status.st_gid not in {0, user.gid}:
         return f"the group {_group_name(status.st_gid)}"
     return None
@@ -227,7 +227,7 @@ def examine_env_file(path: Path, user: Account, *, handed_over: bool = False) ->
         return [warn(check, f"{path} cannot be looked at: {error.strerror}.", "Run this as root.")]
     mode, owner = f"{stat.S_IMODE(status.st_mode):04o}", _user_name(status.st_uid)
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        return [fail(check, f"{path} is open to everybody (mode {mode}).", f"Run: chmod 600 {quoted}")]
+        return [fail(check, f"{path} is open to all users (mode {mode}).", f"Run: chmod 600 {quoted}")]
     if handed_over:
         return [ok(check, f"{path}: mode {mode}, of {owner}; systemd hands over a private copy")]
     hidden = next((p for p in reversed(path.parents) if not user.may(p.stat(), 1)), None)

@@ -195,7 +195,7 @@ where place <= %(shown)s
 order by check_name, place;
 
 -- name: find_vanished_instances
--- Find charged instances that are gone without a last segment: nobody can say any more until when they ran.
+-- Find charged instances that are gone without a last segment: until when they ran is not known any more.
 select organization_id, vps_instance_id as instance_id,
     format('its row is gone and no segment says until when it ran; its last charge ends at %%s', max(billing_period_end)) as message,
     count(*) over () as found
@@ -589,7 +589,7 @@ order by organization_id, entry_id
 limit %(shown)s;
 
 -- name: find_metering_failures
--- Find changes of instances that could not be metered: their hours are known to nobody but this table.
+-- Find changes of instances that could not be metered: only this table knows their hours.
 select id as failure_id,
     format('a change of vps_instances at %%s could not be metered: %%s', failed_at, left(error, 500)) as message,
     count(*) over () as found

@@ -83,7 +83,7 @@ def create_application(
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open and close what the application lives on."""
+    """Open and close the connection pool, and run built-in billing, for the lifespan of the application."""
     context: Context = app.state.context
     context.pool.open()
     if context.built_in is not None:

@@ -1,7 +1,7 @@
-"""One reading of the tables for everybody who looks: the same question within a second gets the same answer.
+"""Cache of readings of the tables, shared by all requests: within a second all of them get the same answer.
 
-However many pages, scrapers and programs look, the database is asked once a second. A failure is kept for that second
-too, so that a database in trouble is not asked more often than one in health.
+However many pages and programs request it, the database is read once a second. A failure is kept for that second too,
+so that a database in trouble is not asked more often than one in health.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCHEMA_SECONDS = 30.0
 
 
 class CachedValue(Generic[Value]):
-    """A value that is read again when asked for after `seconds`; who comes meanwhile waits for the reader."""
+    """A value that is read anew when requested after `seconds`; concurrent requests wait for the one that reads."""
 
     def __init__(
         self, read: Callable[[], Value], seconds: float, clock: Callable[[], float] = time.monotonic
@@ -64,10 +64,10 @@ class Readings:
         self._clock = clock or Clock()
         self._trouble = RecurringError(
             self._clock,
-            "The database cannot be read, so nobody sees how billing is",
+            "The database cannot be read, so the state of billing is not visible",
             "The database can be read again",
         )
-        # Whether the last reading of the health failed: who asks for something else then has no news for the log.
+        # Whether the last reading of the health failed: other requests then have nothing new to log.
         self.blind = False
         self._health = CachedValue(self._ask_health, HEALTH_SECONDS)
         self._schema = CachedValue(self._read_schema, SCHEMA_SECONDS)

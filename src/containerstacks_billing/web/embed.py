@@ -1,4 +1,4 @@
-"""Put the application side into a host's own ASGI application: FastAPI, Starlette, or whatever is made of them.
+"""Embedding of the application side in a host's ASGI application, such as FastAPI or Starlette.
 
     from containerstacks_billing.web.embed import embed
 

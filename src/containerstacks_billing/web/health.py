@@ -19,9 +19,9 @@ from containerstacks_billing.web.schemas import ApiHealth, BuiltIn, Daemon, Daem
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Whether the process lives")
+@router.get("/healthz", summary="Whether the process is alive")
 async def healthz() -> State:
-    """Say that the process answers. Asks nobody else."""
+    """Say that the process answers. Reads nothing."""
     return State(status="ok")
 
 
@@ -111,7 +111,7 @@ def _uptime_minutes(health: Health, verdict: Verdict) -> int | None:
 def built_in_of(context: Context) -> BuiltIn:
     """Show the built-in billing of this process."""
     built_in = context.built_in
-    look = built_in.last_look if built_in else None
+    look = built_in.last_check if built_in else None
     return BuiltIn(
         setting=context.settings.built_in_billing,
         running=built_in is not None and built_in.is_alive,

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, read from the tables when they are asked for: right even when the daemon is dead.
+"""Metrics for Prometheus, read from the tables at each scrape: right even when the daemon is dead.
 
 No metric names an organization, an instance or a process. Off loopback a token is wanted all the same: how much is
-billed is nobody's business.
+billed is confidential.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def from_here_or_admin(
     context: InContext,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Let this machine pass without a token, and everybody else with one."""
+    """Allow unauthenticated access from loopback only."""
     if credentials is not None or not is_loopback(address_of(request)):
         require_admin(request, context, credentials)
 
@@ -75,7 +75,7 @@ class _Tables(Collector):
         self._context = context
 
     def describe(self) -> list[Metric]:
-        """Nothing to describe before it is asked for."""
+        """Describe nothing: the tables are read by `collect` alone."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -101,7 +101,7 @@ class _Tables(Collector):
 
     def _process(self) -> Iterator[Metric]:
         built_in = self._context.built_in
-        look = built_in.last_look if built_in else None
+        look = built_in.last_check if built_in else None
         running = built_in is not None and built_in.is_alive
         yield _gauge("built_in_running", "Whether this process looks after built-in billing", running)
         blind = look is not None and look.decision.decision is Decision.CANNOT_TELL

@@ -43,7 +43,7 @@ _HEADERS = {
 }
 
 
-# In the scope of a request that is a HEAD, for who would otherwise go on answering.
+# In the scope of a request that is a HEAD, for handlers that would otherwise stream an answer.
 HEAD = "containerstacks_billing.head"
 
 

@@ -1,6 +1,6 @@
 """The status page: rendered by the server, kept alive by a stream of events, complete without a script.
 
-Everybody sees the state. Figures and names are for admins, who sign in with what the API takes as a bearer and are
+The state is public. Figures and names are for admins, who sign in with what the API takes as a bearer and are
 counted by the same counter when they fail. Forms are accepted from this page alone: the cookie is SameSite=Strict, the
 browser has to say that the form is of this origin, and signing out carries a secret of the session.
 """
@@ -95,10 +95,10 @@ async def events(request: Request) -> Response:
     address = address_of(request)
 
     async def pieces() -> AsyncIterator[str]:
-        def look(before: object) -> Awaitable[Seen]:
-            return run_in_threadpool(_look, page, cookie, before)
+        def poll(before: object) -> Awaitable[Seen]:
+            return run_in_threadpool(_poll, page, cookie, before)
 
-        async for piece in page.streams.pieces(look, address):
+        async for piece in page.streams.pieces(poll, address):
             yield piece
 
     if page.streams.full(address):
@@ -110,14 +110,14 @@ async def events(request: Request) -> Response:
 def live(request: Request) -> JSONResponse:
     """Return what a stream of events would send first, for pages that poll."""
     page = _page_of(request)
-    _, now, news = _look(page, request.cookies.get(COOKIE), None)
+    _, now, news = _poll(page, request.cookies.get(COOKIE), None)
     return JSONResponse({"now": now, **(news or {})}, headers=_HEADERS)
 
 
 Seen = tuple[object, str, dict[str, object] | None]
 
 
-def _look(page: StatusPage, cookie: str | None, before: object) -> Seen:
+def _poll(page: StatusPage, cookie: str | None, before: object) -> Seen:
     """Return what is seen now, the time, and the rendered page where it differs from `before`."""
     session = page.sessions.find(cookie)
     view = page.reader.now()

@@ -93,7 +93,7 @@ def install(app: FastAPI) -> None:
         if not context.readings.blind:
             context.unanswered.report(error)
         away = isinstance(error, (DatabaseUnavailable, LoginRefused))
-        # The address of the database and the names in its answers are nobody's business out there.
+        # The address of the database and the names in its answers are not for clients.
         detail = "The database does not answer." if away else "The database could not be read."
         return problem(503, detail, {"Retry-After": "5"})
 

@@ -85,7 +85,7 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address[4])
-            # From here on nobody is refused: who comes before the first answer is possible waits.
+            # From here on no connection is refused: those before the first answer is possible wait.
             listening.listen(BACKLOG)
         except OSError:
             listening.close()

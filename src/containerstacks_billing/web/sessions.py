@@ -59,7 +59,7 @@ class Sessions:
     def find(self, cookie: str | None) -> Session | None:
         """Return the session of a cookie; None when it has none, or its bearer is not recognised any more.
 
-        While the database cannot be asked a session stays, and there is nothing to be seen either.
+        While the database is away a session stays; no figures can be seen then.
         """
         if not cookie:
             return None

@@ -1,7 +1,7 @@
 """Server-sent events of the status page: one reading every two seconds, one event per change.
 
 Readings are shared by all streams, and a page is rendered only after a change. Streams are bounded in all and per
-address, so that one client, or everybody behind one proxy, cannot take them all; a refused page polls `/status/live`. A
+address, so that one client, or all clients of one proxy, cannot take them all; a refused page polls `/status/live`. A
 stream ends after a minute and the browser reconnects; a stopping server ends them at once.
 """
 
@@ -16,13 +16,13 @@ from contextlib import suppress
 
 STREAMS = 64
 STREAMS_PER_ADDRESS = 16
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 LIFETIME_SECONDS = 60.0
 # A proxy gives up on a connection that says nothing; the time also corrects the clock of the page.
-SAY_SOMETHING_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 10.0
 
 # Given what was seen before: what is seen now, the time, and the news as a JSON object, None when nothing changed.
-Look = Callable[[object], Awaitable[tuple[object, str, dict[str, object] | None]]]
+Poll = Callable[[object], Awaitable[tuple[object, str, dict[str, object] | None]]]
 
 
 class Streams:
@@ -44,22 +44,22 @@ class Streams:
         """Let every stream end after its next piece."""
         self._ending.set()
 
-    async def pieces(self, look: Look, address: str) -> AsyncIterator[str]:
+    async def pieces(self, poll: Poll, address: str) -> AsyncIterator[str]:
         """Yield events until the client leaves, the server stops or a minute is over."""
         self._open[address] += 1
         try:
             yield "retry: 2000\n\n"
             ends = time.monotonic() + LIFETIME_SECONDS
             before: object = None
-            said = float("-inf")
+            sent_at = float("-inf")
             while time.monotonic() < ends and not self._ending.is_set():
-                before, now, news = await look(before)
+                before, now, news = await poll(before)
                 if news is not None:
                     yield f"event: state\ndata: {json.dumps({'now': now, **news})}\n\n"
-                    said = time.monotonic()
-                elif time.monotonic() - said >= SAY_SOMETHING_SECONDS:
+                    sent_at = time.monotonic()
+                elif time.monotonic() - sent_at >= KEEP_ALIVE_SECONDS:
                     yield f"event: time\ndata: {json.dumps({'now': now})}\n\n"
-                    said = time.monotonic()
+                    sent_at = time.monotonic()
                 await self._pause()
         finally:
             self._open[address] -= 1
@@ -67,4 +67,4 @@ class Streams:
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), LOOK_SECONDS)
+            await asyncio.wait_for(self._ending.wait(), POLL_SECONDS)

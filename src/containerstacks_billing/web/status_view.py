@@ -76,7 +76,7 @@ class StatusReader:
         verdict = verdict_of(health, settings)
         tone, headline, text = headline_of(verdict)
         built_in = self._context.built_in
-        look = built_in.last_look if built_in else None
+        look = built_in.last_check if built_in else None
         return StatusView(
             health.now, verdict.limits, settings.currency, tone, headline, text, verdict.problems,
             health=health, verdict=verdict, details=details, built_in=look.decision.sentence if look else None,
