@@ -12,7 +12,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 # Slow tests run at night only; that they can still be imported is seen here.
 COLLECT = [sys.executable, "-m", "pytest", "--collect-only", "--slow", "-qq", "-p", "no:cacheprovider"]
-COLLECT += ["-p", "no:schemathesis", "-p", "no:hypothesispytest"]  # they take long to load
+COLLECT += ["-p", "no:schemathesis"]  # it takes long to load
 SLOW = [str(file) for file in sorted(Path("tests").rglob("test_*.py")) if "mark.slow" in file.read_text()]
 CHECKS = {
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "--output-format=concise"],

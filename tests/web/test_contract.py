@@ -29,7 +29,7 @@ few = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # Seven paths, twice: over five thousand requests.
-thousands = settings(few, max_examples=max(EXAMPLES, 400))
+thousands = settings(few, max_examples=max(EXAMPLES, 400), derandomize=False, print_blob=True)
 
 
 @pytest.fixture
