@@ -71,7 +71,7 @@ class Run:
         return _Followed(self)
 
     def open(self, batches: Sequence[Batch]) -> None:
-        """Begin the model's run; whoever is in no batch has nothing due, which the comparison would show."""
+        """Begin the model's run; an instance in no batch has nothing due, which the comparison would show."""
         history, model = self._history, self._history.model
         model.open_run(history.terms, self._as_of, history.now)
         reach = {self._organization} if self._organization else model.organizations

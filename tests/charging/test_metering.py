@@ -46,7 +46,7 @@ def begin(fleet: Fleet) -> Callable[[str], tuple[UUID, UUID]]:
 
 
 def segments(fleet: Fleet) -> list[tuple[str, str, str, str | None]]:
-    """Return the closed stretches: from, until when they are charged, why they were closed, what came of them."""
+    """Return the closed segments: from, until when they are charged, why they were closed, what came of them."""
     return [
         (f"{row.started_at:%d %H:%M}", f"{row.charge_until:%d %H:%M}", row.reason, row.outcome)
         for row in fleet.rows("select * from billing_closed_segments() order by started_at, id")
@@ -129,7 +129,7 @@ def test_full_is_at_most_an_hour_ahead(fleet: Fleet, begin: Any) -> None:
 
 
 def test_full_charges_an_hour_of_a_moved_instance_to_one_organization(fleet: Fleet, begin: Any) -> None:
-    """Whoever has it when the hour starts pays the hour; its new owner begins with the next."""
+    """The owner at the start of the hour pays the hour; the new owner begins with the next."""
     old, web = begin("full")
     new = fleet.organization("10.00")
     fleet.at(DAY + "00:30")
@@ -223,7 +223,7 @@ def test_the_hosts_statements_never_fail(fleet: Fleet, damage: str, policy: str)
 
 
 def test_what_could_not_be_metered_is_kept(fleet: Fleet) -> None:
-    """Without the table of segments a stretch that has to be filed stands in billing_metering_failures, for doctor and verify."""
+    """Without the table of segments a segment that has to be filed stands in billing_metering_failures, for doctor and verify."""
     web = fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
     fleet.hours(1.5)
     fleet.conn.execute("drop table billing_usage_segments")
@@ -320,7 +320,7 @@ def seconds_of(fleet: Fleet) -> Callable[[], float]:
 
 
 def file_kept(fleet: Fleet) -> None:
-    """Move all kept stretches to where segments are, as a run does."""
+    """Move all pending segments to where segments are, as a run does."""
     with fleet.conn.transaction():
         fleet.conn.execute("set local containerstacks_billing.advancing = 'on'")
         flush_segments(fleet.conn, {

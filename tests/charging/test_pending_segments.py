@@ -1,4 +1,4 @@
-"""Where a closed stretch is until a run charges it: in the row of its instance, in one place or the other, and never lost.
+"""Where a closed segment is until a run charges it: in the row of its instance, in one place or the other, and never lost.
 
 The plans cost one cent and ten cents an hour.
 """
@@ -118,7 +118,7 @@ def test_an_instance_that_changes_all_the_time_is_filed_in_between(
 
 @pytest.mark.parametrize("gone", ["instance", "organization"])
 def test_what_is_deleted_pays_what_it_kept(fleet: Fleet, shop: tuple[UUID, UUID], gone: str) -> None:
-    """The kept stretch and the last one become segments in the statement that deletes the row."""
+    """The pending segment and the last one become segments in the statement that deletes the row."""
     organization, web = shop
     fleet.at(DAY + "00:30")
     fleet.set(web, plan_id=fleet.plan("73.00"))
@@ -139,7 +139,7 @@ def test_what_is_deleted_pays_what_it_kept(fleet: Fleet, shop: tuple[UUID, UUID]
 def test_what_was_kept_stays_with_the_organization_that_used_it(
     fleet: Fleet, shop: tuple[UUID, UUID]
 ) -> None:
-    """A kept stretch and the one that the move closes are filed at once, under the old organization."""
+    """A pending segment and the one that the move closes are filed at once, under the old organization."""
     old, web = shop
     new = fleet.organization("10.00")
     fleet.at(DAY + "01:00")
@@ -171,7 +171,7 @@ def test_what_was_kept_moves_with_an_instance_that_has_no_dates(
     assert [("01 00:00", "01 00:30", "status", None)] == filed(fleet)
 
 
-def test_a_row_that_is_written_back_neither_loses_nor_revives_a_stretch(
+def test_a_row_that_is_written_back_neither_loses_nor_revives_a_segment(
     fleet: Fleet, shop: tuple[UUID, UUID]
 ) -> None:
     """A program reads the whole row and writes all of it later; in between, the instance changed, or was billed."""
@@ -204,7 +204,7 @@ def test_a_row_that_is_written_back_neither_loses_nor_revives_a_stretch(
     assert sound(fleet)
 
 
-def test_a_copied_row_brings_no_stretches_along(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
+def test_a_copied_row_brings_no_segments_along(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
     """What one instance ran is not due a second time because its row was taken for a pattern."""
     _, web = shop
     fleet.at(DAY + "00:30")
@@ -280,10 +280,10 @@ def test_a_dry_run_tells_the_same_and_leaves_the_row_alone(fleet: Fleet, shop: t
     assert Decimal("0.105") == result.amount
 
 
-def test_filing_that_is_rolled_back_leaves_the_stretches_in_the_row(
+def test_a_flush_that_is_rolled_back_leaves_the_segments_in_the_row(
     fleet: Fleet, shop: tuple[UUID, UUID]
 ) -> None:
-    """A stretch is in the row or among the segments, whatever becomes of the transaction."""
+    """A segment is in the row or among the segments, whatever becomes of the transaction."""
     _, web = shop
     fleet.at(DAY + "00:30")
     fleet.set(web, status="stopped")
@@ -296,7 +296,7 @@ def test_filing_that_is_rolled_back_leaves_the_stretches_in_the_row(
 
 
 def test_filing_waits_for_a_change_and_takes_it_along(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
-    """The host closes a second stretch while the row is waited for: both are filed, as the row has them when it is locked."""
+    """The host closes a second segment while the row is waited for: both are filed, as the row has them when it is locked."""
     _, web = shop
     fleet.at(DAY + "00:30")
     fleet.set(web, status="stopped")
@@ -322,7 +322,7 @@ def test_filing_waits_for_a_change_and_takes_it_along(fleet: Fleet, shop: tuple[
     assert ([], 2) == (kept(fleet), len(filed(fleet)))
 
 
-def test_a_run_over_one_organization_files_its_stretches_only(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
+def test_a_run_over_one_organization_flushes_its_segments_only(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
     """Those of the others wait for a run of theirs."""
     organization, web = shop
     other = fleet.instance(fleet.organization("10.00"), fleet.plan("73.00"))
@@ -336,7 +336,7 @@ def test_a_run_over_one_organization_files_its_stretches_only(fleet: Fleet, shop
     assert ["0.005", "0.05"] == sorted(amount for *_, amount, _ in fleet.charges())
 
 
-def test_a_stretch_is_judged_by_the_policy_that_it_began_under(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
+def test_a_segment_is_judged_by_the_policy_that_it_began_under(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
     """It is filed by the run that brings another policy, and pays as before."""
     _, web = shop
     fleet.bill()
@@ -403,7 +403,7 @@ def test_hours_in_excess_are_held_together(fleet: Fleet, shop: tuple[UUID, UUID]
 
 
 def test_filing_is_no_edit(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
-    """The host's updated_at tells when somebody changed the instance, not when it was billed."""
+    """The host's updated_at is when the instance was changed, not when it was billed."""
     _, web = shop
     fleet.conn.execute(
         "create function update_updated_at_column() returns trigger language plpgsql as"
@@ -423,8 +423,8 @@ def test_filing_is_no_edit(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
     assert [] == kept(fleet)
 
 
-def test_a_stretch_that_was_lost_leaves_a_gap(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
-    """Somebody who takes the kept stretches away is found out."""
+def test_a_segment_that_was_lost_leaves_a_gap(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
+    """Pending segments that are deleted by hand are a discrepancy."""
     _, web = shop
     fleet.at(DAY + "00:30")
     fleet.set(web, status="stopped")
@@ -435,7 +435,7 @@ def test_a_stretch_that_was_lost_leaves_a_gap(fleet: Fleet, shop: tuple[UUID, UU
     assert ["gaps"] == [one.check for one in verify(fleet.conninfo).discrepancies]
 
 
-def test_a_stretch_that_is_restored_is_not_charged_twice(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
+def test_a_segment_that_is_restored_is_not_charged_twice(fleet: Fleet, shop: tuple[UUID, UUID]) -> None:
     """A backup of the host's table alone brings back what was filed and charged; the next run drops it."""
     _, web = shop
     fleet.at(DAY + "00:30")

@@ -81,7 +81,7 @@ def test_an_organization_that_is_deleted_under_a_run_is_gone(fleet: Fleet) -> No
     assert (Decimal("9.99"), Decimal(0)) == fleet.balance(staying)
 
 
-def test_a_stretch_of_an_instance_that_moves_and_changes_under_a_run_is_filed_once(fleet: Fleet) -> None:
+def test_a_segment_of_an_instance_that_moves_and_changes_under_a_run_is_flushed_once(fleet: Fleet) -> None:
     """One transaction moves it within the batch and resizes it; what it kept since is taken out of the row it is read from."""
     small, large = fleet.plan("7.30"), fleet.plan("14.60")
     first, second = fleet.organization("10.00"), fleet.organization("10.00")
@@ -100,9 +100,9 @@ def test_a_stretch_of_an_instance_that_moves_and_changes_under_a_run_is_filed_on
     fleet.bill()
 
     assert {} == fleet.quarantine()
-    stretches = fleet.rows("select started_at, ended_at from billing_closed_segments() order by started_at")
+    segments = fleet.rows("select started_at, ended_at from billing_closed_segments() order by started_at")
     assert [("01 00:00", "01 00:30"), ("01 00:30", "01 00:45"), ("01 00:45", "01 01:00")] == [
-        (clock(row.started_at), clock(row.ended_at)) for row in stretches
+        (clock(row.started_at), clock(row.ended_at)) for row in segments
     ]
     assert sound(fleet)
 

@@ -92,7 +92,7 @@ def test_a_top_up_makes_room_for_the_next_warning(fleet: Fleet) -> None:
 
 
 def test_hours_in_use_that_no_run_has_charged_yet_count(fleet: Fleet) -> None:
-    """The end stays where it is, whenever somebody looks: ten cents are ten hours from the start of the instance."""
+    """The end stays where it is, whenever it is computed: ten cents are ten hours from the start of the instance."""
     fleet.instance(fleet.organization("0.10"), fleet.plan("7.30"))
     fleet.hours(0.5)
     fleet.bill()

@@ -27,7 +27,7 @@ _REFUSALS = {
             for each row when (new.organization_id = '{organization}') execute function refuse()
     """,
     "a check": "alter table vps_billing_cycles add constraint refuse check (organization_id <> '{organization}') not valid",
-    "a unique key of somebody else": """
+    "a unique key of the host": """
         create unique index refuse on payment_transactions (organization_id) where organization_id = '{organization}'
             and payment_method = 'wallet_debit'
     """,
@@ -36,7 +36,7 @@ _REPAIRS = {
     "a trigger that raises": "drop trigger refuse on vps_billing_cycles",
     "a trigger that divides by zero": "drop trigger refuse on payment_transactions",
     "a check": "alter table vps_billing_cycles drop constraint refuse",
-    "a unique key of somebody else": "drop index refuse",
+    "a unique key of the host": "drop index refuse",
 }
 
 

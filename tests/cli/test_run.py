@@ -68,7 +68,7 @@ def start(tmp_path: Path, fleet: Fleet) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def blocked(fleet: Fleet, statement: str, *values: Any) -> Iterator[None]:
-    """Hold a lock in somebody else's transaction until the block ends."""
+    """Hold a lock in another transaction until the block ends."""
     with psycopg.connect(fleet.conninfo) as other:
         other.execute(statement, values or None)
         yield
@@ -162,7 +162,7 @@ def test_a_signal_finishes_the_batch_under_way(fleet: Fleet, start: Any, number:
 
 
 def test_a_signal_ends_the_wait_for_another_biller(fleet: Fleet, start: Any) -> None:
-    """Whoever waits for the lease charges nothing and leaves with the signal's code; who waits too long, with 75."""
+    """A run that waits for the lease charges nothing and ends with the signal's code; after too long a wait, with 75."""
     three_organizations(fleet)
     with held_lease(fleet.conninfo, "other-1"):
         patient, impatient = start(), start("--wait", "0")
@@ -294,7 +294,7 @@ def test_a_dry_run_changes_nothing_and_foretells_the_run(fleet: Fleet, batch_siz
 
 
 def test_a_dry_run_brings_the_changes_of_its_run(fleet: Fleet) -> None:
-    """A new BILLABLE_STATUSES is announced, and rehearsed with the stretches that it closes."""
+    """A new BILLABLE_STATUSES is announced, and rehearsed with the segments that it closes."""
     organization = fleet.organization("10.00")
     plan = fleet.plan("7.30")
     fleet.instance(organization, plan)

@@ -58,7 +58,7 @@ def test_up_bills_a_demo_fleet_once(server_of_up: EmbeddedServer, command: Comma
 
 
 def test_two_at_once_make_one_fleet(server_of_up: EmbeddedServer, command: Command) -> None:
-    """Whoever comes second finds the fleet, and waits for the first to have billed it."""
+    """The second finds the fleet, and waits until the first has billed it."""
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: command("up", "--once"), range(2)))
     assert [0, 0] == [one.returncode for one in both], [one.stderr for one in both]
@@ -101,7 +101,7 @@ class Up:
         self._said = ""
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
-            # Whoever runs the tests with nohup has it ignored, and `up` would obey that.
+            # Under nohup it is ignored in the tests, and `up` would inherit that.
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.chdir(directory)
             os.execve(
@@ -203,7 +203,7 @@ def test_a_port_that_is_taken_is_refused(up: Callable[..., Up]) -> None:
 
 
 def test_nohup_is_obeyed() -> None:
-    """Whoever wanted SIGHUP to be ignored gets that; without it, it is a stop with a code of its own."""
+    """SIGHUP stays ignored where it was, as under nohup; elsewhere it is a stop with a code of its own."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruptible() as asked:

@@ -30,7 +30,7 @@ def fleet(conn: psycopg.Connection[Any]) -> Fleet:
 
 @contextmanager
 def wallet_locked(fleet: Fleet, organization: UUID) -> Any:
-    """Hold a wallet, as a top-up that takes its time does; whoever charges it waits."""
+    """Hold a wallet, as a slow top-up does; a run that charges it waits."""
     with psycopg.connect(fleet.conninfo) as top_up:
         top_up.execute("select from wallets where organization_id = %s for update", (organization,))
         yield
@@ -149,7 +149,7 @@ def test_a_second_signal_stops_after_the_batch(fleet: Fleet, start: Start) -> No
         daemon.until(lambda: waits_for_lock(fleet.conn))
         daemon.signal(signal.SIGINT)
         daemon.says("Stopping: ")
-        # As somebody does who loses patience: those within a second of the first count for nothing.
+        # As an impatient operator does: those within a second of the first count for nothing.
         daemon.until(lambda: insists(daemon))
 
     assert 0 == daemon.ended()
@@ -272,7 +272,7 @@ def test_a_schema_that_changes_later_is_an_error_status_and_no_end(fleet: Fleet,
 
 
 def test_another_biller_is_waited_for_and_no_error(fleet: Fleet, start: Start) -> None:
-    """Whoever holds the lease is named; status and exit code are those of a healthy daemon."""
+    """The holder of the lease is named; status and exit code are those of a healthy daemon."""
     three_organizations(fleet)
     with held_lease(fleet.conninfo, "built-in web-1"):
         daemon = start(HEARTBEAT_SECONDS="1")
@@ -498,7 +498,7 @@ def test_a_daemon_that_was_killed_is_named_by_the_next_one(fleet: Fleet, start: 
 
 
 def test_a_reload_of_a_copy_says_that_it_changes_nothing(fleet: Fleet, start: Start, tmp_path: Path) -> None:
-    """What systemd hands over is a copy of the start; whoever sends SIGHUP reads which command takes effect."""
+    """What systemd hands over is a copy of the start; after SIGHUP the log names the command that takes effect."""
     file = tmp_path / "credentials" / "env"
     file.parent.mkdir()
     file.write_text(f"DATABASE_URL={fleet.conninfo!r}\n")

@@ -1,7 +1,7 @@
 """A holder of the lease dies or freezes in the middle of a run, and the other side takes over: real processes, both directions.
 
 Of three organizations one is charged, the second waits for its wallet, when the holder is killed or stopped. One that is
-stopped for longer than its lease wakes up after somebody else has done its work, in the middle of a transaction of its own.
+stopped for longer than its lease wakes up after another biller has done its work, in the middle of a transaction of its own.
 """
 
 from __future__ import annotations

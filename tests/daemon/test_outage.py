@@ -113,7 +113,7 @@ def test_a_database_away_at_the_start_is_waited_for(own_server: Server, start: S
 
 
 def test_a_question_at_the_start_that_is_cancelled_does_not_end_it(own_server: Server, start: Start) -> None:
-    """Somebody holds the table of migrations, and somebody cancels who waits for it: the daemon looks again by itself."""
+    """The table of migrations is locked, and the wait for it is cancelled: the daemon tries again by itself."""
     fleet = fleet_of(own_server)
     holder = own_server.connect()
     holder.execute("begin")

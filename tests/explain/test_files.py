@@ -54,7 +54,7 @@ def pdf_of(statement: Statement, letterhead: Letterhead, template: Path | None =
 
 
 def test_the_rows_of_the_csv_add_up(fleet: Fleet) -> None:
-    """Whoever opens it in a spreadsheet can add up both accounts."""
+    """In a spreadsheet both accounts can be added up."""
     file = io.StringIO(newline="")
     write_csv([read(fleet, billed(fleet))], file)
     rows = list(csv.DictReader(io.StringIO(file.getvalue())))

@@ -1,4 +1,4 @@
-"""Issuing statements: once for each month, under numbers without a gap, whoever else issues."""
+"""Issuing statements: once for each month, under numbers without a gap, also beside other issuers."""
 
 from __future__ import annotations
 

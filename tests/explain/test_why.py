@@ -69,7 +69,7 @@ def test_an_entry_is_its_charges_and_what_was_carried(fleet: Fleet) -> None:
 
 
 def test_a_wrong_amount_is_said_to_the_last_digit(fleet: Fleet) -> None:
-    """Whoever changes an entry by hand finds it in the explanation, with the difference."""
+    """An entry that was changed by hand is explained with the difference."""
     acme = fleet.organization("10.00")
     fleet.instance(acme, fleet.plan("730.00"))
     fleet.hours(2)

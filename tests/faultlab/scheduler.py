@@ -3,7 +3,7 @@
 An actor is a thread with a connection of its own. It stops before each statement, and goes on when the scheduler lets
 it. After each step the scheduler waits until every actor stands before its next statement, has ended, or waits for a
 lock, which pg_blocking_pids says. So one schedule is a list of choices, and all of them are found by going through one
-after the other and branching wherever somebody else could have been chosen.
+after the other and branching wherever another could have been chosen.
 
 Left out are stops before BEGIN, ROLLBACK and settings of the transaction: they touch no row, and under READ COMMITTED each
 statement has a snapshot of its own, so they commute with whatever others do.

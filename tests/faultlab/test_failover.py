@@ -245,7 +245,7 @@ def waiting_commits(failover_pair: FailoverPair) -> list[int]:
 
 
 def test_a_cancelled_wait_for_the_standby_is_no_success(synchronous: FailoverPair) -> None:
-    """The standby is gone and somebody cancels the COMMIT that waits for it; the server calls it committed, with a warning.
+    """The standby is gone and an operator cancels the COMMIT that waits for it; the server calls it committed, with a warning.
 
     The batch is not counted: it is begun again from the rows, and waits again. When the standby is back it is charged
     once.

@@ -232,7 +232,7 @@ def panics_and_bills_on(small_server: SmallServer, disk: Path, running: Callable
     assert "No space left on device" in log
     assert daemon.process.poll() is None
     ballast.unlink()
-    # Where the server could not recover without room it has ended, and somebody starts it; else it is there.
+    # Where the server could not recover without room it has ended, and is started here; else it is there.
     eventually(small_server.server.start)
     small_server.reconnect()
     small_server.fleet.conn.execute("drop trigger waste on vps_billing_cycles")

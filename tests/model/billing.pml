@@ -70,7 +70,7 @@ byte charged[WALLETS];        /* vps_billing_cycles, as a set of hours */
 byte starts[WALLETS];         /* its unique key: the first hours of the charges */
 byte balance[WALLETS] = OPENING;  /* wallets */
 bit topped_up;                /* payment_transactions: the host's entry for wallet 0 */
-byte segment_from, segment_until;  /* billing_usage_segments: a stretch of instance 0 that the host closed */
+byte segment_from, segment_until;  /* billing_usage_segments: a segment of instance 0 that the host closed */
 bit segment_due;
 
 /* What a replica has of it, at the moment after which it gets no more. */
@@ -372,7 +372,7 @@ again:  /* charge in worker.py: every attempt derives the batch from the rows */
     fi;
 #ifdef NO_LOCK
     if
-    :: atomic {  /* charge in batch.sql: it posts, the first time that it waits for whoever has the wallet */
+    :: atomic {  /* charge in batch.sql: it posts, the first time that it waits for the transaction that has the wallet */
         !broken[b] && holder_of[org] == NOBODY -> holder_of[org] = b }
     :: FINDS_CONNECTION_GONE
     :: CRASHES
@@ -461,7 +461,7 @@ end:
     :: atomic { clock < HOURS && !quiet -> clock++; printf("clock: hour %d is over\n", clock - 1) }
     :: atomic {  /* a customer tops wallet 0 up: the balance by a delta, with an entry, behind the lock */
         !topped_up && holder_of[0] == NOBODY -> topped_up = 1; balance[0]++; printf("customer: tops wallet 0 up\n") }
-    :: atomic {  /* the host changes instance 0: billing_move_watermark in functions.sql closes the stretch so far */
+    :: atomic {  /* the host changes instance 0: billing_move_watermark in functions.sql closes the segment so far */
         !quiet && segment_until == 0 && watermark[0] < clock &&
             (moved[0] == 0 || target[0] == 1) && (moved[1] == 0 || target[1] == 1) &&
             (moved[2] == 0 || target[2] == 1) && (moved[3] == 0 || target[3] == 1) ->

@@ -122,7 +122,7 @@ def test_a_failure_is_tried_again_later_with_the_same_key(
 
 
 def test_410_is_final(fleet: Fleet, database: str, receiver: Receiver) -> None:
-    """A receiver that says it is gone is not asked again, until somebody revives the event."""
+    """A receiver that says it is gone is not tried again, until the event is revived by hand."""
     number = happened(fleet)
     receiver.answers = lambda _: 410
     assert Delivery(dead=1) == deliver_due(database, settings(receiver.url))
@@ -151,7 +151,7 @@ def test_after_twelve_attempts_an_event_is_dead(fleet: Fleet, database: str, rec
 
 
 def test_a_redirect_is_not_followed(fleet: Fleet, database: str, receiver: Receiver) -> None:
-    """Whoever can redirect could read the events, or aim a signed request at somebody inside."""
+    """A redirect could lead the events, or a signed request, to an inner address."""
     number = happened(fleet)
     receiver.answers = lambda _: 307
     receiver.headers = {"Location": receiver.url + "&elsewhere"}

@@ -83,7 +83,7 @@ def move_money(organization: UUID, amount: str) -> Callable[[psycopg.Connection[
 def test_an_instance_may_change_before_its_first_charge(
     scheduled: ScheduledFleet, before: str, after: str
 ) -> None:
-    """Nothing but its creation says where it stands, and the change ends a stretch all the same."""
+    """Nothing but its creation says where it stands, and the change ends a segment all the same."""
     organization, plan = scheduled.fleet.organization("10.00"), scheduled.fleet.plan("7.30")
     subject = scheduled.fleet.instance(organization, plan, status=before)
     scheduled.fleet.hours(2.5)
@@ -397,7 +397,7 @@ def test_money_may_move_after_any_statement(scheduled: ScheduledFleet) -> None:
 
 @pytest.mark.parametrize("hours", [1.25, 2.25])
 def test_an_instance_may_change_after_any_statement(scheduled: ScheduledFleet, hours: float) -> None:
-    """Instances are not locked: a stretch that ends between charge and advance is charged once, at what it was."""
+    """Instances are not locked: a segment that ends between charge and advance is charged once, at what it was."""
     instances, small = scheduled.populate()
     organization = scheduled.fleet.rows(
         "select organization_id from vps_instances where id = %s", instances[0]

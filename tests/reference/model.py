@@ -3,8 +3,8 @@
 This is the oracle that random histories are compared with, so it is written to be believed and not to be fast. The rules
 are those of the design, in its own order:
 
-* A change of an instance closes the stretch since its watermark; an open stretch grows until somebody looks.
-* Whole hours of an open stretch and all of a closed one are due, each hour at the price at its start.
+* A change of an instance closes the segment since its watermark; an open segment grows until a run.
+* Whole hours of an open segment and all of a closed one are due, each hour at the price at its start.
 * Old debts and new units are paid together, by hour start and then by instance, up to the first that does not fit.
 * The oldest wallet in the currency of billing pays whole cents; what is below a cent is carried on.
 

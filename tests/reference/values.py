@@ -1,4 +1,4 @@
-"""What the reference model speaks of: instants, prices, wallets, stretches and hours, and how one hour is priced.
+"""What the reference model speaks of: instants, prices, wallets, segments and hours, and how one hour is priced.
 
 An instant is a whole number of microseconds, money is a Decimal, and everything that is charged is a `Unit`: one started
 hour of one instance at one rate.

@@ -100,7 +100,7 @@ def somebody_new(books: psycopg.Connection[Any], fleet: Fleet) -> None:
 
 
 def verified(machine: Machine) -> str:
-    """Compare the books, as somebody who may read them."""
+    """Compare the books, as a role that may read them."""
     url = "DATABASE_URL=postgresql://postgres@/containerstacks?host=/run/postgresql"
     return machine.do("env", url, "containerstacks-billing", "verify")
 
@@ -184,7 +184,7 @@ def a_reload_reads_the_configuration_again(machine: Machine) -> None:
 
 
 def commands_find_the_books_of_the_service(machine: Machine) -> None:
-    """From any directory, as whoever may read its file; others are told which file it is, and not to take it."""
+    """From any directory, as a user that may read its file; for others the error names the file."""
     shown = machine.run("containerstacks-billing", "config", "show", "--json")
     assert f"{HOME}/.env" == json.loads(shown.stdout)["envFile"]
     assert (

@@ -31,7 +31,7 @@ needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
 )
 as_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root may give files away and act as somebody else"
+    os.geteuid() != 0, reason="only root may give files away and act as another user"
 )
 
 
@@ -209,7 +209,7 @@ def test_an_interpreter_that_is_gone(tmp_path: Path) -> None:
 
 @as_root
 def test_a_program_that_others_can_change(tmp_path: Path) -> None:
-    """It runs with the database's password, so whoever writes it has that too."""
+    """It runs with the database's password, so who can write it has that too."""
     script = program(tmp_path / "opt")
     script.chmod(0o757)
     user = Account("root", 0, 0, frozenset({0}))

@@ -154,7 +154,7 @@ def _host_bills(books: Books, begins: Any, ends: Any) -> None:
     )
 
 
-def test_a_waived_stretch_is_explained(books: Books) -> None:
+def test_a_waived_segment_is_explained(books: Books) -> None:
     """A decision that says who waived which hours takes the place of a charge."""
     start = books.fleet.now
     books.fleet.set(

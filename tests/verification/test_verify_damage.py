@@ -81,7 +81,7 @@ def _a_debt_disappeared(books: Books) -> dict[str, object]:
     return {"instance_id": str(books.owing)}
 
 
-def _a_stopped_stretch_disappeared(books: Books) -> dict[str, object]:
+def _a_stopped_segment_disappeared(books: Books) -> dict[str, object]:
     books.damage(
         "delete from billing_usage_segments where instance_id = %s and outcome = 'not billable'",
         books.stopped,
@@ -374,7 +374,7 @@ DAMAGES = (
     Damage(_charged_though_waived, "charged-once", says="settled or due by itself"),
     Damage(_a_charge_disappeared, "gaps", MONEY, "nothing is charged, past due or explained"),
     Damage(_a_debt_disappeared, "gaps", frozenset({"past-due"})),
-    Damage(_a_stopped_stretch_disappeared, "gaps"),
+    Damage(_a_stopped_segment_disappeared, "gaps"),
     Damage(_the_watermark_moved_on, "gaps", says="12:45:00+00 to 2026-03-01 13:05:00+00"),
     Damage(_metering_began_earlier, "gaps", says="from 2026-02-28 23:00:00+00"),
     Damage(_the_last_segment_disappeared, "gaps", says="its row is gone"),

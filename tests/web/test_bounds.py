@@ -107,7 +107,7 @@ def test_a_huge_body_is_refused_before_it_is_read(site: tuple[str, int]) -> None
 
 
 def test_a_body_that_nobody_reads_does_not_keep_the_connection(site: tuple[str, int]) -> None:
-    """Whoever promises a body to a page without one is answered and hung up on."""
+    """A request with a body for a page without one is answered and its connection closed."""
     said = b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc"
     assert 200 == status(spoken(site, said))
 
