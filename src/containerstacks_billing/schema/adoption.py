@@ -20,6 +20,7 @@ KINDS = (
     "inexact_amounts",
     "host_still_bills",
     "fleeting_history",
+    "positional_copies",
     "row_security",
     "missing_wallets",
     "unknown_plans",

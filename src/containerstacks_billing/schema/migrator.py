@@ -45,6 +45,7 @@ from containerstacks_billing.schema.drift import (
 )
 from containerstacks_billing.schema.files import DeliveredSchema, SchemaFile, delivered_schema
 from containerstacks_billing.schema.history import Recorded, find_table, read_record
+from containerstacks_billing.schema.host_statements import broken_statements
 from containerstacks_billing.schema.lock import MigrationLock, Patience, Progress
 from containerstacks_billing.schema.model import (
     Finding,
@@ -76,6 +77,10 @@ def migrate(
     with diagnosed(conninfo), _owner_required(), closing(open_guard(conninfo)) as guard:
         lock = MigrationLock(guard, progress, patience)
         applier = Applier(conninfo, lock, delivered)
+        read_history(guard, delivered)
+        trial = partial(broken_statements, guard, lock_timeout=patience.lock_timeout)
+        if problem := lock.retry(trial, "the trial of the host's statements"):
+            raise problem
         applied = [
             _status(file, done) for file in applier.pending() if (done := applier.apply(file)) is not None
         ]
@@ -134,6 +139,8 @@ def plan(conninfo: str, *, delivered: DeliveredSchema | None = None) -> tuple[Pl
     with diagnosed(conninfo), closing(connect(conninfo, purpose="reading")) as connection:
         record, code = read_history(connection, delivered)
         pending = pending_files(delivered, record, code)
+        if pending:
+            _try_host_statements(conninfo)
         # What a pending file makes looks like what was dropped.
         repairs = [] if any(file.version for file in pending) else repairable(connection)
         if pending:
@@ -145,6 +152,14 @@ def plan(conninfo: str, *, delivered: DeliveredSchema | None = None) -> tuple[Pl
             steps = tuple(step.title for step in file.steps)
             planned.append(PlannedMigration(file.version, file.name, steps, effects(connection, file, sizes)))
         return tuple(planned)
+
+
+def _try_host_statements(conninfo: str) -> None:
+    """Raise what migrate would refuse with; a role that may not alter tables, or a table in use, is passed over."""
+    passed_over = (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.ReadOnlySqlTransaction)
+    with closing(open_guard(conninfo)) as connection, suppress(*passed_over):
+        if problem := broken_statements(connection):
+            raise problem
 
 
 def findings(conninfo: str, settings: Settings | None = None) -> tuple[Finding, ...]:
