@@ -1,11 +1,11 @@
 """Line and branch coverage of a test run, in every process that the tests start, compared with an allowance per file.
 
-    python -m tools.test_coverage [pytest …]    run the tests and compare; ./dev test without arguments does this
+    python -m tools.test_coverage [pytest …]    run the tests and compare; ./dev coverage does this
     python -m tools.test_coverage --write       the same, and write the allowances anew
 
 tests/uncovered.txt holds a line for each file that is not covered completely: how many lines and branches may be
-missed, and why. A file that is not in the list may miss none, and a count above its allowance fails the run with the
-lines. The counts are allowances and not exact lists, for what a race or a signal reaches differs from run to run.
+missed, and why. A file that is not in the list is covered completely. What a race or a signal reaches differs from run
+to run, so a count fails the run, with the lines, only where it is more than three above its allowance.
 
 Processes are measured wherever they are started, with whatever environment: a file in site-packages starts the
 measurement in each interpreter of .venv for as long as the run lives. A process that is killed leaves no data.
@@ -32,10 +32,13 @@ ALLOWANCES = ROOT / "tests" / "uncovered.txt"
 HOOK = Path(sysconfig.get_path("purelib")) / "containerstacks_test_coverage.pth"
 # One worker more than processors: many tests wait for a process or a server.
 WORKERS = min((os.cpu_count() or 1) + 1, 8)
+# How many lines and branches of one file may differ from run to run.
+SLACK = 3
 PYTEST = [sys.executable, "-m", "pytest", "-n", str(WORKERS), "--dist", "worksteal"]
 HEADING = """\
 # What the tests may leave uncovered: file, lines, branches, and why. Written by python -m tools.test_coverage --write,
-# which keeps the reasons. Counts may only go down; a file that is not listed is covered completely.
+# which keeps the reasons. Counts may only go down; a file that is not listed is covered completely. Three more lines or
+# branches are borne, for what a race or a signal reaches differs from run to run.
 """
 _SETTINGS = """\
 [run]
@@ -105,7 +108,7 @@ def complaints(missed: Mapping[str, Missed], allowed: Mapping[str, Allowance]) -
     """Yield a line for each file that misses more than it may."""
     for file, one in sorted(missed.items()):
         allowance = allowed.get(file, Allowance(0, 0))
-        if len(one.lines) > allowance.lines or len(one.branches) > allowance.branches:
+        if len(one.lines) > allowance.lines + SLACK or len(one.branches) > allowance.branches + SLACK:
             lines = ", ".join(map(str, one.lines)) or "none"
             branches = ", ".join(f"{start} to {end}" for start, end in one.branches) or "none"
             yield (
