@@ -19,6 +19,7 @@ import pytest
 from tests.command import Command
 from tests.daemons import eventually, held_lease, waits_for_lock
 from tests.fleet import Fleet
+from tests.forked import Forked, fork_server
 
 from containerstacks_billing import text
 from containerstacks_billing.charging.dry_run import dry_run
@@ -75,10 +76,10 @@ def blocked(fleet: Fleet, statement: str, *values: Any) -> Iterator[None]:
         other.rollback()
 
 
-def wait_until_blocked(fleet: Fleet, process: subprocess.Popen[str]) -> None:
+def wait_until_blocked(fleet: Fleet, process: subprocess.Popen[str] | Forked) -> None:
     """Return when a connection of the product waits for a lock."""
     eventually(lambda: process.poll() is not None or waits_for_lock(fleet.conn, "containerstacks-billing%"))
-    assert process.poll() is None, process.communicate()
+    assert process.poll() is None, f"it ended with {process.returncode}"
 
 
 def three_organizations(fleet: Fleet) -> list[Any]:
@@ -197,16 +198,20 @@ KILLED_AT = [
 ]  # fmt: skip
 
 
-def test_a_run_that_is_killed_loses_and_doubles_nothing(fleet: Fleet, start: Any, command: Command) -> None:
+def test_a_run_that_is_killed_loses_and_doubles_nothing(
+    fleet: Fleet, tmp_path: Path, command: Command
+) -> None:
     """Killed at twenty planted moments, an hour apart, then run to the end: the ledger is that of twenty quiet hours."""
     plan = fleet.plan("7.30")
     organizations = [fleet.organization("10.00") for _ in range(7)]
     for organization in organizations:
         fleet.instance(organization, plan)
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": fleet.conninfo, **SMALL_BATCHES}
     for moment in KILLED_AT:
         fleet.hours(1)
-        with blocked(fleet, moment):
-            process = start(environment=SMALL_BATCHES)
+        with blocked(fleet, moment), (tmp_path / "log").open("ab") as log:
+            streams = (0, log.fileno(), log.fileno())
+            process = fork_server().start(["run"], tmp_path, environment, streams)
             wait_until_blocked(fleet, process)
             process.kill()
             process.wait(180)

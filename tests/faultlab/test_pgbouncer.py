@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from tests import daemons
 from tests.faultlab.pooler import Pooler, program
 from tests.fleet import Fleet
+from tests.forked import fork_server
 from tests.web.client import ADMIN_TOKEN, DAEMON, bearer, client_of
 
 from containerstacks_billing.charging.model import Outcome, Progress, RunResult
@@ -49,15 +49,8 @@ def fleet(conn: psycopg.Connection[Any]) -> Fleet:
 
 
 def command(pooler: Pooler, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "containerstacks_billing", *arguments],
-        cwd=directory,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "DATABASE_URL": pooler.conninfo},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "DATABASE_URL": pooler.conninfo}
+    return fork_server().run(arguments, directory, environment, 180)
 
 
 def assert_all_charged_once(fleet: Fleet) -> None:

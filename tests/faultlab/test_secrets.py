@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import pytest
 from psycopg import sql
 from tests import daemons, served
 from tests.fleet import Fleet
+from tests.forked import fork_server
 
 ODD = "p@ss/w#r:d%zz"
 CANARIES = {
@@ -144,15 +144,7 @@ def run(directory: Path, url: str, arguments: str, **settings: str) -> subproces
         **SETTINGS,
         **settings,
     }
-    return subprocess.run(
-        [sys.executable, "-m", "containerstacks_billing", *arguments.split()],
-        cwd=directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    return fork_server().run(arguments.split(), directory, environment, 180)
 
 
 def assert_no_secret(done: subprocess.CompletedProcess[str]) -> None:

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 from tests.conftest import FAST, SERVER_PREFIX
 from tests.daemons import eventually
 from tests.fleet import Fleet
+from tests.forked import fork_server
 
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import run_billing
@@ -182,15 +182,12 @@ def test_doctor_says_out_loud_what_proves_nothing(
 ) -> None:
     """A working connection to another machine that could be intercepted is a finding."""
     place.show("right")
-    examined = subprocess.run(
-        [sys.executable, "-m", "containerstacks_billing", "doctor", "--json"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATABASE_URL": place.conninfo(sslmode=mode)},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "DATABASE_URL": place.conninfo(sslmode=mode),
+    }
+    examined = fork_server().run(["doctor", "--json"], tmp_path, environment, 180)
     findings = json.loads(examined.stdout)["findings"]
     assert "OK" in {finding["level"] for finding in findings if finding["check"] == "database"}
     said = [finding for finding in findings if "does not prove who answers" in json.dumps(finding)]

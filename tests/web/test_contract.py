@@ -16,7 +16,7 @@ from tests.web.client import ADMIN_TOKEN, bearer, client_of
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.web.app import create_application
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 OPEN = {"/healthz", "/readyz", "/api/health"}
 
 schema: Any = schemathesis.openapi.from_dict(
