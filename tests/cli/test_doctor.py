@@ -73,6 +73,7 @@ def test_a_whole_installation_is_found_whole(command: Command, database: str, tm
         "last run": "WARN",
         "built-in billing": "WARN",
         "other billers": "OK",
+        "host rights": "OK",
         "instances": "WARN",
     }
 

@@ -393,8 +393,8 @@ def test_a_long_query_of_the_host_is_not_queued_behind(legacy_database: str) -> 
             with pytest.raises(DatabaseUnavailable, match="stayed locked by another session"):
                 migrate(legacy_database, progress=said.append, patience=hasty)
         assert [line for line in said if "trying again" in line] == [
-            "columns and exact amounts of vps_billing_cycles: a table is in use, trying again (2 attempts left)",
-            "columns and exact amounts of vps_billing_cycles: a table is in use, trying again (1 attempts left)",
+            "the trial of the host's statements: a table is in use, trying again (2 attempts left)",
+            "the trial of the host's statements: a table is in use, trying again (1 attempts left)",
         ]
     assert migrate(legacy_database).applied[0].name == "baseline"
 

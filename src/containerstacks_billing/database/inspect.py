@@ -151,3 +151,8 @@ def billable_instances(connection: Connection, statuses: Iterable[str]) -> tuple
     """Count the instances that are billed, and all instances."""
     billable, every = _rows(connection, "examine_billable_instances", {"statuses": list(statuses)})[0]
     return billable, every
+
+
+def denied_writers(connection: Connection) -> tuple[str, ...]:
+    """Name the roles that may write an instance and not call the functions of its triggers."""
+    return tuple(row[0] for row in _rows(connection, "examine_denied_writers", {}))

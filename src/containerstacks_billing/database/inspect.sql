@@ -100,3 +100,8 @@ where payment_method = 'wallet_debit' and coalesce(provider_transaction_id, '') 
 -- How many instances there are to bill, and how many of any status.
 select count(*) filter (where '*' = any (%(statuses)s::text[]) or status = any (%(statuses)s::text[])), count(*)
 from vps_instances
+
+
+-- name: examine_denied_writers
+-- Roles that may write an instance and not call the functions of its triggers.
+select distinct role::text from billing_denied_functions() order by 1

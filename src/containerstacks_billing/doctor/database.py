@@ -119,6 +119,20 @@ def row_security(subject: Subject) -> Iterator[Finding]:
         yield ok("row security", f"no policy hides rows from the role {subject.server.role}")
 
 
+def host_rights(subject: Subject) -> Iterator[Finding]:
+    """Check that every role that may write an instance may call what the triggers call."""
+    if denied := examination.denied_writers(subject.connection):
+        yield fail(
+            "host rights",
+            f"Statements on vps_instances fail for {', '.join(denied)}: functions of billing may not be called.",
+            "Run `containerstacks-billing migrate`, which grants EXECUTE to every role that may write the table.",
+        )
+    else:
+        yield ok(
+            "host rights", "every role that may write an instance may call the functions of its triggers"
+        )
+
+
 def host_tokens(subject: Subject) -> Iterator[Finding]:
     """Check that tokens of the host can be verified, where JWT_SECRET is set."""
     if subject.settings.jwt_secret is None:
@@ -213,6 +227,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 
 # These read tables of billing and would only repeat that one is missing, or may not be read.
 TABLE_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    host_rights,
     host_application,
     other_billers,
     instances,

@@ -157,6 +157,8 @@ def repairable(connection: Connection) -> list[Defect]:
     found = _defects(connection)
     if lost := [one for one in found if one.kind == "table" and one.name not in _WRITTEN_AGAIN]:
         raise _tables(lost)
+    if columns := [one for one in found if one.kind == "column"]:
+        raise _columns(columns)
     return [one for one in found if one.kind.rpartition(" ")[2] in ("table", "function", "trigger")]
 
 
@@ -179,7 +181,7 @@ def _defects(connection: Connection) -> list[Defect]:
         },
     ).fetchall()
     defects = [Defect(*row) for row in rows]
-    if any(defect.kind in ("table", "function") for defect in defects):
+    if any(defect.kind in ("table", "column", "function") for defect in defects):
         return defects  # what looks for the rest may be among them
     behind = connection.execute("select billing_sequences_behind()").fetchall()
     return defects + [Defect("sequence", name, "") for (name,) in behind]
@@ -194,6 +196,17 @@ def _tables(defects: list[Defect]) -> SchemaMismatch:
     return SchemaMismatch(
         f"Tables are missing that were there when the database was migrated: {_places(lost or defects)}.",
         _RESTORE_HINT if lost else _MIGRATE_HINT,
+    )
+
+
+def _columns(defects: list[Defect]) -> SchemaMismatch:
+    return SchemaMismatch(
+        "Columns that billing needs are missing or have another type: "
+        f"{', '.join(defect.subject for defect in defects)}. Nothing is billed, and no change of"
+        " an instance is metered.",
+        "Give the columns of the host back their names and types, or install a version of containerstacks-billing that"
+        " knows the new ones. What stood in a column of billing is in a backup alone, see “Backup and restore” in"
+        " docs/billing-daemon.md. Then `containerstacks-billing migrate`.",
     )
 
 
@@ -261,6 +274,7 @@ def _sequences(defects: list[Defect]) -> SchemaMismatch:
 # The one to repair first stands first: without its table no trigger can be made.
 _SENTENCES: dict[str, Callable[[list[Defect]], SchemaMismatch]] = {
     "table": _tables,
+    "column": _columns,
     "function": _functions,
     "altered function": _altered_functions,
     "trigger": _missing_triggers,

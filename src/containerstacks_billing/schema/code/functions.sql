@@ -196,12 +196,47 @@ exception when others then
     return null;
 end $$;
 
+-- Take the conditions of the row triggers out of the way of the host's statement, because they name a column that is gone, renamed or
+-- of another type: from here on no change of an instance is noticed, no run charges (schema/drift.py), and the failure is recorded.
+-- `migrate` puts them back when the column is there again. Rolled back with the host's transaction, and then done again.
+create or replace function billing_disarm_metering(error text) returns void
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare
+    condition text;
+begin
+    create or replace function billing_has_backups(instance vps_instances) returns boolean
+        language sql stable parallel safe as 'select false';
+    foreach condition in array array['billing_ends_segment', 'billing_is_set_back', 'billing_is_paid_by_host', 'billing_is_edit'] loop
+        execute format('create or replace function %I(before vps_instances, after vps_instances) returns boolean'
+            ' language sql stable parallel safe as %L', condition,
+            case condition when 'billing_is_edit' then 'select true' else 'select false' end);
+    end loop;
+    perform billing_metering_failed('changes of instances are not metered any more: ' || error, '');
+exception when others then
+    raise warning 'billing could not step aside: % (%)', error, sqlerrm;
+end $$;
+revoke execute on function billing_disarm_metering(text) from public;
+
 -- Trigger, once per UPDATE of vps_instances: whether any policy ever said 'full'. Nearly every installation bills to the microsecond,
 -- where a segment simply ends now; the row trigger would otherwise ask for every row. The answer is local to the transaction.
+-- And whether the conditions of the row triggers can be computed at all.
 create or replace function billing_read_policies() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
 as $$
+declare
+    is_sound boolean;
 begin
+    begin
+        -- Fails where the conditions of the row triggers would: a column that they name is gone, renamed, or of another type.
+        is_sound := tg_relid <> 'public.vps_instances'::regclass
+            or billing_ends_segment(null::vps_instances, null::vps_instances) is null
+            or billing_is_set_back(null::vps_instances, null::vps_instances) is null
+            or billing_is_paid_by_host(null::vps_instances, null::vps_instances) is null
+            or billing_is_edit(null::vps_instances, null::vps_instances) is null;
+    exception when others then
+        perform billing_disarm_metering(sqlerrm);
+    end;
     perform set_config('containerstacks_billing.full_hours',
         case when exists (select from billing_policies where partial_hour = 'full') then 'on' else 'off' end, true);
     return null;
@@ -222,11 +257,12 @@ create or replace function billing_move_watermark() returns trigger
     language plpgsql
 as $$
 declare
-    started_at timestamptz := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
-        old.pending_segments[cardinality(old.pending_segments)].ended_at);
+    started_at timestamptz;
     closed_at  timestamptz;
     known      timestamptz;
 begin
+    started_at := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
+        old.pending_segments[cardinality(old.pending_segments)].ended_at);
     closed_at := public.billing_clock();
     if isfinite(started_at) and (started_at <= closed_at + interval '1 hour' or started_at <= old.rated_until) then
         if current_setting('containerstacks_billing.full_hours', true) = 'off' then
@@ -266,6 +302,9 @@ begin
         end if;
     end if;
     return new;
+exception when others then
+    perform public.billing_metering_failed(sqlerrm, to_jsonb(old)::text);
+    return new;
 end $$;
 
 -- Trigger, per updated row that takes away what is ours, or moves the watermark behind what is rated (billing_is_set_back): a row
@@ -286,6 +325,9 @@ begin
         end if;
     end if;
     return new;
+exception when others then
+    perform public.billing_metering_failed(sqlerrm, to_jsonb(old)::text);
+    return new;
 end $$;
 
 -- Trigger, per updated row whose watermark the host moves on by itself (billing_is_paid_by_host): it has been paid for that span, as
@@ -295,9 +337,10 @@ create or replace function billing_keep_watermark() returns trigger
     language plpgsql
 as $$
 declare
-    started_at timestamptz := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
-        old.pending_segments[cardinality(old.pending_segments)].ended_at);
+    started_at timestamptz;
 begin
+    started_at := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
+        old.pending_segments[cardinality(old.pending_segments)].ended_at);
     if current_setting('containerstacks_billing.advancing', true) is distinct from 'on'
         and isfinite(started_at) and new.last_billed_at > started_at
         and new.last_billed_at <= public.billing_clock() + interval '1 hour'
@@ -310,6 +353,9 @@ begin
             new.pending_segments := null;
         end if;
     end if;
+    return new;
+exception when others then
+    perform public.billing_metering_failed(sqlerrm, to_jsonb(old)::text);
     return new;
 end $$;
 
@@ -324,10 +370,12 @@ create or replace function billing_begin_metering() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
 as $$
 declare
-    latest  timestamptz := billing_clock() + interval '1 hour';
-    claimed timestamptz := coalesce(new.last_billed_at, new.created_at);
+    latest  timestamptz;
+    claimed timestamptz;
     rated   timestamptz;
 begin
+    latest := billing_clock() + interval '1 hour';
+    claimed := coalesce(new.last_billed_at, new.created_at);
     begin
         select max(charged_until) into rated from billing_charged_until where instance_id = new.id;
     exception when others then
@@ -349,6 +397,9 @@ begin
         new.last_billed_at := new.rated_until;
     end if;
     return new;
+exception when others then
+    perform billing_metering_failed(sqlerrm, to_jsonb(new)::text);
+    return new;
 end $$;
 
 -- Trigger, per updated row without a believable first date: metering begins with the first update that finds one, the host's
@@ -357,14 +408,18 @@ create or replace function billing_begin_metering_late() returns trigger
     language plpgsql
 as $$
 declare
-    -- A biller moves the watermark on from where it stood; a host that writes a date means that one.
-    begins timestamptz := case when current_setting('containerstacks_billing.advancing', true) = 'on'
-        then coalesce(old.last_billed_at, old.created_at) else coalesce(new.last_billed_at, new.created_at) end;
+    begins timestamptz;
 begin
+    -- A biller moves the watermark on from where it stood; a host that writes a date means that one.
+    begins := case when current_setting('containerstacks_billing.advancing', true) = 'on'
+        then coalesce(old.last_billed_at, old.created_at) else coalesce(new.last_billed_at, new.created_at) end;
     if isfinite(begins) and begins <= public.billing_clock() + interval '1 hour' then
         new.rated_from := begins;
         new.rated_until := greatest(begins, new.rated_until);
     end if;
+    return new;
+exception when others then
+    perform public.billing_metering_failed(sqlerrm, to_jsonb(old)::text);
     return new;
 end $$;
 
@@ -734,6 +789,7 @@ begin
             ' language sql stable parallel safe as %L', body);
     end if;
     perform billing_restore_exact_amounts();
+    perform billing_admit_writers();
     perform billing_sequences_behind(mend => true);
     perform billing_sync_prices(billing_clock());
 end $$;
@@ -793,3 +849,7 @@ begin
     end if;
     return null;
 end $$;
+
+-- Those of the functions that the host's statements call are executable by every role that may write an instance, whatever the default
+-- privileges of the database are.
+do $$ begin perform billing_admit_writers(); end $$;

@@ -76,3 +76,33 @@ begin
     end loop;
 end
 $$;
+
+-- Functions that run with the rights of the role that writes an instance, and roles that may write one and not call them: after
+-- `revoke execute on all functions … from public`, every statement of such a role on vps_instances would fail.
+create or replace function billing_denied_functions() returns table (role name, function text)
+    language sql stable set search_path = public, pg_temp
+as $$
+    select r.rolname, p.oid::regprocedure::text
+    from pg_roles r, pg_proc p
+    where p.pronamespace = 'public'::regnamespace
+      and p.proname in ('billing_clock', 'billing_ends_segment', 'billing_is_set_back', 'billing_is_paid_by_host', 'billing_is_edit',
+                        'billing_has_backups', 'billing_segment_end', 'billing_flush_leaving', 'billing_metering_failed')
+      and (has_table_privilege(r.oid, 'vps_instances', 'INSERT, UPDATE, DELETE, TRUNCATE')
+           or has_any_column_privilege(r.oid, 'vps_instances', 'INSERT, UPDATE'))
+      and not has_function_privilege(r.oid, p.oid, 'EXECUTE') and r.rolname not like 'pg\_%'
+    order by 1, 2
+$$;
+
+-- Let every role that may write an instance call them.
+create or replace function billing_admit_writers() returns void
+    language plpgsql set search_path = public, pg_temp
+as $$
+declare
+    denied record;
+begin
+    for denied in select * from billing_denied_functions() loop
+        execute format('grant execute on function %s to %I', denied.function, denied.role);
+    end loop;
+end $$;
+revoke execute on function billing_admit_writers() from public;
+do $$ begin perform billing_admit_writers(); end $$;

@@ -47,4 +47,33 @@ select 'replication role', coalesce('role ' || r.rolname, 'database ' || d.datna
    and (r.oid is null or has_table_privilege(r.oid, to_regclass('vps_instances'), 'INSERT, UPDATE, DELETE, TRUNCATE'))
 union all
 select 'replication role', 'this session', 'Remove session_replication_role from the connection string and the configuration of the server.'
- where current_setting('session_replication_role') = 'replica';
+ where current_setting('session_replication_role') = 'replica'
+union all
+-- Columns that the statements of billing name: the host's by kind of type, ours by type. What is there instead stands behind.
+select 'column', format('%%s.%%s (%%s)', wanted.on_table, wanted.name,
+        coalesce(format_type(a.atttypid, null) || ' instead of ' || wanted.kind, 'missing')), ''
+  from (values
+    ('wallets', 'id', 'uuid'), ('wallets', 'organization_id', 'uuid'), ('wallets', 'balance', 'numeric'), ('wallets', 'currency', 'text'),
+    ('wallets', 'created_at', 'timestamp'), ('wallets', 'billing_carry', 'numeric'), ('wallets', 'billing_opening', 'numeric'),
+    ('wallets', 'past_due_since', 'timestamp'),
+    ('vps_plans', 'id', 'uuid'), ('vps_plans', 'provider_plan_id', 'text'), ('vps_plans', 'base_price', 'numeric'),
+    ('vps_plans', 'markup_price', 'numeric'), ('vps_plans', 'active', 'boolean'),
+    ('vps_instances', 'id', 'uuid'), ('vps_instances', 'organization_id', 'uuid'), ('vps_instances', 'plan_id', 'text'),
+    ('vps_instances', 'label', 'text'), ('vps_instances', 'status', 'text'), ('vps_instances', 'created_at', 'timestamp'),
+    ('vps_instances', 'last_billed_at', 'timestamp'), ('vps_instances', 'rated_from', 'timestamp'),
+    ('vps_instances', 'rated_until', 'timestamp'), ('vps_instances', 'pending_segments', 'billing_pending_segment[]'),
+    ('vps_instances', 'sealed_by', 'xid'),
+    ('payment_transactions', 'id', 'uuid'), ('payment_transactions', 'organization_id', 'uuid'),
+    ('payment_transactions', 'amount', 'numeric'), ('payment_transactions', 'status', 'text'),
+    ('vps_billing_cycles', 'id', 'uuid'), ('vps_billing_cycles', 'vps_instance_id', 'uuid'),
+    ('vps_billing_cycles', 'organization_id', 'uuid'), ('vps_billing_cycles', 'billing_period_start', 'timestamp'),
+    ('vps_billing_cycles', 'billing_period_end', 'timestamp'), ('vps_billing_cycles', 'hourly_rate', 'numeric'),
+    ('vps_billing_cycles', 'total_amount', 'numeric'), ('vps_billing_cycles', 'status', 'text'),
+    ('vps_billing_cycles', 'run_id', 'bigint'), ('vps_billing_cycles', 'plan_id', 'uuid'), ('vps_billing_cycles', 'segment_id', 'bigint'),
+    ('vps_billing_cycles', 'past_due_since', 'timestamp'), ('vps_billing_cycles', 'past_due_batch', 'integer')
+  ) as wanted (on_table, name, kind)
+  left join pg_attribute a on a.attrelid = to_regclass(wanted.on_table) and a.attname = wanted.name and not a.attisdropped
+  left join pg_type t on t.oid = a.atttypid
+ where to_regclass(wanted.on_table) is not null
+   and not coalesce(case wanted.kind when 'text' then t.typcategory = 'S' when 'timestamp' then t.typcategory = 'D'
+                                     else format_type(a.atttypid, null) = wanted.kind end, false);

@@ -1,0 +1,104 @@
+"""Columns and rights that change after adoption: the host's statements go on, and billing says what it needs."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.fleet import Fleet
+
+from containerstacks_billing.database.connection import connect
+from containerstacks_billing.database.inspect import denied_writers
+from containerstacks_billing.errors import SchemaMismatch
+from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.migrator import migrate
+from containerstacks_billing.verification.verify import verify
+
+# What is done to the host's table, what is said of it, and what undoes it.
+CHANGES = [
+    (
+        "alter table vps_instances rename column status to state",
+        "vps_instances.status (missing)",
+        "alter table vps_instances rename column state to status",
+    ),
+    (
+        "alter table vps_instances alter column plan_id type uuid using plan_id::uuid",
+        "vps_instances.plan_id (uuid instead of text)",
+        "alter table vps_instances alter column plan_id type varchar(255)",
+    ),
+    (
+        "alter table vps_instances rename column created_at to made_at",
+        "vps_instances.created_at (missing)",
+        "alter table vps_instances rename column made_at to created_at",
+    ),
+    (
+        "alter table vps_instances drop column pending_segments",
+        "vps_instances.pending_segments (missing)",
+        "alter table vps_instances add column pending_segments billing_pending_segment[]",
+    ),
+    (
+        "alter table wallets drop column billing_carry",
+        "wallets.billing_carry (missing)",
+        "alter table wallets add column billing_carry numeric(12, 8) not null default 0",
+    ),
+    (
+        "alter table wallets drop column billing_opening",
+        "wallets.billing_opening (missing)",
+        "alter table wallets add column billing_opening numeric not null default 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said", "undone"), CHANGES, ids=[one[1].split(" ")[0] for one in CHANGES])
+def test_the_host_goes_on_without_a_column(
+    conn: psycopg.Connection, change: str, said: str, undone: str
+) -> None:
+    """Its insert, update and delete succeed, in the same session and in a new one; run, verify and migrate name the column."""
+    fleet = Fleet(conn)
+    acme, plan = fleet.organization("10.00"), fleet.plan("7.30")
+    webs = [fleet.instance(acme, plan) for _ in range(3)]
+    fleet.set(webs[0], label="renamed")
+    conn.execute(change.encode())
+    with psycopg.connect(fleet.conninfo, autocommit=True) as other:
+        for session, web in ((conn, webs[0]), (other, webs[1])):
+            session.execute(
+                "insert into vps_instances (organization_id, plan_id, provider_instance_id, label) values (%s, %s, '1', 'new')",
+                (acme, plan if "uuid" in change else str(plan)),
+            )
+            session.execute(
+                "update vps_instances set label = 'edited', last_billed_at = now() where id = %s", (web,)
+            )
+            session.execute("delete from vps_instances where id = %s", (web,))
+            session.execute("insert into wallets (organization_id, balance) values (%s, 1)", (acme,))
+    for ask in (fleet.bill, lambda: verify(fleet.conninfo), lambda: migrate(fleet.conninfo)):
+        with pytest.raises(SchemaMismatch) as refused:
+            ask()
+        assert said in str(refused.value)
+    filed = fleet.rows("select error from billing_metering_failures")
+    assert bool(filed) is ("vps_instances" in said and "plan_id" not in said)
+
+    conn.execute(undone.encode())
+    migrate(fleet.conninfo)
+    assert expected_schema_problem(conn) is None
+
+
+def test_roles_of_the_host_may_call_what_triggers_call(
+    conn: psycopg.Connection, role: str, database: str
+) -> None:
+    """After EXECUTE was taken from PUBLIC the role is named, and migrate gives it back to who may write the table."""
+    fleet = Fleet(conn)
+    web = fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
+    conn.execute(
+        sql.SQL("grant select, insert, update, delete on vps_instances to {}").format(sql.Identifier(role))
+    )
+    conn.execute("revoke execute on all functions in schema public from public")
+    with psycopg.connect(database, user=role, password=role, autocommit=True) as host:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            host.execute("update vps_instances set status = 'stopped' where id = %s", (web,))
+        with connect(database, purpose="reading") as connection:
+            assert denied_writers(connection) == (role,)
+        migrate(database)
+        with connect(database, purpose="reading") as connection:
+            assert denied_writers(connection) == ()
+        host.execute("update vps_instances set status = 'stopped' where id = %s", (web,))
+        host.execute("delete from vps_instances where id = %s", (web,))
