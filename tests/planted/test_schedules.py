@@ -165,6 +165,9 @@ def test_an_instance_may_change_while_the_batch_waits_for_its_row(
     """The batch has read the row as it was before; the watermark is compared again when the lock is given."""
     instances, _ = scheduled.populate()
     dear = scheduled.fleet.plan("9.10")
+    # Sealed by a run, so that the flush passes the row by, and the statement that charges waits for it.
+    scheduled.fleet.hours(1)
+    scheduled.fleet.bill()
     scheduled.fleet.hours(hours)
     with psycopg.Connection.connect(scheduled.fleet.conninfo) as host:
         set_to(column, value or dear, instances[0])(host)
@@ -173,6 +176,7 @@ def test_an_instance_may_change_while_the_batch_waits_for_its_row(
         eventually(scheduled.a_session_waits)
         host.commit()
         run.join(180)
+    scheduled.fleet.hours(1)
     scheduled.fleet.set(instances[0], status="running")
     scheduled.judge()
 
