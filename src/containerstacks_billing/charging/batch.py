@@ -69,6 +69,8 @@ def charge_batch(
         lock_organizations(connection, scope)
         scope = replace(scope, rates=rates or rates_of_run(connection, run))
         result = charge_and_post(connection, scope)
+        if run.has_invoices:
+            ask(connection, "describe_charges", values=scope.parameters())
         _record(connection, scope, result)
     return result
 

@@ -103,6 +103,37 @@ select (select count(*) from open_period) = (select count(*) from advanced)
     coalesce(sum(instances), 0)::bigint as instances, coalesce(sum(hours), 0) as hours, coalesce(sum(amount), 0) as amount
 from bill;
 
+-- name: describe_charges
+-- Write into the charges of the batch what the invoices of the host's successor read from their metadata: hours, hourly rates of
+-- plan and backups, label. Only where the tables are the successor's; a charge that a partial payment cut is described anew.
+with
+touched as (
+    select id from vps_billing_cycles where id between %(first_id)s and %(last_id)s
+    union
+    select id from vps_billing_cycles
+    where run_id = %(run_id)s and past_due_since is not null
+      and organization_id between %(first_organization)s and %(last_organization)s
+)
+update vps_billing_cycles charge
+set metadata = coalesce(charge.metadata, '{}') || jsonb_build_object(
+    'hours_charged', trim_scale(round(extract(epoch from charge.billing_period_end - charge.billing_period_start) / 3600, 6)),
+    'base_hourly_rate', trim_scale(charge.hourly_rate - backups.rate), 'backup_hourly_rate', trim_scale(backups.rate),
+    'backup_frequency', case when backups.rate > 0 then coalesce(to_jsonb(instance) ->> 'backup_frequency', 'weekly') else 'none' end,
+    'vps_label', coalesce(segment.label, instance.label))
+from touched
+join vps_billing_cycles one using (id)
+left join vps_instances instance on instance.id = one.vps_instance_id
+left join billing_usage_segments segment on segment.id = one.segment_id
+left join plan_price_versions version on version.plan_id = one.plan_id
+    and version.valid_from <= one.billing_period_start and one.billing_period_start < version.valid_to,
+lateral (
+    select case when one.hourly_rate > round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s, 8)
+                then one.hourly_rate - round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s, 8)
+                else 0 end as rate
+) backups
+where charge.id = touched.id and charge.run_id is not null
+  and charge.organization_id between %(first_organization)s and %(last_organization)s;
+
 -- name: record_batch
 -- Add the batch to the run row, if the run is still open, and the clock was not set back into the hours that it bills: a host
 -- that changes an instance then notes an instant from before them, its watermark stays where it is, and the comparison cannot

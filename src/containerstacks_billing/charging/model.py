@@ -149,6 +149,7 @@ class OpenRun:
     """A run whose row stands in the tables: the number it has, the instant it bills, the terms it bills by.
 
     `begins_policy` where BILLABLE_STATUSES or PARTIAL_HOUR are others than at the last run: they hold from `as_of` on.
+    `has_invoices` where the host makes invoices of the metadata of charges, so they are described.
     """
 
     run_id: int
@@ -158,6 +159,7 @@ class OpenRun:
     nonce: UUID
     organization: UUID | None = None
     begins_policy: bool = False
+    has_invoices: bool = False
 
 
 @dataclass(frozen=True, slots=True)

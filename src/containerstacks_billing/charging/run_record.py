@@ -61,6 +61,7 @@ def open_run(
         connection.execute(
             query("adopt_repaired_plans"), everywhere | {"hours_per_month": terms.hours_per_month}
         )
+        (has_invoices,) = _row(connection, "host_makes_invoices", {})
         (run_id,) = _row(
             connection,
             "open_run",
@@ -74,7 +75,9 @@ def open_run(
                 "hours_per_month": terms.hours_per_month,
             },
         )
-    return OpenRun(run_id, as_of, terms, lease.fencing_token, lease.nonce, organization, divides)
+    return OpenRun(
+        run_id, as_of, terms, lease.fencing_token, lease.nonce, organization, divides, has_invoices
+    )
 
 
 def plan_batches(connection: Connection, run: OpenRun, batch_size: int) -> Iterator[Batch]:

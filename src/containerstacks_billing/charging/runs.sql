@@ -173,3 +173,7 @@ select count(*) from (
 -- name: organization_exists
 -- Whether an organization is there.
 select exists (select from organizations where id = %(organization)s);
+
+-- name: host_makes_invoices
+-- Whether the host makes invoices of the metadata of charges: the successor does, which has web hosting and egress.
+select to_regclass('hosting_wallets') is not null or to_regclass('organization_egress_credits') is not null;
