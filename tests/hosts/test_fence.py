@@ -10,9 +10,11 @@ from decimal import Decimal
 import psycopg
 import pytest
 from tests.clock import heartbeat, host_clock_follows
-from tests.hosts.life import Successor
+from tests.hosts.life import ContainerStacks, Successor
 
+from containerstacks_billing.cli.service import release_fence
 from containerstacks_billing.schema.fence import fence_host_billing, unfence_host_billing
+from containerstacks_billing.settings import settings_from
 from containerstacks_billing.verification.verify import verify
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -102,3 +104,18 @@ def test_a_watermark_that_the_host_moves_on_is_explained(successor: Successor) -
         ("watermark", "waived", timedelta(hours=1.5)),
     ]
     assert verify(host.fleet.conninfo).ok
+
+
+def test_the_fence_goes_with_the_daemon(containerstacks: ContainerStacks) -> None:
+    """A dry run leaves it, the uninstallation removes it, and without a fence it says nothing."""
+    containerstacks.adopt()
+    assert containerstacks.fleet is not None
+    conninfo = containerstacks.fleet.conninfo
+    settings = settings_from({"DATABASE_URL": conninfo})
+    fence_host_billing(conninfo, 90)
+    said = [release_fence(settings, dry_run=dry_run) for dry_run in (True, False, False)]
+    assert said == [
+        ["Would remove the fence around the host's hourly debits."],
+        ["Removed the fence: the host's scheduler can debit."],
+        [],
+    ]

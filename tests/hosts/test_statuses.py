@@ -74,6 +74,8 @@ def test_migrate_dry_run_and_doctor_say_the_same(adopted: ContainerStacks, comma
     named = "Host application: ContainerStacks (docs/hosts/containerstacks.md)"
     assert named in report.stdout
     assert named in command("status", environment=environment(adopted)).stdout
+    document = json.loads(command("status", "--json", environment=environment(adopted)).stdout)
+    assert document["host"] == "ContainerStacks"
     adopted.hours(1)
     rehearsed = command("run", "--dry-run", environment=environment(adopted))
     assert rehearsed.returncode == 0

@@ -114,3 +114,26 @@ def test_statements_of_the_host_go_on_as_they_were(host_name: str, request: pyte
         "select status, last_billed_at from vps_instances where id = %s", (made,)
     ).fetchone() or (None, None)
     assert (status, billed_at, before - host.balance(acme)) == ("rebooting", host.now, Decimal("0.01"))
+
+
+def test_hours_that_the_host_passes_over_are_named_with_their_amount(
+    containerstacks: ContainerStacks,
+) -> None:
+    """Three hours at one cent, and 22 ms of creation, given away; what the host billed itself is not among them."""
+    host = containerstacks
+    acme, plan = host.customer("20.00"), host.plan("7.30")
+    given, billed = host.create_vps(acme, plan, "given"), host.create_vps(acme, plan, "billed")
+    host.adopt(**EVERY_STATUS)
+    bill(host)
+    host.hours(3)
+    host.conn.execute("update vps_instances set last_billed_at = %s where id = %s", (host.now, given))
+    host.bill_hourly(only=[billed])
+    host.hours(1)
+    bill(host)
+    assert host.fleet is not None
+    found = verify(host.fleet.conninfo)
+    assert found.ok
+    assert (found.open_items.hours_passed_by_host, found.open_items.amount_passed_by_host) == (
+        Decimal("3.000006"),
+        Decimal("0.03000006"),
+    )

@@ -187,7 +187,8 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, host: Host, 
         shown = {"who": built_in.who, "sentence": built_in.explained, "advice": built_in.advice}
         findings = [FindingDocument.model_validate(one) for one in report.findings]
         document = {"applied": applied, "findings": findings, "builtInBilling": shown}
-        render.emit_json({**document, "host": host.value})
+        repaired = [one.sentence for one in report.findings if one.kind == "repaired"]
+        render.emit_json({**document, "repaired": repaired, "host": host.value})
         return
     console = render.stdout()
     if report.applied:

@@ -13,6 +13,7 @@ from containerstacks_billing.cli.main import app, configured
 
 if TYPE_CHECKING:
     from containerstacks_billing.findings import Finding
+    from containerstacks_billing.settings import Settings
 
 _EXAMPLES = """
 \b
@@ -114,15 +115,20 @@ def uninstall(ctx: click.Context, serves: bool, dry_run: bool) -> None:
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.systemd import install as installing
+    from containerstacks_billing.systemd.systemctl import UNIT_DIRECTORY
     from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
 
     name = APP_UNIT if serves else DAEMON_UNIT
+    is_installed = (UNIT_DIRECTORY / name).exists()
     # Asked first: without the unit it is not known which file names the database.
     takeover = None if serves else _takeover(ctx)
     for line in installing.uninstall(name, dry_run=dry_run):
         render.stderr().print(line, soft_wrap=True)
     if takeover:
         render.stdout().print(takeover, soft_wrap=True)
+    if is_installed and not serves:
+        for line in release_fence(configured(ctx).settings, dry_run=dry_run):
+            render.stdout().print(line, soft_wrap=True)
 
 
 @verbs.command(epilog=_SHOW_EXAMPLES)
@@ -157,6 +163,33 @@ def _takeover(ctx: click.Context) -> str:
         "To let it take over at once, empty the status table:\n"
         '  psql "$DATABASE_URL" -c "TRUNCATE TABLE billing_daemon_status;"'
     )
+
+
+def release_fence(settings: Settings, *, dry_run: bool) -> list[str]:
+    """Remove the fence around the host's debits, unless built-in billing here takes over; return what was done."""
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.errors import BillingError
+    from containerstacks_billing.schema.fence import is_fenced, unfence_host_billing
+    from containerstacks_billing.status.failover import failover_target
+    from containerstacks_billing.status.model import limits_of
+    from containerstacks_billing.status.read import read_failover
+
+    try:
+        conninfo = target(settings).conninfo
+        with connect(conninfo, purpose="reading") as connection:
+            if not is_fenced(connection):
+                return []
+        successor = failover_target(read_failover(conninfo), limits_of(settings).failover_after).who
+        if successor in {"built-in", "both"}:
+            return ["The fence stays up: built-in billing takes over, and the host's scheduler must not."]
+        if dry_run:
+            return ["Would remove the fence around the host's hourly debits."]
+        unfence_host_billing(conninfo)
+    except BillingError as error:
+        remedy = "As the owner of the tables: containerstacks-billing migrate --unfence-host-billing"
+        return [f"Whether the fence around the host's debits is gone is not known: {error}\n{remedy}"]
+    return ["Removed the fence: the host's scheduler can debit."]
 
 
 def _show(findings: list[Finding]) -> None:

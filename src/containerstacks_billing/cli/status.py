@@ -59,7 +59,8 @@ def status(ctx: click.Context, watch: bool, as_json: bool) -> None:
     if as_json:
         from containerstacks_billing.status.schemas import StatusDocument
 
-        render.emit_json(StatusDocument.of(found, settings))
+        document = StatusDocument.of(found, settings).model_dump(mode="json", by_alias=True)
+        render.emit_json({**document, "host": host.value})
     else:
         render.stdout().print(_shown(found, settings))
         if host.document:

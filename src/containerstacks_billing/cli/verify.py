@@ -110,8 +110,9 @@ def _remarks(verification: Verification) -> list[str]:
         remarks.append(f"Price corrections not posted yet, for want of money: {charges}.")
     if items.hours_passed_by_host:
         remarks.append(
-            f"The host moved watermarks over {items.hours_passed_by_host.normalize():f} hours, which are not charged:"
-            " creation fees it took itself, or hours it gave away."
+            f"The host moved watermarks over {items.hours_passed_by_host.normalize():f} hours worth"
+            f" {plain(items.amount_passed_by_host)}, which are not charged: fees that it took itself, or hours that it"
+            " gave away. They stand in billing_usage_segments with the reason watermark."
         )
     if items.charges_without_organization:
         remarks.append(

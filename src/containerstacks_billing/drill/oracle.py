@@ -233,7 +233,7 @@ def _wallets(conn: Connection, currency: str, charges: Iterable[Charge], tally: 
              where organization_id = w.organization_id and coalesce(wallet_id, w.id) = w.id),
             (select coalesce(sum(amount), 0) from payment_transactions p where organization_id = w.organization_id
                 and provider_transaction_id like 'billing-%%' and p.status = 'completed')
-        from wallets w where currency = %s
+        from wallets w where upper(currency) = %s
         order by organization_id, created_at, id
         """,
         (currency,),

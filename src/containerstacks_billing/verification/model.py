@@ -94,7 +94,8 @@ class OpenItems:
     """What is as it should be and still worth knowing.
 
     `unposted_adjustments` are charges, of all organizations, that a price correction changes once wallets can bear it.
-    `hours_passed_by_host` are those over which the host moved a watermark: paid to it, or waived by it.
+    `hours_passed_by_host` are those over which the host moved a watermark and that it did not bill itself: paid to it
+    in another way, or waived by it. `amount_passed_by_host` is what they cost at the prices of then.
     `charges_without_organization` belong to deleted organizations: their wallets are gone, so sums cannot be compared.
     """
 
@@ -106,6 +107,7 @@ class OpenItems:
     unsettled_segments: int
     charges_without_organization: int
     hours_passed_by_host: Decimal = Decimal(0)
+    amount_passed_by_host: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class OpenItemsDocument(Document):
     unsettled_segments: int
     charges_without_organization: int
     hours_passed_by_host: Hours
+    amount_passed_by_host: Money
 
 
 class VerificationDocument(Document):

@@ -725,6 +725,28 @@ owing as (
     where status = 'failed' and run_id is not null
       and organization_id between %(first_organization)s and %(last_organization)s
       and exists (select from organizations where organizations.id = charge.organization_id)
+),
+passed as (
+    -- What the host billed in these hours itself is no revenue that is missing.
+    select segment.started_at, segment.ended_at, coalesce(price.hourly_rate, 0) as hourly_rate
+    from billing_usage_segments segment
+    left join lateral (
+        select round((version.base_price + coalesce(version.markup_price, 0)) / run.hours_per_month, 8) as hourly_rate
+        from plan_price_versions version
+        join (select hours_per_month from billing_runs order by id desc limit 1) run on true
+        left join vps_plans plan on plan.id = version.plan_id
+        where (version.plan_id::text = segment.plan_id or plan.provider_plan_id = segment.plan_id)
+          and version.valid_from <= segment.started_at and segment.started_at < version.valid_to
+          and version.base_price <> 'NaN' and version.markup_price is distinct from 'NaN'
+        order by version.plan_id::text = segment.plan_id desc
+        limit 1
+    ) price on true
+    where segment.reason = 'watermark' and segment.outcome = 'waived'
+      and segment.organization_id between %(first_organization)s and %(last_organization)s
+      and not exists (
+        select from vps_billing_cycles cycle
+        where cycle.run_id is null and cycle.status = 'billed' and cycle.vps_instance_id = segment.instance_id
+          and cycle.billing_period_start < segment.ended_at and cycle.billing_period_end > segment.started_at)
 )
 select
     (select count(distinct instance_id) from billing_quarantine
@@ -739,6 +761,5 @@ select
     (select count(*) from vps_billing_cycles charge
      where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
        and not exists (select from organizations where id = charge.organization_id)) as charges_without_organization,
-    (select round(coalesce(sum(extract(epoch from ended_at - started_at)) / 3600, 0), 6) from billing_usage_segments
-     where reason = 'watermark' and outcome = 'waived'
-       and organization_id between %(first_organization)s and %(last_organization)s) as hours_passed_by_host;
+    (select round(coalesce(sum(extract(epoch from ended_at - started_at)) / 3600, 0), 6) from passed) as hours_passed_by_host,
+    (select coalesce(sum(billing_amount(hourly_rate, started_at, ended_at)), 0) from passed) as amount_passed_by_host;
