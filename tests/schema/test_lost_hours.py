@@ -90,6 +90,19 @@ def test_the_policies_of_a_dump_take_the_place_of_that_of_migrate(fleet: Fleet) 
     ]
 
 
+def test_the_lease_of_a_dump_takes_the_place_of_that_of_migrate(fleet: Fleet) -> None:
+    """Its token goes on from there; after the first run the lease that is there stays, and a second one is refused."""
+    lease = "copy billing_leases (name, fencing_token, nonce, expires_at) from stdin"
+    row = "billing\t41\t6f1f3c7e-3f5b-4c54-9d3a-0d2b6b4f7a10\t-infinity\n"
+    with fleet.conn.cursor().copy(lease) as rows:
+        rows.write(row)
+    assert [41] == [one.fencing_token for one in fleet.rows("select fencing_token from billing_leases")]
+    fleet.bill()
+    with pytest.raises(psycopg.errors.UniqueViolation), fleet.conn.cursor().copy(lease) as rows:
+        rows.write(row)
+    assert [42] == [one.fencing_token for one in fleet.rows("select fencing_token from billing_leases")]
+
+
 def test_a_stop_that_no_trigger_saw_is_named(fleet: Fleet) -> None:
     """The hours between 03:00, until when it is charged, and its end are in no table; verify says whose they are."""
     owner, plan = fleet.organization("10.00"), fleet.plan("7.30")

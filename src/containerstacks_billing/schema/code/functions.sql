@@ -455,6 +455,17 @@ begin
     return new;
 end $$;
 
+-- Trigger, per lease that is inserted: the row that `migrate` wrote into an empty database makes room for that of a dump which is
+-- restored into it. Only before the first run: later the row is the lease, and a second one is refused by its key.
+create or replace function billing_make_room_for_lease() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+    delete from billing_leases
+    where name = new.name and holder is null and fencing_token = 0 and not exists (select from billing_runs);
+    return new;
+end $$;
+
 -- Trigger, per DELETE: an instance that is deleted pays its last minutes and its pending segments, and until when it is rated is noted.
 -- Nothing here refers to the organization's row, which may be going in the same statement.
 create or replace function billing_close_deleted() returns trigger

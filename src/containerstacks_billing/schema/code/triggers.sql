@@ -66,6 +66,9 @@ create or replace trigger billing_make_room_for_policy before insert on billing_
     for each row when (new.valid_from = '-infinity')
     execute function billing_make_room_for_policy();
 
+create or replace trigger billing_make_room_for_lease before insert on billing_leases
+    for each row execute function billing_make_room_for_lease();
+
 -- A constraint trigger cannot be replaced.
 drop trigger if exists billing_date_price on plan_price_versions;
 create constraint trigger billing_date_price after insert on plan_price_versions
