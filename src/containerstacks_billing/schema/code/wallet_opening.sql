@@ -8,6 +8,34 @@
 
 -- locks: {wallets} gets the trigger billing_open_wallet; locked against writers for milliseconds.
 
+-- What a wallet carries from the start: nothing, unless it is the only one of an organization whose charges were billed to one that is
+-- gone. Then it is what they come to beyond what was debited, or the remainder below a cent would be lost with the old wallet. A
+-- difference of a cent or more is no carry; `verify` finds it.
+create or replace function billing_carry_of(wallet wallets) returns numeric
+    language plpgsql stable security definer set search_path = public, pg_temp
+as $$
+declare
+    carry numeric;
+begin
+    if wallet.billing_carry <> 0 or exists (select from wallets other where other.organization_id = wallet.organization_id) then
+        return wallet.billing_carry;
+    end if;
+    carry := coalesce((select sum(total_amount) from vps_billing_cycles
+                       where organization_id = wallet.organization_id and run_id is not null and status in ('billed', 'refunded')), 0)
+        + coalesce((select sum(amount) from billing_adjustments where organization_id = wallet.organization_id), 0)
+        + coalesce((select sum(amount) from billing_decisions
+                    where organization_id = wallet.organization_id and decision = 'accept' and check_name = 'carries'), 0)
+        + coalesce((select sum(amount) from payment_transactions
+                    where organization_id = wallet.organization_id and status = 'completed'
+                      and (starts_with(provider_transaction_id, 'billing-run-')
+                           or starts_with(provider_transaction_id, 'billing-adjustment-')
+                           or payment_method = 'wallet_debit' and jsonb_typeof(metadata -> 'run_id') = 'number')), 0);
+    return case when carry > 0 and carry < 0.01 then carry else wallet.billing_carry end;
+exception when others then
+    return wallet.billing_carry;
+end $$;
+revoke execute on function billing_carry_of(wallets) from public;
+
 -- Trigger, per inserted wallet.
 create or replace function billing_open_wallet() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
@@ -23,6 +51,7 @@ begin
            and p.status = 'completed' and p.amount <> 'NaN'
            and (to_regclass('hosting_wallets') is null or p.metadata ->> 'wallet_type' is distinct from 'hosting');
     end if;
+    new.billing_carry := billing_carry_of(new);
     return new;
 exception when others then
     -- The host's own INSERT never fails because of us, not even where a migration of the host dropped our column. A wrong opening is
