@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -43,19 +42,6 @@ def test_readers_of_man_pages_have_nothing_to_object() -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
     if shutil.which("mandoc") is not None:
         subprocess.run(["mandoc", "-T", "lint", "-W", "error,stop", man_page.PAGE], check=True)
-
-
-def test_the_wheel_brings_it(tmp_path: Path) -> None:
-    """Installed where `man` looks: share/man of the environment."""
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = wheel.namelist()
-    assert any(name.endswith(".data/data/share/man/man1/containerstacks-billing.1") for name in names)
 
 
 TYPED = [
