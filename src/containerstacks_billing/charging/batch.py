@@ -69,8 +69,6 @@ def charge_batch(
         lock_organizations(connection, scope)
         scope = replace(scope, rates=rates or rates_of_run(connection, run))
         result = charge_and_post(connection, scope)
-        if run.has_invoices:
-            ask(connection, "describe_charges", values=scope.parameters())
         _record(connection, scope, result)
     return result
 
@@ -113,12 +111,17 @@ def charge_and_post(connection: Connection, scope: BatchScope) -> BatchResult:
 
 
 def _record(connection: Connection, scope: BatchScope, result: BatchResult) -> None:
-    """Add the batch to the row of its run, at the end: what is compared here was true for all of it."""
+    """Describe the charges where the host invoices them, and add the batch to the row of its run, at the end.
+
+    What is compared here was true for all of the batch.
+    """
     totals = {
         "batch_instances": result.instances,
         "batch_hours": result.hours,
         "batch_amount": result.amount,
     }
+    if scope.run.has_invoices:
+        ask(connection, "describe_charges", values=scope.parameters())
     recorded = ask(connection, "record_batch", values=scope.parameters() | totals).fetchone()
     if recorded is None:
         raise LeaseLost("the run was closed, or the clock went back; this batch charged nothing")
