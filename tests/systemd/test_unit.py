@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,17 @@ def program(directory: Path, text: str = "#!/bin/sh\necho 1\n") -> Path:
 def test_the_delivered_units_are_those_that_an_installation_writes(name: str) -> None:
     """One source; a change of the one without the other would be found by an operator."""
     assert written(delivered()[name]) == (ROOT / "systemd" / name).read_text()
+
+
+def test_the_guide_that_a_unit_names_is_installed_beside_its_command() -> None:
+    """`systemctl help` opens Documentation=; the environment of these tests is installed as any other."""
+    command = Path(sys.prefix) / "bin" / "containerstacks-billing"
+    unit_text = written(replace(delivered()[DAEMON_UNIT], executable=command))
+    named = re.search(r"^Documentation=file://(.+)$", unit_text, re.MULTILINE)
+    assert named is not None
+    # The heading alone: what a checkout installed is as old as the installation.
+    heading = (ROOT / "docs" / "billing-daemon.md").read_text().splitlines()[0]
+    assert heading == Path(named[1]).read_text().splitlines()[0]
 
 
 @needs_systemd

@@ -73,6 +73,11 @@ def executable_in(directory: Path) -> Path:
     return directory / ".venv" / "bin" / "containerstacks-billing"
 
 
+def guide_of(executable: Path) -> Path:
+    """Return where the environment of a command has its guide; the wheel and a checkout both install it there."""
+    return executable.parents[1] / "share" / "doc" / "containerstacks-billing" / "docs" / "billing-daemon.md"
+
+
 def written(unit: Unit) -> str:
     """Write the unit file."""
     sections = [_unit(unit), _service(unit)]
@@ -88,7 +93,7 @@ def _unit(unit: Unit) -> str:
     return f"""\
 [Unit]
 Description=ContainerStacks billing {what}
-Documentation={(unit.directory / "docs" / "billing-daemon.md").as_uri().replace("%", "%%")}
+Documentation={guide_of(unit.executable).as_uri().replace("%", "%%")}
 Wants=network-online.target
 After=network-online.target postgresql.service
 RequiresMountsFor={_quoted(unit.directory)} {_quoted(unit.executable.parent)}
