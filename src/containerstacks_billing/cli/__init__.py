@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from containerstacks_billing.cli import (
+    admission,
     config,
     daemon,
     db,
@@ -30,6 +31,7 @@ from containerstacks_billing.cli import (
 from containerstacks_billing.cli.main import app, main
 
 __all__ = [
+    "admission",
     "app",
     "config",
     "daemon",

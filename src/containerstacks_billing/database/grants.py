@@ -35,6 +35,8 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_price_corrections": ("SELECT",),
     "billing_adjustments": ("SELECT",),
     "billing_tokens": ("SELECT", "INSERT", "UPDATE"),
+    # A minimum is set by people, as the owner of the tables.
+    "billing_minimum_balances": ("SELECT",),
     "billing_statements": ("SELECT", "INSERT"),
     "billing_verifications": ("SELECT", "INSERT", "DELETE"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),

@@ -31,7 +31,7 @@ NO_TRANSACTION = "-- no-transaction"
 BASELINE = 1
 
 # In the order in which one needs the other.
-CODE = ("derived", "instance_edits", "functions", "wallet_opening", "triggers", "rights")
+CODE = ("derived", "instance_edits", "functions", "admission", "wallet_opening", "triggers", "rights")
 
 
 @dataclass(frozen=True, slots=True)

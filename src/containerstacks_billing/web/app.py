@@ -14,6 +14,7 @@ from containerstacks_billing.database.pool import ReadingPool
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web import (
+    admission,
     customers,
     decisions,
     explanations,
@@ -39,9 +40,11 @@ ROUTERS: tuple[tuple[str, APIRouter], ...] = (
     (UNVERSIONED, runs.router),
     (UNVERSIONED, runs.summary_router),
     (UNVERSIONED, explanations.router),
+    (UNVERSIONED, admission.router),
     (VERSION, runs.summary_router),
     (VERSION, operations.router),
     (VERSION, decisions.router),
+    (VERSION, admission.router),
     (VERSION, customers.router),
     (VERSION, explanations.router),
     ("", metrics.router),

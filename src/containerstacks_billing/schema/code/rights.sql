@@ -37,6 +37,7 @@ as $$
         ('billing_price_corrections',   array['SELECT']),
         ('billing_adjustments',         array['SELECT']),
         ('billing_tokens',              array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_minimum_balances',    array['SELECT']),
         ('billing_statements',          array['SELECT', 'INSERT']),
         ('billing_verifications',       array['SELECT', 'INSERT', 'DELETE']),
         ('billing_events',              array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
