@@ -22,6 +22,22 @@ Examples:
 """
 
 
+_CHECK_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing admission check ID g6-nanode-1
+  containerstacks-billing admission check ID g6-nanode-1 --hours 72 --json
+"""
+_MINIMUM_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing admission minimum            what is set
+  containerstacks-billing admission minimum 5.00 --reason "one day at least"
+  containerstacks-billing admission minimum 20.00 --plan gpu-1 --reason fraud
+  containerstacks-billing admission minimum --remove --plan gpu-1
+"""
+
+
 @app.group("admission", epilog=_EXAMPLES)
 def admission() -> None:
     """Say whether a customer may start a server; set minimums.
@@ -31,7 +47,7 @@ def admission() -> None:
     """
 
 
-@admission.command()
+@admission.command(epilog=_CHECK_EXAMPLES)
 @click.argument("organization", type=ORGANIZATION_ID, metavar="ORG")
 @click.argument("plan", metavar="PLAN")
 @click.option(
@@ -64,7 +80,7 @@ def check(ctx: click.Context, organization: UUID, plan: str, hours: float, as_js
         ctx.exit(EXIT_FAILED)
 
 
-@admission.command()
+@admission.command(epilog=_MINIMUM_EXAMPLES)
 @click.argument("amount", type=AMOUNT, required=False)
 @click.option("--plan", metavar="PLAN", help="Only for this plan: id, provider_plan_id or name.")
 @click.option("--remove", is_flag=True, help="Remove the minimum.")
