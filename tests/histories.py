@@ -152,7 +152,7 @@ class History:
             currency,
             created_at,
         )
-        self.model.wallets[row[0].id] = Wallet(organization, balance, currency, micros(created_at))
+        self.model.open_wallet(row[0].id, Wallet(organization, balance, currency, micros(created_at)))
         self.opening[organization] += balance
 
     def remove_wallet(self, organization: UUID) -> None:
@@ -160,7 +160,7 @@ class History:
         wallet = self.model.payer(organization, self.terms.currency)
         for identifier in [i for i, one in self.model.wallets.items() if one is wallet]:
             self.fleet.conn.execute("delete from wallets where id = %s", (identifier,))
-            del self.model.wallets[identifier]
+            self.model.remove_wallet(identifier)
             self.lost_wallets.add(organization)
 
     def delete_organization(self, organization: UUID) -> None:

@@ -57,6 +57,7 @@ class Model:
     approved: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     has_billed: bool = False
     left_at: dict[UUID, int] = field(default_factory=dict)
+    lost_carries: dict[UUID, Decimal] = field(default_factory=dict)
 
     # What the host application does.
 
@@ -113,6 +114,19 @@ class Model:
         row = self.instances[identifier]
         self.delete(identifier, now)
         self.put_back(new, row, self.left_at[identifier])
+
+    def open_wallet(self, identifier: UUID, wallet: Wallet) -> None:
+        """Open a wallet; the only one of its organization takes over what others carried that are gone, below a cent."""
+        is_alone = all(other.organization != wallet.organization for other in self.wallets.values())
+        if is_alone and 0 < self.lost_carries.get(wallet.organization, 0) < CENT:
+            wallet.carry = self.lost_carries.pop(wallet.organization)
+        self.wallets[identifier] = wallet
+
+    def remove_wallet(self, identifier: UUID) -> None:
+        """Remove a wallet with its balance; what it carried was billed and is still owed."""
+        wallet = self.wallets.pop(identifier)
+        lost = self.lost_carries.get(wallet.organization, Decimal(0))
+        self.lost_carries[wallet.organization] = lost + wallet.carry
 
     def delete_organization(self, organization: UUID, now: int) -> None:
         """Delete an organization with its instances and its wallets; what it still owes cannot be paid any more."""
