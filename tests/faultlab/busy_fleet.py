@@ -23,6 +23,8 @@ from containerstacks_billing.drill import oracle
 from containerstacks_billing.verification.verify import verify
 
 HALF_AN_HOUR = timedelta(minutes=30)
+# The successor's tables are there, so the charges of a run are described for its invoices.
+_INVOICES = "create table organization_egress_credits ()"
 _REFUSAL = """
     create table test_refusals (organization_id uuid);
     create function test_refuse() returns trigger language plpgsql as $$
@@ -45,6 +47,7 @@ class BusyFleet:
         self.fleet = fleet = Fleet(conn, max_catch_up_hours=1_000_000, brake_factor=Decimal(1_000_000))
         oracle.install(conn)
         conn.execute(_REFUSAL)
+        conn.execute(_INVOICES)
         self.small, self.large = fleet.plan("7.30"), fleet.plan("68.00", "5.00")
         self.rich, self.other = fleet.organization("100000.00"), fleet.organization("100000.00")
         self.poor, self.wavering = fleet.organization("0.05"), fleet.organization("0.00")

@@ -153,7 +153,7 @@ _BOUNDS: LiteralString = (
     " set_config('idle_in_transaction_session_timeout', %s, true), set_config('jit', 'off', true),"
     " set_config('row_security', 'on', true), set_config('IntervalStyle', 'postgres', true),"
     " set_config('extra_float_digits', '1', true), set_config('array_nulls', 'on', true),"
-    " set_config('transform_null_equals', 'off', true)"
+    " set_config('transform_null_equals', 'off', true), set_config('quote_all_identifiers', 'off', true)"
 )
 
 

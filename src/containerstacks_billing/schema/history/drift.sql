@@ -76,4 +76,4 @@ select 'column', format('%%s.%%s (%%s)', wanted.on_table, wanted.name,
   left join pg_type t on t.oid = a.atttypid
  where to_regclass(wanted.on_table) is not null
    and not coalesce(case wanted.kind when 'text' then t.typcategory = 'S' when 'timestamp' then t.typcategory = 'D'
-                                     else format_type(a.atttypid, null) = wanted.kind end, false);
+                                     else a.atttypid = to_regtype(wanted.kind) end, false);

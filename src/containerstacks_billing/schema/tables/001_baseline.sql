@@ -63,7 +63,7 @@ begin
      where to_regclass(wanted.table_name) is not null
        and not exists (select from pg_attribute a
                         where a.attrelid = to_regclass(wanted.table_name) and a.attname = wanted.column_name
-                          and not a.attisdropped and format_type(a.atttypid, null) = wanted.type_name);
+                          and not a.attisdropped and a.atttypid = to_regtype(wanted.type_name));
     if missing is not null then
         raise exception 'this is not a ContainerStacks database that billing understands; missing: %', missing
               using hint = 'Check the database name in DATABASE_URL, or bring the host application up to date first.';
