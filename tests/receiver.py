@@ -18,6 +18,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
 
 @dataclass
@@ -48,9 +49,12 @@ def receiving() -> Iterator[Receiver]:
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            request = Request(self.path, dict(self.headers), content)
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = Request(self.path, dict(self.headers), content, self.command)
             receiver.requests.append(request)
             receiver.queue.put(request)
             while receiver.drips and not over.wait(0.1):

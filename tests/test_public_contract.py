@@ -76,6 +76,8 @@ SETTINGS = {
     "ADMIN_TOKEN": None,
     "JWT_SECRET": None,
     "WEBHOOK_URL": None,
+    "HEARTBEAT_URL": None,
+    "HEARTBEAT_STEPS": "off",
     "WEBHOOK_SECRET": None,
 }
 PATHS = {

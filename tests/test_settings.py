@@ -66,6 +66,7 @@ def test_a_text_becomes_a_value(key: str, text: str, value: object) -> None:
         ("PORT", SECRET, "a whole number from 0 to 65535"),
         ("DATABASE_URL", f"mysql://u:{SECRET}@h/d", "postgresql://user:password@host:port/database"),
         ("WEBHOOK_URL", SECRET, "an http:// or https:// address"),
+        ("HEARTBEAT_URL", SECRET, "an http:// or https:// address"),
         ("WEBHOOK_URL", f"https://u:{SECRET}@h:badport/", "an http:// or https:// address"),
         ("WEBHOOK_URL", f"https://u:{SECRET}@h:65536/", "an http:// or https:// address"),
         ("WEBHOOK_URL", f"https://u:{SECRET}@:443/", "an http:// or https:// address"),

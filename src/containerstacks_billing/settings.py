@@ -208,6 +208,12 @@ class Settings(BaseModel):
         title="whsec_ and the base64 of 24 to 64 bytes, or at least 24 characters; two with a comma between to rotate",
         description="Signs the events, as Standard Webhooks has it",
     )
+    heartbeat_url: Annotated[SecretStr | None, BeforeValidator(_web_url)] = Field(
+        None, title="an http:// or https:// address", description="Gets a GET after each completed run"
+    )
+    heartbeat_steps: Annotated[Literal["off", "on"], BeforeValidator(_word)] = Field(
+        "off", description="Whether HEARTBEAT_URL/start and /fail are sent too"
+    )
     retention_days: Whole = Field(
         90, ge=1, le=3650, title="days", description="Age at which status, runs and events are removed"
     )

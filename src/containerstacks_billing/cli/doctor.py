@@ -20,9 +20,10 @@ _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
 
 @app.command(epilog=_EXAMPLES)
+@click.option("--ping", "with_signal", is_flag=True, help="Also send a GET to HEARTBEAT_URL.")
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, with_signal: bool, as_json: bool) -> None:
     """Check machine, configuration and database; say what to do.
 
     Nothing is changed. Exits 1 when a check fails; warnings exit 0.
@@ -33,7 +34,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     console = render.stdout()
     findings = []
-    for finding in examine(all_flags(ctx)):
+    for finding in examine(all_flags(ctx), with_signal=with_signal):
         findings.append(finding)
         if as_json:
             continue

@@ -62,8 +62,6 @@ def run(
         raise click.BadParameter("--all goes with --dry-run.")
     from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.config.target import target
-    from containerstacks_billing.hosts.adopted import require_statuses
-    from containerstacks_billing.schema.diagnose import diagnosed
 
     settings = configured(ctx).settings
     order = RunOrder(
@@ -83,9 +81,7 @@ def run(
 
         _warn_of_statuses_left_out(order.conninfo, settings)
         ctx.exit(dry_run_report.dry_run_and_show(order, every=every, as_json=as_json))
-    with diagnosed(order.conninfo):
-        require_statuses(order.conninfo, settings)
-    finished, code = bill_and_watch(order)
+    finished, code = _bill_and_signal(order, settings)
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli import run_report as summary
 
@@ -111,6 +107,33 @@ def _warn_of_statuses_left_out(conninfo: str, settings: Settings) -> None:
             require_statuses(conninfo, settings)
     except ConfigurationError as undecided:
         render.stderr().print(f"{render.printable(str(undecided))}\n{undecided.hint}", style="yellow")
+
+
+def _bill_and_signal(order: RunOrder, settings: Settings) -> tuple[Finished, int]:
+    """Bill, with the signals to HEARTBEAT_URL around a run of the whole fleet; each takes ten seconds at most."""
+    from containerstacks_billing.charging.model import Outcome
+    from containerstacks_billing.errors import BillingError, LeaseNotObtained
+    from containerstacks_billing.hosts.adopted import require_statuses
+    from containerstacks_billing.notifications.run_signal import Step, signal_run
+    from containerstacks_billing.schema.diagnose import diagnosed
+
+    def signal(step: Step) -> None:
+        thread = signal_run(settings, step) if order.organization is None else None
+        if thread is not None:
+            thread.join()
+
+    signal("start")
+    try:
+        with diagnosed(order.conninfo):
+            require_statuses(order.conninfo, settings)
+        finished, code = bill_and_watch(order)
+    except LeaseNotObtained:
+        raise
+    except BillingError:
+        signal("fail")
+        raise
+    signal("completed" if finished.result.outcome is Outcome.COMPLETED else "fail")
+    return finished, code
 
 
 def _deliver_events(conninfo: str, settings: Settings) -> None:

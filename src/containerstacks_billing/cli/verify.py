@@ -22,20 +22,36 @@ Examples:
   containerstacks-billing verify                     all the books
   containerstacks-billing verify --organization ID   those of one customer
   containerstacks-billing verify --json | jq '.discrepancies[]'
+  containerstacks-billing verify --ping https://checks.example.org/a1b2c3
 """
+
+
+def _web_address(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what cannot be sent to, without repeating it: the path of such an address is a secret."""
+    if value is None or value.startswith(("http://", "https://")):
+        return value
+    raise click.BadParameter("an http:// or https:// address is needed.")
 
 
 @app.command(epilog=_EXAMPLES)
 @organization_option("Only this organization.")
+@click.option(
+    "--ping",
+    "signal_address",
+    metavar="URL",
+    callback=_web_address,
+    help="Send a GET to URL when nothing is wrong.",
+)
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, organization: UUID | None, as_json: bool) -> None:
+def verify(ctx: click.Context, organization: UUID | None, signal_address: str | None, as_json: bool) -> None:
     """Prove that every hour was charged once, to the cent.
 
     It starts from the rows alone, reads one snapshot and changes nothing of them; billing may go on
     meanwhile, and a role that may only read is enough. Where it may write, the result is kept for pages and
     alerts. What the host application billed by itself is counted separately.
-    Exits 1 when anything of ours is not as it has to be.
+    Exits 1 when anything of ours is not as it has to be; --ping is then not sent, so its receiver
+    raises the alarm.
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
@@ -59,6 +75,18 @@ def verify(ctx: click.Context, organization: UUID | None, as_json: bool) -> None
         _show(render.stdout(), verification)
     if not verification.ok:
         ctx.exit(EXIT_FAILED)
+    if signal_address is not None:
+        _send(signal_address)
+
+
+def _send(address: str) -> None:
+    """Send the signal that the books are right; a receiver that is not reached is a warning, and alarms itself."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.notifications.run_signal import send
+
+    if problem := send(address):
+        message = f"The address of --ping was not reached: {render.printable(problem)}"
+        render.stderr().print(message, style="yellow")
 
 
 def _show(console: Console, verification: Verification) -> None:

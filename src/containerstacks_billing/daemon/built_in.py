@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from containerstacks_billing import logs
-from containerstacks_billing.charging.model import OpenRun, RunResult
+from containerstacks_billing.charging.model import OpenRun, Outcome, RunResult
 from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
 from containerstacks_billing.clock import Clock
 from containerstacks_billing.config.target import target
@@ -23,6 +23,7 @@ from containerstacks_billing.daemon import application_side
 from containerstacks_billing.errors import BillingError, LeaseNotObtained
 from containerstacks_billing.hosts.adopted import require_statuses
 from containerstacks_billing.identity import process_name
+from containerstacks_billing.notifications.run_signal import signal_run
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.status.failover import (
     CHECK_SECONDS,
@@ -202,6 +203,7 @@ class BuiltInBilling:
             self._log.changed("error", f"Built-in billing could not bill: {error}", hint=error.hint, **which)
             return _decided(checked, Decision.CANNOT_TELL, str(error))
         _report(result, opened[-1])
+        signal_run(settings, "completed" if result.outcome is Outcome.COMPLETED else "fail")
         return replace(checked, result=result)
 
 

@@ -24,6 +24,7 @@ from containerstacks_billing.errors import (
     SchemaMismatch,
 )
 from containerstacks_billing.hosts.adopted import require_statuses
+from containerstacks_billing.notifications.run_signal import signal_run
 from containerstacks_billing.throttled_log import RecurringError
 
 TRIGGER = "daemon"
@@ -73,6 +74,8 @@ class Cycle:
             self._shutdown.extend()
 
         order = self._order(log, progressed)
+        settings = state.settings
+        signal_run(settings, "start")
         state.progress.started()
         try:
             result = run_billing(order)
@@ -85,6 +88,7 @@ class Cycle:
         self._waiting.resolved()
         state.progress.ended(result)
         log.ended(result)
+        signal_run(settings, "completed" if result.outcome is Outcome.COMPLETED else "fail")
         return Attempt(result)
 
     def attempt_organization(self, organization: UUID) -> None:
@@ -146,6 +150,7 @@ class Cycle:
                 self._waiting.report(error)
             return Attempt(retry_seconds=LEASE_RETRY_SECONDS * (0.5 + random.random() / 2))  # noqa: S311
         self._failures += 1
+        signal_run(self._state.settings, "fail")
         self._state.progress.failed(
             str(error) if isinstance(error, BillingError) else f"{type(error).__name__}: {error}"
         )

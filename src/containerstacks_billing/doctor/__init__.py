@@ -21,8 +21,11 @@ from containerstacks_billing.sandbox.server import default_directory
 __all__ = ["Finding", "Level", "examine"]
 
 
-def examine(flags: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Run every check that can run, in the order in which their faults hide each other."""
+def examine(flags: Mapping[str, str | None], *, with_signal: bool = False) -> Iterator[Finding]:
+    """Run every check that can run, in the order in which their faults hide each other.
+
+    With `with_signal`, HEARTBEAT_URL gets a signal as after a completed run.
+    """
     yield from host.interpreter()
     yield from host.memory()
     yield from host.room()
@@ -34,6 +37,8 @@ def examine(flags: Mapping[str, str | None]) -> Iterator[Finding]:
         return
     yield from host.configuration(loaded)
     yield from host.env_file(loaded)
+    if with_signal:
+        yield host.run_signal(loaded.settings)
     yield from _database(loaded)
 
 

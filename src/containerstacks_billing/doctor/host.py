@@ -9,6 +9,8 @@ from pathlib import Path
 
 from containerstacks_billing.config.load import Configuration
 from containerstacks_billing.findings import Finding, fail, ok, warn
+from containerstacks_billing.notifications.run_signal import send
+from containerstacks_billing.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
 _GIBIBYTE = 1024**3
@@ -45,6 +47,23 @@ def env_file(loaded: Configuration) -> Iterator[Finding]:
         return
     if not file.warnings:
         yield ok(".env", f"{file.path}: {len(file.entries)} keys, readable by its owner alone")
+
+
+def run_signal(settings: Settings) -> Finding:
+    """Send a signal to HEARTBEAT_URL, as after a completed run; its receiver counts it as one."""
+    if settings.heartbeat_url is None:
+        return warn(
+            "heartbeat URL",
+            "HEARTBEAT_URL is not set, so nothing outside this machine notices when billing stops.",
+            "Set it to the address that a monitoring service gives for a check that is due every hour.",
+        )
+    if problem := send(settings.heartbeat_url.get_secret_value()):
+        return fail(
+            "heartbeat URL",
+            f"HEARTBEAT_URL did not accept a signal: {problem}.",
+            "Compare the address with that of the check, and allow this machine to connect to it.",
+        )
+    return ok("heartbeat URL", "HEARTBEAT_URL accepted a signal")
 
 
 def memory(table: Path = Path("/proc/meminfo")) -> Iterator[Finding]:

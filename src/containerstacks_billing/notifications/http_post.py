@@ -1,4 +1,4 @@
-"""HTTP POST with a total deadline, on the standard library.
+"""HTTP POST and GET with a total deadline, on the standard library.
 
 No redirect is followed, no proxy used, no cookie kept; the response is read up to a limit and discarded; certificates
 are checked. One deadline covers everything from the connection to the last byte. httpx and urllib3 have none: their
@@ -38,11 +38,27 @@ class PostFailed(Exception):
 
 def post(endpoint: Endpoint, content: bytes, headers: Mapping[str, str], seconds: float) -> int:
     """Send a request and return the HTTP status; raises PostFailed when no response came within `seconds`."""
+    try:
+        return _request("POST", endpoint.url, content, headers, seconds)
+    except ValueError:
+        raise PostFailed("WEBHOOK_URL is no address that can be sent to") from None
+
+
+def get(url: str, seconds: float) -> int:
+    """Request a URL and return the HTTP status; raises PostFailed when no response came within `seconds`."""
+    try:
+        return _request("GET", url, None, {}, seconds)
+    except ValueError:
+        raise PostFailed("it is no address that can be sent to") from None
+
+
+def _request(method: str, url: str, content: bytes | None, headers: Mapping[str, str], seconds: float) -> int:
+    """Send a request; raises ValueError when the URL is no address, PostFailed when no response came in time."""
     deadline = time.monotonic() + seconds
     try:
-        connection, path, login = _prepare(endpoint.url, min(CONNECT_SECONDS, seconds))
-    except (ValueError, http.client.InvalidURL):
-        raise PostFailed("WEBHOOK_URL is no address that can be sent to") from None
+        connection, path, login = _prepare(url, min(CONNECT_SECONDS, seconds))
+    except http.client.InvalidURL as invalid:
+        raise ValueError from invalid
     cut = threading.Event()
     timer = threading.Timer(seconds, _cut, (connection, cut))
     timer.daemon = True
@@ -53,7 +69,7 @@ def post(endpoint: Endpoint, content: bytes, headers: Mapping[str, str], seconds
         if left <= 0:
             raise TimeoutError
         connection.sock.settimeout(left)
-        connection.request("POST", path, content, {**_OURS, **login, **headers})
+        connection.request(method, path, content, {**_OURS, **login, **headers})
         response = connection.getresponse()
         with suppress(OSError, http.client.HTTPException):
             response.read(_LONGEST_ANSWER_BYTES)
