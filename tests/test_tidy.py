@@ -14,10 +14,12 @@ def tree(tmp_path: Path) -> Path:
     """An empty package in a repository of its own."""
     for room in ("charging", "cli", "pricing", "schema/tables"):
         (tmp_path / "src" / "containerstacks_billing" / room).mkdir(parents=True)
+    (tmp_path / "src/containerstacks_billing/schema/__init__.py").touch()
     # A file that is imported by one of the offences, and imports it.
     (tmp_path / "src/containerstacks_billing/cli/main.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import containerstacks_billing.charging.self\n"
     )
+    (tmp_path / "ARCHITECTURE.md").write_text("```\ncharging · cli · pricing · schema\n```\n")
     (tmp_path / "tests" / "reference").mkdir(parents=True)
     (tmp_path / "tests" / "model").mkdir()
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
@@ -54,6 +56,7 @@ OFFENCES = [
     ("../../tests/reference/a.py", "from containerstacks_billing import billing\n", "may not import"),
     ("../../tests/model/a.pml", "/* fence in batch.sql */\n", "no fence in batch.sql"),
     ("../../requirements.lock", "--find-links wheels\n", "download"),
+    ("../../ARCHITECTURE.md", "```\ncharging · cli · pricing\n```\n", "the room schema is missing"),
     ("../../notes.md", f"see {Path.home()}/.notes\n", "path of one machine"),
 ]
 

@@ -171,6 +171,15 @@ def tests_that_say_nothing(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}:{node.lineno}: {node.name} has no sentence"
 
 
+def rooms_in_the_map(root: Path) -> Iterator[str]:
+    """Every room stands in the map of ARCHITECTURE.md."""
+    text = (root / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"[a-z_]+", text.split("```")[1]))
+    for room in sorted((root / PACKAGE).glob("*/__init__.py")):
+        if room.parent.name not in named:
+            yield f"ARCHITECTURE.md:1: the room {room.parent.name} is missing in the map of rooms"
+
+
 def addresses(root: Path) -> Iterator[str]:
     """No file carries the address of a download host or a path of the machine that it was written on."""
     machine = re.compile("|".join(re.escape(place) for place in (f"{root}/", f"{Path.home()}/.")))
@@ -200,6 +209,7 @@ CHECKS = (
     independent_reference,
     places_in_the_model,
     tests_that_say_nothing,
+    rooms_in_the_map,
     addresses,
 )
 
