@@ -6,6 +6,7 @@ with the reason.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -160,7 +161,7 @@ def stories() -> list[str]:
 
 
 def test_every_command_of_the_stories_about_money_works(
-    conn: psycopg.Connection[object], command: Command, database: str
+    conn: psycopg.Connection[object], command: Command, database: str, tmp_path: Path
 ) -> None:
     """One after the other, for a customer who was billed in October and November, in December."""
     from tests.fleet import Fleet
@@ -172,7 +173,11 @@ def test_every_command_of_the_stories_about_money_works(
         fleet.at(at)
         fleet.bill()
     entry = fleet.rows("select id from payment_transactions order by created_at desc limit 1")[0].id
-    ids = {"ENTRY": str(entry), "INSTANCE": str(web), "ORGANIZATION": str(acme)}
+    nodes = tmp_path / "nodes.csv"
+    nodes.write_text("id\n" + fleet.rows("select provider_instance_id as id from vps_instances")[0].id + "\n")
+    at = fleet.now.timestamp()
+    os.utime(nodes, (at, at))
+    ids = {"ENTRY": str(entry), "INSTANCE": str(web), "ORGANIZATION": str(acme), "nodes.csv": str(nodes)}
 
     ran = 0
     for line in stories():

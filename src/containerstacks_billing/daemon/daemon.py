@@ -26,6 +26,7 @@ from containerstacks_billing.daemon.cycle import Attempt, Cycle
 from containerstacks_billing.daemon.heartbeat import Heartbeat
 from containerstacks_billing.daemon.host_billing import HostBilling
 from containerstacks_billing.daemon.housekeeping import Housekeeping
+from containerstacks_billing.daemon.leak_watch import LeakWatch
 from containerstacks_billing.daemon.preflight import preflight
 from containerstacks_billing.daemon.schedule import Agenda
 from containerstacks_billing.daemon.shutdown import AWAY_GIVEN_UP_SECONDS, Shutdown
@@ -53,6 +54,7 @@ class Daemon:
         self._cycle = Cycle(self._state, self._shutdown)
         self._rival = HostBilling(self._state)
         self._housekeeping = Housekeeping(self._state)
+        self._leaks = LeakWatch(self._state)
         self._delivery = DeliveryThread()
         self._top_ups = TopUpWatch(self._state)
 
@@ -116,6 +118,7 @@ class Daemon:
             if attempt.completed:
                 self._housekeeping.tidy()
                 self._rival.check()
+                self._leaks.look()
 
     def _reconsidered(self, agenda: Agenda, now: float) -> Agenda:
         """Return the agenda after what changed while the loop waited: the interval, or a reason to retry at once."""

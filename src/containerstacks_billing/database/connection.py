@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, LiteralString
 
@@ -184,12 +184,18 @@ def read_pipeline(connection: Connection, statement_timeout: str = STATEMENT_TIM
     Statements are sent with the first fetch or at the end of the block: fetching after the block costs one round trip
     for all of them. There is no BEGIN: the server ends the transaction of a pipeline with it.
     """
-    with connection.pipeline():
+    with connection.pipeline() as pipeline:
         connection.execute(
             "SELECT set_config('transaction_read_only', 'on', true), " + _BOUNDS,
             (LOCK_TIMEOUT, statement_timeout, IDLE_IN_TRANSACTION_TIMEOUT),
         )
-        yield
+        try:
+            yield
+        except psycopg.Error:
+            # What was queued behind the failed statement is aborted with it; the driver would warn of that too.
+            with suppress(psycopg.Error):
+                pipeline.sync()
+            raise
 
 
 @contextmanager

@@ -39,6 +39,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_minimum_balances": ("SELECT",),
     "billing_statements": ("SELECT", "INSERT"),
     "billing_verifications": ("SELECT", "INSERT", "DELETE"),
+    "billing_leak_reports": ("SELECT", "INSERT", "DELETE"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "billing_runways": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "schema_migrations": ("SELECT",),

@@ -57,3 +57,7 @@ left join vps_plans on vps_plans.id = version.plan_id
 where version.valid_from > billing_clock() and version.valid_from < '9999-01-01'
 order by version.valid_from, 1
 limit %(limit)s;
+
+-- name: last_leak_report
+-- What the last look for leaks found, by reason.
+select read_at, left(currency, 8) as currency, reasons as document from billing_leak_reports order by id desc limit 1;

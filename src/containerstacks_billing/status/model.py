@@ -192,6 +192,45 @@ class AnnouncedPrice:
 
 
 @dataclass(frozen=True, slots=True)
+class LeakSum:
+    """What one reason comes to a month; `for_nothing` where customers pay for what does not exist."""
+
+    reason: str
+    leaks: int
+    unknown_price: int
+    monthly: Decimal
+    for_nothing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeakSums:
+    """What the last look for leaks found: money a month that is not billed, by reason, largest first."""
+
+    read_at: datetime
+    currency: str
+    document: list[dict[str, Any]]
+
+    @property
+    def reasons(self) -> list[LeakSum]:
+        """The sums by reason."""
+        return [
+            LeakSum(
+                one["reason"],
+                int(one["leaks"]),
+                int(one["unknownPrice"]),
+                Decimal(one["monthly"]),
+                bool(one["forNothing"]),
+            )
+            for one in self.document
+        ]
+
+    @property
+    def monthly(self) -> Decimal:
+        """What is not billed a month, as far as its price is known."""
+        return sum((one.monthly for one in self.reasons if not one.for_nothing), Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Details:
     """What the status page shows to admins beside the health: bounded lists, the most urgent row first."""
 
@@ -201,3 +240,4 @@ class Details:
     runways: tuple[Runway, ...] = ()
     levels: Mapping[int, int] = field(default_factory=dict)
     prices: tuple[AnnouncedPrice, ...] = ()
+    leaks: LeakSums | None = None

@@ -19,6 +19,7 @@ from containerstacks_billing.status.model import (
     DaemonRow,
     Details,
     Health,
+    LeakSums,
     Lease,
     PastDueWallet,
     QuarantineEntry,
@@ -98,6 +99,7 @@ def ask_details(connection: Connection) -> Callable[[], Details]:
     runways = ask(connection, "runways_first", class_row(Runway), some)
     levels = ask(connection, "runway_levels")
     prices = ask(connection, "announced_prices", class_row(AnnouncedPrice), some)
+    leaks = ask(connection, "last_leak_report", class_row(LeakSums))
     return lambda: Details(
         runs=tuple(runs.fetchall()),
         quarantine=tuple(quarantine.fetchall()),
@@ -105,6 +107,7 @@ def ask_details(connection: Connection) -> Callable[[], Details]:
         runways=tuple(runways.fetchall()),
         levels=dict(levels.fetchall()),
         prices=tuple(prices.fetchall()),
+        leaks=leaks.fetchone(),
     )
 
 
@@ -123,6 +126,11 @@ def quarantine_reasons(connection: Connection, organization: UUID | None = None)
     if organization is None:
         return dict(ask(connection, "quarantine_reasons").fetchall())
     return dict(ask(connection, "quarantine_reasons_of", values={"organization": organization}).fetchall())
+
+
+def last_leaks(connection: Connection) -> LeakSums | None:
+    """Return what the last look for leaks found; None before the first."""
+    return ask(connection, "last_leak_report", class_row(LeakSums)).fetchone()
 
 
 def billed_lately(connection: Connection) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.status.failover import Decision
 from containerstacks_billing.status.model import Health, RunRecord
+from containerstacks_billing.status.read import last_leaks
 from containerstacks_billing.status.verdict import Biller, Condition, host_debits_beside, verdict_of
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web.auth import address_of, require_admin
@@ -98,6 +99,7 @@ class _Tables(Collector):
         yield from self._who(health)
         yield from _runs(health)
         yield from _backlog(health)
+        yield from self._leaks()
 
     def _process(self) -> Iterator[Metric]:
         built_in = self._context.built_in
@@ -115,6 +117,27 @@ class _Tables(Collector):
         except BillingError:
             fits = False
         yield _gauge("schema_ok", "Whether the database has the schema of this version", fits)
+
+    def _leaks(self) -> Iterator[Metric]:
+        """Give the sums of the last report of leaks; nothing before the first."""
+        with self._context.pool.reading() as connection:
+            found = last_leaks(connection)
+        if found is None:
+            return
+        monthly = GaugeMetricFamily(
+            f"{PREFIX}leaks_monthly_amount",
+            "Money a month that is not billed, or billed for nothing, by reason",
+            labels=["reason"],
+        )
+        number = GaugeMetricFamily(f"{PREFIX}leaks", "Instances and volumes that leak", labels=["reason"])
+        for one in found.reasons:
+            monthly.add_metric([one.reason], float(one.monthly))
+            number.add_metric([one.reason], one.leaks)
+        yield monthly
+        yield number
+        yield _gauge(
+            "last_leaks_timestamp_seconds", "When leaks were last looked for", _timestamp(found.read_at)
+        )
 
     def _who(self, health: Health) -> Iterator[Metric]:
         verdict = verdict_of(health, self._context.settings)

@@ -40,6 +40,7 @@ as $$
         ('billing_minimum_balances',    array['SELECT']),
         ('billing_statements',          array['SELECT', 'INSERT']),
         ('billing_verifications',       array['SELECT', 'INSERT', 'DELETE']),
+        ('billing_leak_reports',        array['SELECT', 'INSERT', 'DELETE']),
         ('billing_events',              array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('billing_runways',             array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('schema_migrations',           array['SELECT']),
