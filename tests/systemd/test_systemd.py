@@ -30,6 +30,7 @@ JWT_SECRET=canary-5d1c6a
 """
 # An operator's own drop-in, which makes the waiting short.
 SHORT = "[Service]\nRestartSec=300ms\nWatchdogSec=4\nTimeoutAbortSec=2\n"
+SHORT_APP = "[Service]\nRestartSec=300ms\n"  # it feeds no watchdog, so it must not get one
 INSTALL = ("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "install")
 
 
@@ -334,7 +335,7 @@ def what_systemd_reads_differently_is_named(machine: Machine) -> None:
 
 def a_busy_port_is_no_start(machine: Machine) -> None:
     """Who installs hears of it, doctor and the error filter name it, and it is tried again until the port is free."""
-    machine.write(f"/etc/systemd/system/{APP}.d/short.conf", SHORT)
+    machine.write(f"/etc/systemd/system/{APP}.d/short.conf", SHORT_APP)
     machine.do("systemd-run", "--quiet", "--unit=squatter", f"{HOME}/.venv/bin/python", "-m", "http.server", "3001",
                "--bind", "127.0.0.1")  # fmt: skip
     eventually(lambda: machine.run("curl", "-s", "http://127.0.0.1:3001/").returncode == 0)
