@@ -12,7 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 from tests.browser import scenes
+from tests.clock import settings_of
 from tests.web.client import client_of
+
+from containerstacks_billing.charging.run import terms_of
+from containerstacks_billing.explain.leak_reports import record_leaks
+from containerstacks_billing.explain.leaks import find_leaks
+from containerstacks_billing.explain.snapshot import snapshot
+from containerstacks_billing.verification.results import record
+from containerstacks_billing.verification.schemas import VerificationDocument
+from containerstacks_billing.verification.verify import verify
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -32,9 +41,13 @@ def promtool(*arguments: str) -> None:
 
 @pytest.fixture
 def metrics(conn: psycopg.Connection[Any]) -> set[str]:
-    """The names of all metrics, given while a run is under way so that none is missing."""
+    """The names of all metrics, while a run is under way and after one of each, verify and leaks, so that none is missing."""
     fleet = scenes.fleet_of(conn)
     scenes.in_progress(fleet)
+    fleet.conn.execute("update billing_runs set past_due_amount = 0 where outcome is not null")
+    record(fleet.conninfo, VerificationDocument.of(verify(fleet.conninfo)), "test")
+    with snapshot(fleet.conninfo) as connection:
+        record_leaks(fleet.conninfo, find_leaks(connection, terms_of(settings_of(fleet.conninfo))), "test")
     with client_of(fleet.conninfo) as client:
         return set(METRIC.findall(client.get("/metrics").text))
 

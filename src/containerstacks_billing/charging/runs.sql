@@ -135,14 +135,14 @@ from billing_runs where id = %(run_id)s;
 select batches from billing_runs where id = %(run_id)s;
 
 -- name: close_run
--- End a run: its outcome, and how many instances it leaves past due, quarantined and held. What a deleted organization owes
+-- End a run: its outcome, how many instances it leaves past due, quarantined and held, and what is past due. What a deleted organization owes
 -- will not be paid, so it is not counted.
 with
 -- include: counted_anew
 update billing_runs
 set outcome = %(outcome)s, error_message = %(error_message)s, finished_at = billing_clock(),
-    past_due_instances = (
-        select count(distinct vps_instance_id) from vps_billing_cycles charge
+    (past_due_instances, past_due_amount) = (
+        select count(distinct vps_instance_id), coalesce(sum(total_amount), 0) from vps_billing_cycles charge
         where status = 'failed' and run_id is not null
           and organization_id between %(first_organization)s and %(last_organization)s
           and exists (select from organizations where organizations.id = charge.organization_id)),

@@ -14,6 +14,7 @@ from containerstacks_billing.database.connection import Connection, bounded_tran
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.schema.diagnose import diagnosed
+from containerstacks_billing.status.totals import add_up_runs
 
 SECONDS_BETWEEN = 3600.0
 ROWS_AT_ONCE = 500
@@ -76,6 +77,7 @@ def remove_old(
     values = {"retention_days": retention_days, "instance_id": instance_id, "limit": ROWS_AT_ONCE}
     stopping = stopping or threading.Event().is_set
     removed: dict[str, int] = {}
+    add_up_runs(connection)
     for table, name in (
         ("billing_daemon_status", "remove_old_statuses"),
         ("billing_runs", "remove_old_runs"),

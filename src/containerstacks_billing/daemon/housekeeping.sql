@@ -22,6 +22,7 @@ where id in (
     where batches = 0 and outcome is not null
       and finished_at < billing_clock() - %(retention_days)s * interval '1 day'
       and id < (select max(id) from billing_runs where outcome = 'completed' and organization_id is null)
+      and id <= (select max(counted_until) from billing_run_totals)
     order by id limit %(limit)s);
 
 -- name: remove_old_statuses

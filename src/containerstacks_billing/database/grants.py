@@ -24,6 +24,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_policies": ("SELECT", "INSERT", "UPDATE"),
     "billing_leases": ("SELECT", "INSERT", "UPDATE"),
     "billing_runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "billing_run_totals": ("SELECT", "INSERT", "UPDATE"),
     "plan_price_versions": ("SELECT",),
     "billing_usage_segments": ("SELECT", "INSERT", "UPDATE"),
     "billing_charged_until": ("SELECT", "INSERT", "UPDATE"),

@@ -18,12 +18,14 @@ from containerstacks_billing.errors import BillingError
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.status.model import Health
 from containerstacks_billing.status.read import ask_health
+from containerstacks_billing.status.totals import Totals, read_totals
 from containerstacks_billing.throttled_log import RecurringError
 
 Value = TypeVar("Value")
 
 HEALTH_SECONDS = 1.0
 SCHEMA_SECONDS = 30.0
+TOTALS_SECONDS = 10.0
 
 
 class CachedValue(Generic[Value]):
@@ -71,6 +73,7 @@ class Readings:
         self.blind = False
         self._health = CachedValue(self._ask_health, HEALTH_SECONDS)
         self._schema = CachedValue(self._read_schema, SCHEMA_SECONDS)
+        self._totals = CachedValue(self._read_totals, TOTALS_SECONDS)
 
     def health(self) -> Health:
         """Return how billing is; raises BillingError."""
@@ -83,6 +86,14 @@ class Readings:
     def schema_problem(self) -> str | None:
         """Return why billing must not run on this schema; None when it may."""
         return self._schema.get()[0]
+
+    def totals(self) -> Totals:
+        """Return the totals for metrics; raises BillingError."""
+        return self._totals.get()
+
+    def _read_totals(self) -> Totals:
+        with self._pool.reading() as connection:
+            return read_totals(connection)
 
     def _ask_health(self) -> tuple[Health, timedelta]:
         try:

@@ -7,8 +7,7 @@ billed is confidential.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -21,15 +20,21 @@ from prometheus_client.registry import Collector
 
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.status.failover import Decision
-from containerstacks_billing.status.model import Health, RunRecord
+from containerstacks_billing.status.model import Health
 from containerstacks_billing.status.read import last_leaks
 from containerstacks_billing.status.verdict import Biller, Condition, host_debits_beside, verdict_of
 from containerstacks_billing.version import __version__
 from containerstacks_billing.web.auth import address_of, require_admin
 from containerstacks_billing.web.context import Context, InContext
+from containerstacks_billing.web.money_metrics import (
+    PREFIX,
+    backlog_metrics,
+    gauge,
+    one_of,
+    run_metrics,
+    total_metrics,
+)
 from containerstacks_billing.web.problems import documented
-
-PREFIX = "containerstacks_billing_"
 
 router = APIRouter(tags=["metrics"])
 _bearer = HTTPBearer(auto_error=False, scheme_name="adminToken")
@@ -87,27 +92,35 @@ class _Tables(Collector):
             health = self._context.readings.health()
             difference = self._context.readings.clock_difference()
         except BillingError:
-            yield _gauge("database_up", "Whether the database answers", 0)
+            yield gauge("database_up", "Whether the database answers", 0)
             return
-        yield _gauge("database_up", "Whether the database answers", 1)
-        yield _gauge(
+        yield gauge("database_up", "Whether the database answers", 1)
+        yield gauge(
             "clock_difference_seconds",
             "By how much the database's clock, which counts the hours, is ahead of this host's",
             difference.total_seconds(),
         )
         yield from self._schema()
         yield from self._who(health)
-        yield from _runs(health)
-        yield from _backlog(health)
+        yield from run_metrics(health)
+        yield from backlog_metrics(health)
         yield from self._leaks()
+        yield from self._totals(health)
+
+    def _totals(self, health: Health) -> Iterator[Metric]:
+        try:
+            totals = self._context.readings.totals()
+        except BillingError:
+            return
+        yield from total_metrics(totals, health.now, self._context.settings.currency)
 
     def _process(self) -> Iterator[Metric]:
         built_in = self._context.built_in
         look = built_in.last_check if built_in else None
         running = built_in is not None and built_in.is_alive
-        yield _gauge("built_in_running", "Whether this process looks after built-in billing", running)
+        yield gauge("built_in_running", "Whether this process looks after built-in billing", running)
         blind = look is not None and look.decision.decision is Decision.CANNOT_TELL
-        yield _gauge(
+        yield gauge(
             "built_in_blind", "Whether built-in billing cannot tell who bills, or could not bill", blind
         )
 
@@ -116,7 +129,7 @@ class _Tables(Collector):
             fits = self._context.readings.schema_problem() is None
         except BillingError:
             fits = False
-        yield _gauge("schema_ok", "Whether the database has the schema of this version", fits)
+        yield gauge("schema_ok", "Whether the database has the schema of this version", fits)
 
     def _leaks(self) -> Iterator[Metric]:
         """Give the sums of the last report of leaks; nothing before the first."""
@@ -135,124 +148,58 @@ class _Tables(Collector):
             number.add_metric([one.reason], one.leaks)
         yield monthly
         yield number
-        yield _gauge(
-            "last_leaks_timestamp_seconds", "When leaks were last looked for", _timestamp(found.read_at)
+        yield gauge(
+            "last_leaks_timestamp_seconds", "When leaks were last looked for", found.read_at.timestamp()
         )
 
     def _who(self, health: Health) -> Iterator[Metric]:
         verdict = verdict_of(health, self._context.settings)
         limits = verdict.limits
-        yield _one_of("biller", "What bills at present: 1 for one of them", "biller", Biller, verdict.biller)
-        yield _gauge(
+        yield one_of("biller", "What bills at present: 1 for one of them", "biller", Biller, verdict.biller)
+        yield gauge(
             "built_in_active", "Whether built-in billing has taken over", verdict.biller is Biller.BUILT_IN
         )
-        yield _gauge(
+        yield gauge(
             "daemon_active",
             "Whether the newest heartbeat is younger than the failover threshold",
             not verdict.is_stale,
         )
-        yield _gauge(
+        yield gauge(
             "host_bills_beside",
             "Whether the host's own scheduler debited a wallet within two hours, while the daemon was alive",
             verdict.condition in {Condition.RUNNING, Condition.ERROR} and host_debits_beside(health),
         )
-        yield _one_of(
+        yield one_of(
             "failover_target",
             "What takes over when the daemon is silent: 1 for one of them",
             "target",
             ("built-in", "host", "both", "nobody"),
             verdict.failover.who,
         )
-        yield _gauge(
+        yield gauge(
             "failover_after_seconds",
             "The age of a heartbeat at which built-in billing takes over",
             limits.failover_after.total_seconds(),
         )
-        yield _gauge(
+        yield gauge(
             "silent_after_seconds",
             "The age of a heartbeat at which a person should look",
             limits.silent_after.total_seconds(),
         )
-        yield _gauge(
+        yield gauge(
             "late_after_seconds",
             "The time without a completed run at which a person should look",
             limits.late_after.total_seconds(),
         )
         if health.failover.heartbeat_at is not None:
             age = (health.now - health.failover.heartbeat_at).total_seconds()
-            yield _gauge("heartbeat_age_seconds", "The age of the newest heartbeat of any daemon", age)
+            yield gauge("heartbeat_age_seconds", "The age of the newest heartbeat of any daemon", age)
         if health.daemon is not None:
             states = ("running", "stopped", "error")
-            yield _one_of(
+            yield one_of(
                 "daemon_status", "What the daemon says it is", "status", states, health.daemon.status
             )
-        yield _gauge("lease_held", "Whether the lease is held", health.lease.holder is not None)
-        yield _gauge("lease_seconds_left", "How long the lease still holds", health.lease.seconds_left)
-
-
-def _runs(health: Health) -> Iterator[Metric]:
-    last, successful, open_run = health.last_finished, health.last_successful, health.in_progress
-    yield _gauge("run_in_progress", "Whether a run is open", open_run is not None)
-    if open_run is not None:
-        yield _gauge(
-            "run_in_progress_seconds",
-            "How long the open run takes already",
-            (health.now - open_run.started_at).total_seconds(),
-        )
-    if successful is not None:
-        yield _gauge(
-            "last_successful_run_timestamp_seconds",
-            "When the last completed run ended",
-            _timestamp(_ended(successful)),
-        )
-    if last is None:
-        return
-    yield _gauge(
-        "last_run_timestamp_seconds",
-        "When the last run ended, whatever its outcome",
-        _timestamp(_ended(last)),
-    )
-    outcomes = ("completed", "interrupted", "failed", "held")
-    yield _one_of(
-        "last_run_outcome", "How the last run ended: 1 for one of them", "outcome", outcomes, last.outcome
-    )
-    yield _gauge("run_duration_seconds", "How long the last run took", last.duration_seconds or 0.0)
-    yield _gauge("instances_billed", "Instances that the last run billed", last.instances_billed)
-    yield _gauge("hours_billed", "Hours that the last run billed", float(last.hours))
-    yield _gauge(
-        "amount", "Amount that the last run billed, in the currency of the wallets", float(last.amount)
-    )
-    yield _gauge(
-        "past_due_instances",
-        "Instances with charges that their wallet could not pay",
-        last.past_due_instances,
-    )
-
-
-def _backlog(health: Health) -> Iterator[Metric]:
-    yield _gauge("quarantined_instances", "Instances quarantined for bad data", health.quarantined_instances)
-    yield _gauge("held_instances", "Instances whose hours wait for a decision", health.held_instances)
-    yield _gauge(
-        "events_pending", "Events that wait to be delivered, ten thousand at most", health.events_pending
-    )
-    yield _gauge("events_dead", "Events that were given up, ten thousand at most", health.events_dead)
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"{PREFIX}{name}", text, value=float(value))
-
-
-def _one_of(name: str, text: str, label: str, values: Iterable[str], current: str | None) -> Metric:
-    """Return a gauge for each of some values: 1 for the current one, 0 for the others."""
-    metric = GaugeMetricFamily(f"{PREFIX}{name}", text, labels=[label])
-    for value in values:
-        metric.add_metric([str(value)], float(value == current))
-    return metric
-
-
-def _ended(run: RunRecord) -> datetime:
-    return run.finished_at or run.started_at
-
-
-def _timestamp(at: datetime) -> float:
-    return at.timestamp()
+            states = ("running", "stopped", "error")
+            yield one_of("daemon_status", "What the daemon says it is", "status", states, health.daemon.status)
+        yield gauge("lease_held", "Whether the lease is held", health.lease.holder is not None)
+        yield gauge("lease_seconds_left", "How long the lease still holds", health.lease.seconds_left)

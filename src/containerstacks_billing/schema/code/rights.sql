@@ -27,6 +27,7 @@ as $$
         ('billing_policies',            array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_leases',              array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_runs',                array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('billing_run_totals',          array['SELECT', 'INSERT', 'UPDATE']),
         ('plan_price_versions',         array['SELECT']),
         ('billing_usage_segments',      array['SELECT', 'INSERT', 'UPDATE']),
         ('billing_charged_until',       array['SELECT', 'INSERT', 'UPDATE']),
