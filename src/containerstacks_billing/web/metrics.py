@@ -200,6 +200,8 @@ class _Tables(Collector):
                 "daemon_status", "What the daemon says it is", "status", states, health.daemon.status
             )
             states = ("running", "stopped", "error")
-            yield one_of("daemon_status", "What the daemon says it is", "status", states, health.daemon.status)
+            yield one_of(
+                "daemon_status", "What the daemon says it is", "status", states, health.daemon.status
+            )
         yield gauge("lease_held", "Whether the lease is held", health.lease.holder is not None)
         yield gauge("lease_seconds_left", "How long the lease still holds", health.lease.seconds_left)
