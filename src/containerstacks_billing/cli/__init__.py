@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from containerstacks_billing.cli import (
     admission,
+    audit,
     config,
     daemon,
     db,
@@ -34,6 +35,7 @@ from containerstacks_billing.cli.main import app, main
 __all__ = [
     "admission",
     "app",
+    "audit",
     "config",
     "daemon",
     "db",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -40,6 +41,20 @@ class _Amount(click.ParamType[Decimal]):
         return Decimal(value)
 
 
+class _Instant(click.ParamType[datetime]):
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            at = datetime.fromisoformat(value)
+            at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no instant; write it like 2026-11-14T03:00Z.", param, ctx)
+        if not 1970 <= at.year < 9000:
+            self.fail(f"{value!r} is not within the years of billing.", param, ctx)
+        return at
+
+
 class WholeNumber(click.IntRange):
     """A whole number, both bounds included."""
 
@@ -74,6 +89,7 @@ def _bounds(least: float | None, most: float | None, example: str) -> str:
 ORGANIZATION_ID = _Id("an organization")
 INSTANCE_ID = _Id("an instance")
 AMOUNT = _Amount()
+INSTANT = _Instant()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # The order of a first day: try it, look at it, install it.
 _VERBS = (
     "up", "run", "verify", "reconcile", "status", "runs", "prices", "quarantine", "release", "runways", "events",
-    "admission", "why", "statement", "leaks",
+    "admission", "why", "statement", "leaks", "audit",
     "daemon", "serve", "migrate", "doctor", "grants", "config", "service", "token", "db", "drill",
 )  # fmt: skip
 # Long-running verbs, whose standard error is a log.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
-from containerstacks_billing.cli.arguments import json_option
+from containerstacks_billing.cli.arguments import INSTANT, json_option
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.errors import EXIT_FAILED
 
@@ -36,23 +36,9 @@ class _AnyId(click.ParamType[UUID]):
             self.fail(f"{value!r} is no id of an entry, charge, instance or organization.", param, ctx)
 
 
-class _Instant(click.ParamType[datetime]):
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            at = datetime.fromisoformat(value)
-            at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no instant; write it like 2026-11-14T03:00Z.", param, ctx)
-        if not 1970 <= at.year < 9000:
-            self.fail(f"{value!r} is not within the years of billing.", param, ctx)
-        return at
-
-
 @app.command(epilog=_EXAMPLES)
 @click.argument("identifier", metavar="ENTRY|CHARGE|INSTANCE|ORGANIZATION", type=_AnyId())
-@click.option("--at", type=_Instant(), metavar="T", help="What held at this instant; UTC without an offset.")
+@click.option("--at", type=INSTANT, metavar="T", help="What held at this instant; UTC without an offset.")
 @click.option("--customer", is_flag=True, help="Three sentences that can be sent to a customer.")
 @json_option
 @click.pass_context

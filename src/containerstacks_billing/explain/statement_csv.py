@@ -41,7 +41,7 @@ def write_csv(statements: Iterable[Statement], file: TextIO) -> None:
     out.writeheader()
     for statement in statements:
         for row in rows_of(statement):
-            out.writerow({name: _cell(value) for name, value in row.items()})
+            out.writerow({name: cell(value) for name, value in row.items()})
 
 
 def rows_of(statement: Statement) -> Iterator[Row]:
@@ -109,7 +109,7 @@ def _usage(statement: Statement, base: Row) -> Iterator[Row]:
         }
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     """Write a number as it is and a text so that no spreadsheet takes it for a formula."""
     if value is None:
         return ""
