@@ -31,6 +31,10 @@ PAGES = [
     DOCS / "troubleshooting" / "common-issues.md",
 ]
 NOT_RUN = {
+    "sudo apt-get install ./containerstacks-billing_0.1.0_amd64.deb": "tests/systemd/test_debian_package.py installs the package",
+    "sudoedit /etc/containerstacks-billing/env": "opens an editor",
+    "sudo env PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install ./containerstacks_billing-0.1.0-py3-none-any.whl": "downloads libraries; tests/systemd/test_debian_package.py does it from a directory",
+    "sudo env UV_TOOL_DIR=/opt/uv UV_TOOL_BIN_DIR=/usr/local/bin uv tool install ./containerstacks_billing-0.1.0-py3-none-any.whl": "downloads libraries",
     "sudo git clone REPOSITORY /opt/containerstacks": "the repository is the operator's to name, and needs a network",
     "sudo env PYTHON=/usr/bin/python3 ./dev --version": "downloads libraries; the tests of ./dev do it",
     "sudo ln -sf /opt/containerstacks/.venv/bin/containerstacks-billing /usr/local/bin/": "done when the machine is furnished",

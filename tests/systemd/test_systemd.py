@@ -120,8 +120,9 @@ def installing_refuses_what_could_not_start(machine: Machine, fleet: Fleet) -> N
     assert refused.returncode == 78
     assert f"203/EXEC: containerstacks-billing cannot pass through {HOME} (mode 0700)" in refused.stderr
     machine.do("chmod", "757", str(HOME))
-    assert f"{HOME} can be changed by all users" in machine.run(*INSTALL, "--dry-run").stderr
+    assert f"{HOME} can be changed by all users" in machine.run(*INSTALL, "--create-user", "--dry-run").stderr
     machine.do("chmod", "755", str(HOME))
+    assert machine.run("id", "containerstacks-billing").returncode == 1
     assert machine.run("test", "-e", f"/etc/systemd/system/{UNIT}").returncode == 1
 
 

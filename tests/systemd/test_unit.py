@@ -123,7 +123,7 @@ def test_a_dry_run_shows_the_unit_and_changes_nothing(command: Command, tmp_path
     (tmp_path / ".env").write_text("DATABASE_URL=postgresql:///x\n")
     (tmp_path / ".env").chmod(0o600)
     done = command("service", "install", "--dry-run", "--user", "no-such-user-here")
-    assert done.returncode == 0
+    assert done.returncode == 78
     assert "User=no-such-user-here" in done.stdout
     assert f"LoadCredential=env:{tmp_path}/.env" in done.stdout
     assert "217/USER: the user no-such-user-here does not exist" in done.stderr

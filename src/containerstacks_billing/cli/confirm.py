@@ -34,6 +34,11 @@ def require_confirmation(question: str, what: str, *, yes: bool, as_json: bool) 
     raise click.exceptions.Exit(code)
 
 
+def is_confirmed(question: str) -> bool:
+    """Return the answer that is given on a terminal; without one it is no."""
+    return sys.stdin.isatty() and _is_yes(question)
+
+
 def _is_yes(question: str) -> bool:
     """Ask until the answer is yes or no; an empty line and Ctrl-D are no, Ctrl-C is a KeyboardInterrupt."""
     while True:

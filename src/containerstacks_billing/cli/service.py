@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from containerstacks_billing.cli.arguments import json_option
-from containerstacks_billing.cli.main import app, configured
+from containerstacks_billing.cli.main import all_flags, app, configured
 
 if TYPE_CHECKING:
     from containerstacks_billing.findings import Finding
@@ -63,19 +63,30 @@ Examples:
     "--user", metavar="NAME", help="Run as this user. [default: containerstacks-billing; --dev: root]"
 )
 @click.option("--create-user", is_flag=True, help="Create that user if need be.")
+@click.option("--chmod", is_flag=True, help="Make .env readable by its owner alone, if need be.")
 @click.option("--dev", is_flag=True, help="For a checkout in a home: less confined.")
 @_app_option
 @_dry_run_option
 @click.option("--yes", is_flag=True, help="Replace a unit that is not ours; a copy is kept.")
 @click.pass_context
 def install(
-    ctx: click.Context, user: str | None, create_user: bool, dev: bool, serves: bool, dry_run: bool, yes: bool
+    ctx: click.Context,
+    user: str | None,
+    create_user: bool,
+    chmod: bool,
+    dev: bool,
+    serves: bool,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     """Write the unit with the actual paths, enable and start it.
 
     Looks first whether the user can reach program and configuration, and whether
-    others cannot change them. Needs root, except with --dry-run.
+    others cannot change them. Needs root, except with --dry-run, which exits 78
+    where an installation would be refused.
     """
+    if not dry_run:
+        _close_env_file(ctx, chmod=chmod)
     loaded = configured(ctx)
     from containerstacks_billing.cli import render
     from containerstacks_billing.systemd import install as installing
@@ -83,21 +94,27 @@ def install(
 
     env_file = loaded.env_file.path if loaded.env_file else None
     unit = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
+    unit = installing.as_packaged(unit) or unit
     knows = loaded.settings.database_url is not None and loaded.origins["DATABASE_URL"].source not in {
         "environment",
         "flag",
     }
+    findings = installing.examine(unit, knows_database=knows, create_user=create_user)
     if dry_run:
         print(written(unit), end="")
         for line in installing.steps(unit, create_user=create_user):
             print(f"Would: {line}", file=sys.stderr)
-        _show(installing.examine(unit, knows_database=knows, create_user=create_user))
+        _show(findings)
+        installing.refuse_what_fails(findings)
         return
-    installing.prepare(unit, create_user=create_user)
-    unit = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
-    findings = installing.examine(unit, knows_database=knows)
+    installing.require_root_and_systemd(unit)
     _show(findings)
     installing.refuse_what_fails(findings)
+    if create_user:
+        installing.create_missing_user(unit)
+    # Whether the user can read .env, and with that how the unit hands it over, is known only now.
+    made = installing.unit_for(env_file, user, hardened=not dev, serves=serves)
+    unit = installing.as_packaged(made) or made
     for line in installing.install(unit, replace=yes):
         render.stderr().print(line, soft_wrap=True)
     _show_state(unit.name, as_json=False)
@@ -139,6 +156,28 @@ def show(serves: bool, as_json: bool) -> None:
     from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT
 
     _show_state(APP_UNIT if serves else DAEMON_UNIT, as_json=as_json)
+
+
+def _close_env_file(ctx: click.Context, *, chmod: bool) -> None:
+    """Offer to take the rights of other users from the .env, without which no service starts.
+
+    Without a terminal --chmod is the answer. What is declined or missing is refused by the configuration, with the
+    command that mends it.
+    """
+    import os
+    import stat
+
+    from containerstacks_billing.cli.confirm import is_confirmed
+    from containerstacks_billing.config.load import ENV_FILE_KEY
+
+    path = Path(all_flags(ctx).get(ENV_FILE_KEY) or os.environ.get(ENV_FILE_KEY) or ".env").absolute()
+    if not path.is_file() or not path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        return
+    mode = f"{stat.S_IMODE(path.stat().st_mode):04o}"
+    question = f"{path} is open to all users (mode {mode}), so the service would refuse it. chmod 600 now?"
+    if chmod or is_confirmed(question):
+        path.chmod(0o600)
+        print(f"chmod 600 {path}", file=sys.stderr)
 
 
 def _takeover(ctx: click.Context) -> str:

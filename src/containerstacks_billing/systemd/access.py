@@ -14,7 +14,7 @@ import shlex
 import stat
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from containerstacks_billing.findings import Finding, fail, ok, warn
@@ -52,6 +52,12 @@ def account(name: str) -> Account | None:
         return None
     groups = frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups)
+
+
+def as_new_user(name: str) -> Account | None:
+    """Return the rights that a system user of this name will have: those of nobody, which has none of its own."""
+    nobody = account("nobody")
+    return None if nobody is None else replace(nobody, name=name)
 
 
 def steps_to(path: Path) -> Iterator[Path]:

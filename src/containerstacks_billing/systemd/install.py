@@ -13,13 +13,14 @@ from containerstacks_billing.findings import Finding, Level, fail, ok, warn
 from containerstacks_billing.systemd import systemctl as control
 from containerstacks_billing.systemd.access import (
     account,
+    as_new_user,
     examine_env_file,
     examine_executable,
     in_a_home,
     readable,
 )
-from containerstacks_billing.systemd.installed import this_command
-from containerstacks_billing.systemd.unit import APP_UNIT, DEFAULT_USER, MARK, Unit, written
+from containerstacks_billing.systemd.installed import DIRECTORIES, packaged_unit, read_unit, this_command
+from containerstacks_billing.systemd.unit import APP_UNIT, DAEMON_UNIT, DEFAULT_USER, MARK, Unit, written
 
 
 def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves: bool) -> Unit:
@@ -43,6 +44,19 @@ def unit_for(env_file: Path | None, user: str | None, *, hardened: bool, serves:
     return replace(unit, private_env_file=hidden)
 
 
+def as_packaged(unit: Unit) -> Unit | None:
+    """Return the unit of the system's package, where it does what was asked for; None otherwise."""
+    path = packaged_unit(unit.name)
+    if path is None or not unit.hardened:
+        return None
+    known = read_unit([path])
+    user, env_file = known.values.get("User", "root"), known.env_file
+    if unit.user != user or unit.env_file not in {None, env_file}:
+        return None
+    directory = Path(known.values.get("WorkingDirectory", "/"))
+    return replace(unit, directory=directory, env_file=env_file, private_env_file=False)
+
+
 def _home_of(executable: Path) -> Path:
     """Return the directory that contains the virtual environment of the command."""
     return executable.parents[2]
@@ -55,9 +69,10 @@ def examine(unit: Unit, *, knows_database: bool, create_user: bool = False) -> l
     """
     findings: list[Finding] = []
     known = account(unit.user)
+    if known is None and create_user:
+        findings.append(ok("user", f"{unit.user} does not exist yet and would be created"))
+        known = as_new_user(unit.user)
     if known is None:
-        if create_user:
-            return [ok("user", f"{unit.user} does not exist yet and would be created")]
         return [
             fail(
                 "user",
@@ -106,14 +121,15 @@ def steps(unit: Unit, *, create_user: bool) -> Iterator[str]:
     """Yield the steps of an installation, as sentences."""
     if create_user and account(unit.user) is None:
         yield f"create the system user {unit.user}, without home, shell and password"
-    yield f"write {control.UNIT_DIRECTORY / unit.name}"
+    if as_packaged(unit) is None:
+        yield f"write {control.UNIT_DIRECTORY / unit.name}"
     yield "systemctl daemon-reload"
     yield f"systemctl enable {unit.name}"
     yield f"systemctl restart {unit.name}"
 
 
-def prepare(unit: Unit, *, create_user: bool) -> None:
-    """Check that root and systemd are here; create the user where asked. Raises ConfigurationError."""
+def require_root_and_systemd(unit: Unit) -> None:
+    """Raise ConfigurationError where no service can be installed."""
     if os.geteuid() != 0:
         raise ConfigurationError(
             "Only root can install a service.",
@@ -124,13 +140,21 @@ def prepare(unit: Unit, *, create_user: bool) -> None:
             "systemd does not run this machine, so no service can be installed.",
             hint="Start the daemon in the foreground: containerstacks-billing daemon",
         )
-    if create_user and account(unit.user) is None:
+
+
+def create_missing_user(unit: Unit) -> None:
+    """Create the user of the unit where there is none; only after everything else was found in order."""
+    if account(unit.user) is None:
         control.create_user(unit.user)
 
 
 def install(unit: Unit, *, replace: bool) -> Iterator[str]:
     """Write, reload, enable and start the unit; yield what was done. A foreign unit is replaced only with `replace`."""
     path, text = control.UNIT_DIRECTORY / unit.name, written(unit)
+    if not path.exists() and as_packaged(unit):
+        yield f"The unit of the package is used: {packaged_unit(unit.name)}."
+        yield from _started(unit.name)
+        return
     if path.exists() and MARK not in path.read_text(errors="replace"):
         if not replace:
             raise ConfigurationError(
@@ -142,22 +166,27 @@ def install(unit: Unit, *, replace: bool) -> Iterator[str]:
         yield f"The former unit is kept as {copy}."
     control.write_unit(path, text)
     yield f"Wrote {path}."
+    yield from _started(unit.name)
+
+
+def _started(name: str) -> Iterator[str]:
     control.systemctl("daemon-reload")
-    control.systemctl("enable", unit.name)
-    yield f"Enabled {unit.name}: it starts with the machine."
-    control.systemctl("reset-failed", unit.name)
-    control.systemctl("restart", unit.name)
-    yield f"Started {unit.name}."
+    control.systemctl("enable", name)
+    yield f"Enabled {name}: it starts with the machine."
+    control.systemctl("reset-failed", name)
+    control.systemctl("restart", name)
+    yield f"Started {name}."
 
 
 def uninstall(name: str, *, dry_run: bool) -> Iterator[str]:
     """Stop, disable and remove the unit; yield what was done. A unit that is not installed is no error."""
-    path = control.UNIT_DIRECTORY / name
-    if not path.exists():
+    path, packaged = control.UNIT_DIRECTORY / name, packaged_unit(name)
+    if not path.exists() and not packaged:
         yield f"{name} is not installed; there is nothing to remove."
         return
     if dry_run:
-        yield f"Would stop and disable {name}, remove {path}, and reload systemd."
+        removed = f", remove {path}, and reload systemd" if path.exists() else ""
+        yield f"Would stop and disable {name}{removed}."
         return
     if os.geteuid() != 0:
         raise ConfigurationError(
@@ -167,9 +196,29 @@ def uninstall(name: str, *, dry_run: bool) -> Iterator[str]:
     was = control.state_of(name)["ActiveState"]
     control.systemctl("disable", "--now", name)
     yield _how_it_stopped(control.state_of(name), was)
-    path.unlink(missing_ok=True)
-    control.systemctl("daemon-reload")
-    yield f"Removed {path}."
+    left = _left(name, path)
+    if path.exists():
+        path.unlink()
+        control.systemctl("daemon-reload")
+        yield f"Removed {path}."
+    if packaged:
+        yield f"{packaged} belongs to the package: apt-get remove containerstacks-billing"
+    elif left:
+        yield f"Left: {'; '.join(left)}."
+
+
+def _left(name: str, path: Path) -> list[str]:
+    """Return what stays beside a removed unit, each with the command that removes it."""
+    left = []
+    user = read_unit([path]).values.get("User", "root") if path.exists() else "root"
+    if user == DEFAULT_USER and account(user) and not (control.UNIT_DIRECTORY / _other(name)).exists():
+        left.append(f"the user {user} (userdel {user})")
+    left += [f"{d / name}.d (rm -r {d / name}.d)" for d in DIRECTORIES[:1] if (d / f"{name}.d").is_dir()]
+    return left
+
+
+def _other(name: str) -> str:
+    return DAEMON_UNIT if name == APP_UNIT else APP_UNIT
 
 
 def _how_it_stopped(state: control.UnitState, was: str) -> str:

@@ -81,6 +81,16 @@ def unit_files(name: str) -> list[Path]:
     return []
 
 
+def packaged_unit(name: str) -> Path | None:
+    """Return the unit file that the system's package of this very program brought along; None without one."""
+    path = DIRECTORIES[-1] / name
+    if not path.is_file():
+        return None
+    executable = read_unit([path]).executable
+    ours = executable is not None and executable.resolve() == this_command().resolve()
+    return path if ours else None
+
+
 def this_command() -> Path:
     """Return the command beside this interpreter, links not followed, since its path names the environment.
 
