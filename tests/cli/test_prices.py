@@ -450,7 +450,7 @@ REFUSED = [
     (["--base", "5", "--markup", "0", "--from", "2026-02-28T00:00"], "--correct"),
     (["--base", "5", "--markup", "0", "--correct"], "needs the instant"),
     (["--base", "5", "--markup", "0", "--from", "2026-04-01", "--correct"], "lies in the future"),
-    (["--base", "5", "--markup", "0", "--dry-run"], "belongs to --correct"),
+    (["--base", "5", "--markup", "0", "--yes"], "belongs to --correct"),
     (
         ["--base", "5", "--markup", "0", "--correct", "--from", "2026-02-28", "--dry-run", "--yes"],
         "exclude each other",

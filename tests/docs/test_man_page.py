@@ -47,7 +47,7 @@ def test_readers_of_man_pages_have_nothing_to_object() -> None:
 TYPED = [
     ("ver", "verify"),
     ("service in", "install"),
-    ("run --d", "--dry-run"),
+    ("run --dr", "--dry-run"),
     ("--da", "--database-url"),
 ]
 NAME = "containerstacks-billing"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -25,6 +25,7 @@ from containerstacks_billing.charging.batch import (
     pin_planner,
     rates_of_run,
 )
+from containerstacks_billing.charging.dry_run_diff import ChargedInstances
 from containerstacks_billing.charging.fleet_reading import brake
 from containerstacks_billing.charging.forecast import (
     BatchForecast,
@@ -41,6 +42,7 @@ from containerstacks_billing.charging.model import (
     Bounds,
     OpenRun,
     Outcome,
+    Rates,
     Terms,
 )
 from containerstacks_billing.charging.policies import begin_change, close_segments, policy_in_force
@@ -73,7 +75,19 @@ class OrganizationRange:
     last: UUID
 
 
-def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
+@dataclass(frozen=True, slots=True)
+class Supposition:
+    """What a dry run supposes, and what it notes beside its forecast.
+
+    `prices` writes supposed prices in a transaction that is rolled back; the rates are read in it and charged by all
+    batches. Writing them in each batch would hold the rows of the plans while it charges. `charged` collects instances.
+    """
+
+    prices: Callable[[Connection], None] | None = None
+    charged: ChargedInstances | None = None
+
+
+def dry_run(order: RunOrder, limits: Limits, supposed: Supposition = Supposition()) -> DryRunResult:
     """Return what a run would do now; nothing is changed.
 
     An outcome of held says that a run would be held, and the figures what it would charge once it is released. Raises
@@ -84,8 +98,10 @@ def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
         with connect(order.conninfo, purpose="billing") as connection:
             if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
                 raise problem
-            run, batches, known = _plan(connection, order)
-            charger = DryRunCharger(Forecast(limits), changes=bool(known.changes))
+            run, batches, known, rates = _plan(connection, order, supposed.prices)
+            charger = DryRunCharger(
+                Forecast(limits), changes=bool(known.changes), rates=rates, charged=supposed.charged
+            )
             if not batches:
                 charger.read(connection, run)
         with RunPool(order.conninfo) as connections:
@@ -95,11 +111,15 @@ def dry_run(order: RunOrder, limits: Limits) -> DryRunResult:
     return charger.forecast.completed(replace(known, duration_seconds=time.monotonic() - started))
 
 
-def _plan(connection: Connection, order: RunOrder) -> tuple[OpenRun, list[Batch], DryRunResult]:
+def _plan(
+    connection: Connection, order: RunOrder, prices: Callable[[Connection], None] | None
+) -> tuple[OpenRun, list[Batch], DryRunResult, str | None]:
     """Plan the run in a transaction that is rolled back, with the changes of policy and price that it would bring.
 
-    The result is what a run without a batch would come to: held, or completed.
+    The result is what a run without a batch would come to: held, or completed. The document of rates is that of
+    supposed prices, None where none are.
     """
+    rates = None
     as_of = order.as_of or runs.database_clock(connection)
     run = OpenRun(_NO_RUN, as_of, order.terms, 0, UUID(int=0), order.organization)
     with connection.transaction(force_rollback=True):
@@ -110,13 +130,16 @@ def _plan(connection: Connection, order: RunOrder) -> tuple[OpenRun, list[Batch]
             # Segments are closed batch by batch; here it is enough to look wherever anything is unrated.
             _bring_changes(connection, run, OrganizationRange(FIRST_UUID, FIRST_UUID))
             planned = replace(run, terms=replace(run.terms, billable_statuses=_EVERY_STATUS))
+        if prices is not None:
+            prices(connection)
+            rates = rates_of_run(connection, run).document
         hold_reason = brake(connection, run, order.host_clock())
         batches = list(runs.plan_batches(connection, planned, order.batch_size))
         # A run of one organization is compared with nothing: the last run was one of the whole fleet.
         last = last_success(connection) if order.organization is None else None
         billable = runs.billable_instances(connection, order.terms, order.organization)
     outcome = Outcome.HELD if hold_reason else Outcome.COMPLETED
-    return run, batches, DryRunResult(outcome, as_of, hold_reason, changes, last, billable)
+    return run, batches, DryRunResult(outcome, as_of, hold_reason, changes, last, billable), rates
 
 
 def _bring_changes(connection: Connection, run: OpenRun, reported: OrganizationRange) -> None:
@@ -149,9 +172,18 @@ def _changes(connection: Connection, terms: Terms, as_of: datetime) -> Iterator[
 class DryRunCharger:
     """Charges batches, reads what they came to and rolls them back; any worker may call it."""
 
-    def __init__(self, forecast: Forecast, *, changes: bool) -> None:
+    def __init__(
+        self,
+        forecast: Forecast,
+        *,
+        changes: bool,
+        rates: str | None = None,
+        charged: ChargedInstances | None = None,
+    ) -> None:
         self.forecast = forecast
         self._changes = changes
+        self._rates = rates
+        self._charged = charged
         self._refused: set[OrganizationRange] = set()
         self._reported: dict[OrganizationRange, OrganizationRange] = {}
 
@@ -204,10 +236,17 @@ class DryRunCharger:
                 compare_everything(connection, scope)
             if charges:
                 lock_organizations(connection, scope)
-                scope = replace(scope, rates=rates_of_run(connection, run))
+                scope = replace(scope, rates=self._rates_of(connection, run))
                 result = charge_and_post(connection, scope)
+                if self._charged is not None:
+                    self._charged.note(connection, scope)
             connection.execute(_UNPIN_PLANNER)
             return _read(connection, result, scope, reported)
+
+    def _rates_of(self, connection: Connection, run: OpenRun) -> Rates:
+        """Return the rates of the tables, or the supposed ones with the fingerprint that the batch compares."""
+        rates = rates_of_run(connection, run)
+        return rates if self._rates is None else replace(rates, document=self._rates)
 
 
 def _read(

@@ -45,6 +45,8 @@ Examples, now, later, and for hours that were charged already:
   containerstacks-billing prices set vc2-1c-1gb --base 5.00 --markup 1.00
   containerstacks-billing prices set vc2-1c-1gb --base 6.00 --markup 1.00 \\
       --from 2027-01-01T00:00Z --reason "announced on 1 December"
+  containerstacks-billing prices set vc2-1c-1gb --base 6.00 --markup 1.00 \\
+      --from 2027-01-01T00:00Z --dry-run
   containerstacks-billing prices set "Small VPS" --base 4.50 --markup 1.00 \\
       --from 2026-11-01T00:00Z --correct --dry-run
 
@@ -71,7 +73,7 @@ def show(ctx: click.Context, plan: str | None, as_json: bool) -> None:
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        plans = [_one_plan(connection, plan)] if plan is not None else prices.find_plans(connection, None)
+        plans = [one_plan(connection, plan)] if plan is not None else prices.find_plans(connection, None)
         versions = prices.price_versions(connection, plans, settings.hours_per_month)
     if as_json:
         from containerstacks_billing.pricing.schemas import Prices
@@ -94,7 +96,7 @@ def show(ctx: click.Context, plan: str | None, as_json: bool) -> None:
 @click.option(
     "--correct", is_flag=True, help="Let --from lie in the past, and adjust what was charged since."
 )
-@click.option("--dry-run", is_flag=True, help="Only show what a correction would post.")
+@click.option("--dry-run", is_flag=True, help="Only show what it would do to each customer.")
 @click.option("--yes", is_flag=True, help="Post a correction without asking.")
 @json_option
 @click.pass_context
@@ -128,8 +130,8 @@ def set_price(
     settings = configured(ctx).settings
     conninfo = target(settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
-        chosen = _one_plan(connection, plan)
-        price = _price(base, markup, prices.price_columns(connection))
+        chosen = one_plan(connection, plan)
+        price = checked_price(base, markup, prices.price_columns(connection))
         if correct and at is not None:
             _refuse_future(at, prices.database_clock(connection))
             _correct(
@@ -151,6 +153,9 @@ def set_price(
                 " adjusted, --correct adjusts it.",
                 param_hint="--from",
             )
+        if dry_run:
+            _foretell(connection, settings, chosen, price, at, as_json=as_json)
+            return
         version = prices.set_price(connection, chosen, price, at, by=operator_name(), reason=reason)
         shown = prices.price_versions(connection, [chosen], settings.hours_per_month)[chosen.plan_id]
     _show_set(chosen, version, shown, as_json=as_json)
@@ -161,10 +166,34 @@ def _refuse_contradictions(begin: str | None, *, correct: bool, dry_run: bool, y
         raise click.BadParameter(
             "a correction needs the instant from which it corrects.", param_hint="--from"
         )
-    if (dry_run or yes) and not correct:
-        raise click.BadParameter("it belongs to --correct.", param_hint="--dry-run" if dry_run else "--yes")
+    if yes and not correct:
+        raise click.BadParameter("it belongs to --correct.", param_hint="--yes")
     if dry_run and yes:
         raise click.BadParameter("--dry-run and --yes exclude each other.")
+
+
+def _foretell(
+    connection: Connection,
+    settings: Settings,
+    plan: Plan,
+    price: Price,
+    at: datetime | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show what a price would do to each customer, from an instant on or from now; nothing is changed."""
+    from containerstacks_billing.charging.run import terms_of
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.what_if_report import show_what_if
+    from containerstacks_billing.pricing.what_if import Supposed, what_if_priced
+    from containerstacks_billing.pricing.what_if_schemas import WhatIfDocument
+
+    found = what_if_priced(connection, terms_of(settings), Supposed(plan, price), at)
+    if as_json:
+        render.emit_json(WhatIfDocument.of(found))
+    else:
+        show_what_if(render.stdout(), found)
+        render.stdout().print("\nNothing was changed.")
 
 
 def _refuse_future(at: datetime, now: datetime) -> None:
@@ -172,7 +201,7 @@ def _refuse_future(at: datetime, now: datetime) -> None:
         raise click.BadParameter("it lies in the future: leave --correct out.", param_hint="--from")
 
 
-def _one_plan(connection: Connection, text: str) -> Plan:
+def one_plan(connection: Connection, text: str) -> Plan:
     """Return the plan that is meant; a usage error when there is none, or more than one."""
     from containerstacks_billing.pricing import versions as prices
 
@@ -190,7 +219,8 @@ def _one_plan(connection: Connection, text: str) -> Plan:
     return found[0]
 
 
-def _price(base: Decimal, markup: Decimal, columns: Any) -> Price:
+def checked_price(base: Decimal, markup: Decimal, columns: Any) -> Price:
+    """Return a price that `vps_plans` can hold; a usage error where it cannot."""
     from containerstacks_billing.pricing.model import Price, price_problem
 
     price = Price(base, markup)

@@ -27,6 +27,8 @@ _EXAMPLES = """
 Examples:
   containerstacks-billing run --dry-run          who would be charged what
   containerstacks-billing run                    charge what is due, once
+  containerstacks-billing run --dry-run --diff   compared with the last run
+  containerstacks-billing run --dry-run --price "Small VPS=6.00+1.00"
   containerstacks-billing run --organization ID  of one organization alone
   containerstacks-billing run --json | jq -r .amount
 
@@ -40,6 +42,20 @@ Ctrl-C finishes the batches under way, says what was done and exits 130.
 @click.option(
     "--all", "every", is_flag=True, help="With --dry-run: list every organization, not the largest ones."
 )
+@click.option(
+    "--diff",
+    is_flag=False,
+    flag_value="last",
+    metavar="[RUN]",
+    help="With --dry-run: compare with a run, the last one if none is named.",
+)
+@click.option(
+    "--price",
+    "prices",
+    multiple=True,
+    metavar="PLAN=BASE+MARKUP",
+    help="With --dry-run: as if this were the price; may be given several times.",
+)
 @organization_option("Only this organization.")
 @click.option(
     "--wait",
@@ -51,15 +67,27 @@ Ctrl-C finishes the batches under way, says what was done and exits 130.
 @json_option
 @click.pass_context
 def run(
-    ctx: click.Context, dry_run: bool, every: bool, organization: UUID | None, wait: float, as_json: bool
+    ctx: click.Context,
+    dry_run: bool,
+    every: bool,
+    diff: str | None,
+    prices: tuple[str, ...],
+    organization: UUID | None,
+    wait: float,
+    as_json: bool,
 ) -> None:
     """Charge what is due: once, whichever other process bills.
+
+    A dry run can be compared with the last run, and suppose other prices: a month and the runway of each
+    customer now and then, and the instances that one of both charges and the other does not.
 
     Exits 0 also with past-due or quarantined instances, 1 when the run failed or is held, 75 when
     another biller keeps the right to bill.
     """
     if every and not dry_run:
         raise click.BadParameter("--all goes with --dry-run.")
+    if (diff is not None or prices) and not dry_run:
+        raise click.BadParameter("--diff and --price go with --dry-run.")
     from containerstacks_billing.charging.run import RunOrder, terms_of
     from containerstacks_billing.config.target import target
 
@@ -80,6 +108,10 @@ def run(
         from containerstacks_billing.cli import dry_run_report
 
         _warn_of_statuses_left_out(order.conninfo, settings)
+        if diff is not None or prices:
+            from containerstacks_billing.cli.what_if import compare_and_show
+
+            ctx.exit(compare_and_show(order, diff or "last", prices, every=every, as_json=as_json))
         ctx.exit(dry_run_report.dry_run_and_show(order, every=every, as_json=as_json))
     finished, code = _bill_and_signal(order, settings)
     from containerstacks_billing.cli import render
