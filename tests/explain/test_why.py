@@ -323,3 +323,24 @@ def test_an_instance_that_moved_in_the_instant_of_its_watermark_is_explained(fle
     assert [("billed", first), ("billed", second)] == [
         (one.state.value, one.organization_id) for one in hours
     ]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_instance_of_which_only_charges_are_left(fleet: Fleet, known: bool) -> None:
+    """Its row and segments were removed past the triggers: its charges are explained, and the rest is said to be gone."""
+    web = fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
+    fleet.hours(2)
+    fleet.bill()
+    fleet.delete(web)
+    fleet.bill()
+    fleet.conn.execute("delete from billing_usage_segments")
+    if not known:
+        fleet.conn.execute("delete from billing_charged_until")
+    fleet.hours(1)
+
+    with snapshot(fleet.conninfo) as connection:
+        assert why.find(connection, web).kind == "instance"
+    gone = "Its row and its usage segments are gone; only its charges say when it was there."
+    assert [("deleted", gone), ("billed", "Charged."), ("deleted", gone)] == [
+        here(fleet, web, at) for at in ("2026-02-28 23:30", "2026-03-01 01:30", "2026-03-01 02:30")
+    ]

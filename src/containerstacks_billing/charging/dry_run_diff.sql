@@ -1,8 +1,8 @@
 -- Which instances a run charged, which a dry run would charge, and why one of them does not.
 
 -- name: charged_in_batch
--- The instances that the open batch charged, past-due hours included.
-select distinct vps_instance_id from vps_billing_cycles
+-- The instances that the open batch charged, past-due hours included; one with several charges comes several times.
+select vps_instance_id from vps_billing_cycles
 where id between %(first_id)s and %(last_id)s and run_id = %(run_id)s
   and organization_id between %(first_organization)s and %(last_organization)s;
 

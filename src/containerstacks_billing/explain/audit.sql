@@ -92,6 +92,7 @@ debit as (
         from entry_kind, lateral (
             select regexp_match(description, '^VPS Hourly Billing - (.*) \((\d{1,6})h\)$') as hourly,
                 regexp_match(description, '^VPS Creation - (.*) \(Initial Hour\)$') as creation
+            offset 0
         ) parsed
         where organization_id between %(first_organization)s and %(last_organization)s
           and kind = 'host billing' and currency = %(currency)s
@@ -128,7 +129,7 @@ debit_by_label as (
         coalesce(sum(amount) filter (where is_creation and counts and not first_hour), 0) as creations_unknown,
         count(*) filter (where is_creation and counts and not first_hour) as creations_unexplained
     from debit, lateral (
-        select coalesce(posted_at >= %(since)s, true) as counts, exists (
+        select coalesce(posted_at >= %(since)s, true) as counts, is_creation and exists (
             select from instance_here
             where instance_here.organization_id = debit.organization_id and instance_here.label = debit.label and is_billed
               and posted_at between born_at - interval '10 minutes' and born_at + interval '10 minutes') as first_hour

@@ -34,6 +34,7 @@ def periods_of(records: Records, starts_at: datetime, ends_at: datetime) -> list
         *_settled_segments(records, by_host=True),
         *_open_periods(records),
         *_before_and_after(records),
+        *_only_charges(records),
     ]
     # Whether a gap is one depends on what ends it, which may lie beyond the span.
     until = min((at for at in beginnings(records) if at > ends_at), default=ends_at)
@@ -249,6 +250,15 @@ def _idle_since(records: Records) -> datetime:
         if segment.outcome == "not billable" and segment.ends_at == since:
             since = segment.starts_at
     return since
+
+
+def _only_charges(records: Records) -> list[Period]:
+    """Return all other time of an instance whose row and segments are gone."""
+    if records.instance is not None or records.segments:
+        return []
+    detail = "Its row and its usage segments are gone; only its charges say when it was there."
+    begin = datetime.min.replace(tzinfo=records.read_at.tzinfo)
+    return [Period(starts_at=begin, ends_at=FOREVER, state=State.DELETED, detail=detail)]
 
 
 def _before_and_after(records: Records) -> list[Period]:

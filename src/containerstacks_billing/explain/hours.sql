@@ -33,6 +33,10 @@ order by started_at, ended_at;
 -- The organizations that the instance left. One that it left in the instant of its watermark has charges of it and no segment.
 select organization_id from billing_charged_until where instance_id = %(instance)s;
 
+-- name: organizations_charged_for_instance
+-- The organizations that were charged for an instance of which nothing else is left; reads all charges where there is no index.
+select distinct organization_id from vps_billing_cycles where vps_instance_id = %(instance)s;
+
 -- name: charges_of_instance
 -- The charges and the host's own billed rows of an instance that overlap a span, for the organizations it belonged to.
 select charge.id as charge_id, charge.organization_id, billing_period_start as starts_at, billing_period_end as ends_at,

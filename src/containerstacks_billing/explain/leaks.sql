@@ -31,14 +31,14 @@ judged as (
         instance.created_at,
         case
             when billable is not true then
-                case when coalesce(watermark > billing_clock() - interval '1 hour', false) then null else 'not billable' end
+                case when coalesce(watermark > %(as_of)s::timestamptz - interval '1 hour', false) then null else 'not billable' end
             when payer.wallet_id is null then 'no wallet'
             when coalesce(plain, 0) = 0 then 'no price'
-            when waiting.first_seen_at <= billing_clock() - interval '1 day'
+            when waiting.first_seen_at <= %(as_of)s::timestamptz - interval '1 day'
                 then case waiting.reason when 'held' then 'held' else 'quarantined' end
-            when payer.past_due_since <= billing_clock() - interval '1 day' then 'past due'
-            when waiting.reason is null and watermark <= billing_clock() - interval '2 hours'
-                and instance.created_at <= billing_clock() - interval '2 hours'
+            when payer.past_due_since <= %(as_of)s::timestamptz - interval '1 day' then 'past due'
+            when waiting.reason is null and watermark <= %(as_of)s::timestamptz - interval '2 hours'
+                and instance.created_at <= %(as_of)s::timestamptz - interval '2 hours'
                 and not exists (
                     select from vps_billing_cycles charge
                     where charge.organization_id = instance.organization_id and charge.vps_instance_id = instance.id
@@ -74,34 +74,32 @@ order by judged.organization_id, instance_id;
 -- Whether a run has ever completed; until then the policy in the database is the default of the schema.
 select exists (select from billing_runs where outcome = 'completed');
 
--- part: charged_lately
--- Whether an instance was charged within the last two days; one look into the key of the charges for each.
-charged_lately as not materialized (
-    select id from vps_instances instance
-    where organization_id between %(first_organization)s and %(last_organization)s
-      and exists (
-        select from vps_billing_cycles charge
-        where charge.organization_id = instance.organization_id and charge.vps_instance_id = instance.id
-          and billing_period_start > billing_clock() - interval '2 days' and run_id is not null and total_amount > 0)
-)
-
 -- name: rows_of_one_server
 -- Instances that are charged though an older row with the same id at the provider is charged too: one server, paid for twice.
+-- Only rows that share an id are looked up among the charges of the last two days.
 with
--- include: known_rate, charged_lately
+-- include: known_rate
+,
+shared as materialized (
+    select * from vps_instances instance
+    where organization_id between %(first_organization)s and %(last_organization)s
+      and provider_instance_id in (
+        select provider_instance_id from vps_instances
+        where provider_instance_id <> '' group by provider_instance_id having count(*) > 1)
+)
 select organization_id, organizations.name as organization, instance_id, label, provider_instance_id,
     coalesce((select name from vps_plans where id::text = plan), plan) as plan, status, since, hourly
 from (
-    select instance.organization_id, instance.id as instance_id, instance.label, provider_instance_id, instance.plan_id as plan,
-        instance.status, instance.created_at as since,
-        case when billing_has_backups(instance) then with_backups else known_rate.plain end as hourly,
-        row_number() over (partition by provider_instance_id order by instance.created_at, instance.id) as number
-    from vps_instances instance
-    left join known_rate on known_rate.name = instance.plan_id
-    where provider_instance_id in (
-            select provider_instance_id from vps_instances
-            where provider_instance_id <> '' group by provider_instance_id having count(*) > 1)
-      and instance.id in (select id from charged_lately)
+    select shared.organization_id, shared.id as instance_id, shared.label, provider_instance_id, shared.plan_id as plan,
+        shared.status, shared.created_at as since,
+        case when billing_has_backups(shared::vps_instances) then with_backups else known_rate.plain end as hourly,
+        row_number() over (partition by provider_instance_id order by shared.created_at, shared.id) as number
+    from shared
+    left join known_rate on known_rate.name = shared.plan_id
+    where exists (
+        select from vps_billing_cycles charge
+        where charge.organization_id = shared.organization_id and charge.vps_instance_id = shared.id
+          and billing_period_start > %(as_of)s::timestamptz - interval '2 days' and run_id is not null and total_amount > 0)
 ) numbered
 left join organizations on organizations.id = organization_id
 where number > 1
@@ -143,21 +141,30 @@ where not exists (select from vps_instances where vps_instances.provider_instanc
 order by provider_instance_id;
 
 -- name: not_in_inventory
--- Instances that are charged and that the provider does not have: the customer pays for nothing.
+-- Instances that are charged and that the provider does not have: the customer pays for nothing. Only those that are missing
+-- there are looked up among the charges of the last two days.
 with
--- include: inventory, known_rate, charged_lately
-select instance.organization_id, organizations.name as organization, instance.id as instance_id, instance.label,
-    instance.provider_instance_id,
-    coalesce((select name from vps_plans where vps_plans.id::text = instance.plan_id), instance.plan_id) as plan,
-    instance.status, instance.created_at as since,
-    case when billing_has_backups(instance) then with_backups else plain end as hourly
-from vps_instances instance
-left join organizations on organizations.id = instance.organization_id
-left join known_rate on known_rate.name = instance.plan_id
-where instance.id in (select id from charged_lately)
-  and coalesce(instance.created_at <= %(taken_at)s - interval '1 hour', true)
-  and not exists (select from inventory where inventory.provider_instance_id = instance.provider_instance_id)
-order by instance.organization_id, instance.id;
+-- include: inventory, known_rate
+,
+missing as materialized (
+    select * from vps_instances instance
+    where organization_id between %(first_organization)s and %(last_organization)s
+      and coalesce(created_at <= %(taken_at)s - interval '1 hour', true)
+      and not exists (select from inventory where inventory.provider_instance_id = instance.provider_instance_id)
+)
+select missing.organization_id, organizations.name as organization, missing.id as instance_id, missing.label,
+    missing.provider_instance_id,
+    coalesce((select name from vps_plans where vps_plans.id::text = missing.plan_id), missing.plan_id) as plan,
+    missing.status, missing.created_at as since,
+    case when billing_has_backups(missing::vps_instances) then with_backups else plain end as hourly
+from missing
+left join organizations on organizations.id = missing.organization_id
+left join known_rate on known_rate.name = missing.plan_id
+where exists (
+    select from vps_billing_cycles charge
+    where charge.organization_id = missing.organization_id and charge.vps_instance_id = missing.id
+      and billing_period_start > %(as_of)s::timestamptz - interval '2 days' and run_id is not null and total_amount > 0)
+order by missing.organization_id, missing.id;
 
 -- name: backups_in_inventory_alone
 -- Instances whose provider keeps backups and whose row says that there are none, with what the backups would cost per hour.

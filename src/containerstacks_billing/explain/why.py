@@ -226,13 +226,15 @@ def _records(
     values: dict[str, Any] = {"instance": identifier, "from": starts_at, "until": ends_at}
     instance = next(iter(rows_of(connection, "instance_record", values)), None)
     segments = rows_of(connection, "segments_of_instance", values)
-    if instance is None and not segments:
-        return None
+    left = rows_of(connection, "former_organizations_of_instance", values)
+    if instance is None and not segments and not left:
+        left = rows_of(connection, "organizations_charged_for_instance", values)
+        if not left:
+            return None
     known = Records(
         read_at=read_at, instance=instance, segments=segments, charges=(), decisions=(), quarantine=()
     )
     values["until"] = min((at for at in beginnings(known) if at > ends_at), default=ends_at)
-    left = rows_of(connection, "former_organizations_of_instance", values)
     values["organizations"] = list(
         {one.organization_id for one in (instance, *segments, *left) if one is not None}
     )

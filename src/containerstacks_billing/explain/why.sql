@@ -9,7 +9,8 @@
 -- before a difference is reported.
 
 -- name: identify
--- What an id names: a charge, a ledger entry, an instance or an organization, also one that is deleted, by what it left.
+-- What an id names: a charge, a ledger entry, an instance or an organization, also one that is deleted, by what it left. Only
+-- an id that no table knows otherwise is looked for among all charges by their instance, for which there may be no index.
 select billing_clock() as read_at, case
     when exists (select from vps_billing_cycles where id = %(id)s) then 'charge'
     when exists (select from payment_transactions where id = %(id)s) then 'entry'
@@ -17,6 +18,8 @@ select billing_clock() as read_at, case
     when exists (select from organizations where id = %(id)s) then 'organization'
     when exists (select from vps_billing_cycles where organization_id = %(id)s) then 'organization'
     when exists (select from billing_usage_segments where instance_id = %(id)s) then 'instance'
+    when exists (select from billing_charged_until where instance_id = %(id)s) then 'instance'
+    when exists (select from vps_billing_cycles where vps_instance_id = %(id)s) then 'instance'
     end as kind;
 
 -- name: explained_entry
