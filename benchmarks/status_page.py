@@ -112,7 +112,7 @@ def waits(conninfo: str) -> dict[str, int]:
     """Count how often each answer waits for the database, connecting aside: turns from asking to listening."""
     pool = ReadingPool(conninfo, connections=1)
     pool.open()
-    context = Context(settings_from({"DATABASE_URL": conninfo}), pool, Readings(pool))
+    context = Context(settings_from({"DATABASE_URL": conninfo}), conninfo, pool, Readings(pool))
     with pool.reading() as connection:
         pass
     page = turns(connection, StatusReader(context).now)

@@ -285,14 +285,16 @@ def test_labels_and_errors_are_inert(conn: psycopg.Connection[Any], visit: Visit
 
 
 def test_the_keyboard_reaches_everything(conn: psycopg.Connection[Any], visit: Visit) -> None:
-    """The first tab skips to the status; the next ones go through what can be used, in order."""
+    """The first tab skips to the content; the next ones go through what can be used, in order."""
     fleet = scenes.fleet_of(conn)
     scenes.on_duty(fleet)
     with serving(fleet.conninfo) as address, visit(address) as one:
         page = one.sign_in()
         page.locator("[data-state=live]").wait_for()
         reached = []
-        for _ in range(4):
+        pages = ["Overview", "Charts", "Organizations", "Runs", "Decisions", "Prices", "Events", "Verify"]
+        for _ in range(2 + len(pages) + 1):
             page.keyboard.press("Tab")
             reached.append(page.evaluate("document.activeElement.textContent.trim()"))
-        assert ["Skip to the status", "Sign out", "As a table", "API"] == reached
+        assert ["Skip to the content", "Sign out", *pages] == reached[:-1]
+        assert reached[-1].startswith("Run 1, 27 Feb 14:00 UTC: completed")

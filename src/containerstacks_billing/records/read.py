@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -100,6 +101,21 @@ def entries(
     values = {"organization": organization, "after_at": at, "after_id": after_id, "limit": limit + 1}
     rows = ask(connection, "entries_of_organization", dict_row, values).fetchall()
     return page_of(rows, limit, lambda row: (row["posted_at"], row["entry_id"]))
+
+
+def moved_since(connection: Connection, organization: UUID, cursor: str | None) -> Decimal:
+    """Return what the ledger entries before a page add up to: 0 on the first. Raises CursorInvalid."""
+    at, after_id = decode(cursor, datetime, UUID)
+    if cursor is None:
+        return Decimal(0)
+    values = {"organization": organization, "after_at": at, "after_id": after_id}
+    amount: Decimal = ask(connection, "moved_since", values=values).fetchall()[0][0]
+    return amount
+
+
+def moved_by_day(connection: Connection, organization: UUID) -> list[Fields]:
+    """Return debits and additions of an organization by day, within 31 days."""
+    return ask(connection, "moved_by_day", dict_row, {"organization": organization}).fetchall()
 
 
 def runways(

@@ -77,6 +77,23 @@ where organization_id = %(organization)s
 order by created_at desc, id desc
 limit %(limit)s;
 
+-- name: moved_since
+-- What the completed ledger entries of an organization add up to that come before a page of them, which is newest first.
+select coalesce(sum(amount), 0) as amount
+from payment_transactions
+where organization_id = %(organization)s and status = 'completed' and amount <> 'NaN'
+  and (created_at, id) >= (%(after_at)s, %(after_id)s::uuid);
+
+-- name: moved_by_day
+-- What the completed ledger entries of an organization add up to by day, within 31 days: debits, and what was added.
+select date_trunc('day', created_at, 'UTC') as starts_at,
+    coalesce(-sum(amount) filter (where amount < 0), 0) as debited, coalesce(sum(amount) filter (where amount > 0), 0) as added
+from payment_transactions
+where organization_id = %(organization)s and status = 'completed' and amount <> 'NaN'
+  and created_at >= date_trunc('day', billing_clock(), 'UTC') - interval '30 days' and created_at <= billing_clock()
+group by 1
+order by 1;
+
 -- name: runways_by_end
 -- Wallets in the order in which they are empty; those that owe stand before all others. Wallets without an end are left out.
 select runway.organization_id, left(organizations.name, 200) as name, runway.wallet_id, balance, billing_carry, currency, burn_per_hour,

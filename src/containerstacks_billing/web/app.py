@@ -73,7 +73,9 @@ def create_application(
         # A redirect would repeat the Host header of the request.
         redirect_slashes=False,
     )
-    app.state.context = Context(settings=settings, pool=pool, readings=Readings(pool), built_in=built_in)
+    app.state.context = Context(
+        settings=settings, conninfo=conninfo, pool=pool, readings=Readings(pool), built_in=built_in
+    )
     app.add_middleware(Representation)
     app.add_middleware(Bounds)
     problems.install(app)

@@ -22,9 +22,10 @@ def _unanswered() -> RecurringError:
 
 @dataclass(slots=True)
 class Context:
-    """Settings, connections, failed attempts, the host's clock, and the built-in billing of this process, if any."""
+    """Settings, database, connections, failed attempts, the host's clock, and this process's built-in billing."""
 
     settings: Settings
+    conninfo: str
     pool: ReadingPool
     readings: Readings
     built_in: BuiltInBilling | None = None

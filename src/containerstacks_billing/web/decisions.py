@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
 from containerstacks_billing.charging.fleet_reading import latest_hold
 from containerstacks_billing.charging.schemas import QuarantinedInstance
 from containerstacks_billing.holds.model import HELD
+from containerstacks_billing.holds.schemas import Released, ReleasedRun, WouldCharge
 from containerstacks_billing.records import read
+from containerstacks_billing.records.model import LARGEST_NUMBER
 from containerstacks_billing.records.schemas import DecisionDocument, HeldRun, Holds, Listed
-from containerstacks_billing.web.auth import AsAdmin
+from containerstacks_billing.web.auth import AsAdmin, AsDecider
 from containerstacks_billing.web.context import InContext
 from containerstacks_billing.web.parameters import (
     Cursor,
@@ -22,7 +24,16 @@ from containerstacks_billing.web.parameters import (
     page_document,
     valid_cursor,
 )
-from containerstacks_billing.web.problems import documented
+from containerstacks_billing.web.problems import Refused, documented
+from containerstacks_billing.web.releases import (
+    HeldRunOrder,
+    Order,
+    ReleaseRefused,
+    order_of,
+    preview_run,
+    release_instances,
+    release_run,
+)
 
 router = APIRouter(tags=["decisions"], dependencies=[OnlyKnown])
 
@@ -78,3 +89,42 @@ def decisions(
     with valid_cursor(), context.pool.reading() as connection:
         page = read.decisions(connection, limit, cursor, organization)
     return page_document(DecisionDocument, page)
+
+
+_DECISION_ERRORS = documented(400, 401, 403, 409, 413, 422, 429, 503)
+
+
+@router.post("/holds/release", summary="Decide about held hours", responses=_DECISION_ERRORS)
+def release_held_hours(context: InContext, admin: AsDecider, order: Order) -> Released:
+    """Charge, cap or waive held hours: of an instance, of an organization, or of all. A preview changes nothing."""
+    decision = order_of(order, admin.name, dry_run=order.step == "preview")
+    try:
+        return Released.of(release_instances(context, decision), decision)
+    except ReleaseRefused as error:
+        raise Refused(409, str(error)) from error
+
+
+@router.post("/runs/{run_id}/release", summary="Release a held run", responses=_DECISION_ERRORS)
+def release_held_run(
+    context: InContext,
+    admin: AsDecider,
+    run_id: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)],
+    order: HeldRunOrder,
+) -> ReleasedRun:
+    """Let billing go on after a held run. A preview says what the next run would charge, and changes nothing."""
+    is_taken = order.step == "decide"
+    try:
+        if is_taken:
+            release_run(context, run_id, admin.name, order.reason)
+        forecast = None if is_taken else preview_run(context)
+    except ReleaseRefused as error:
+        raise Refused(409, str(error)) from error
+    return ReleasedRun(
+        released=is_taken,
+        run_id=run_id,
+        sentence=None,
+        decided_by=admin.name,
+        reason=order.reason,
+        dry_run=not is_taken,
+        would_charge=WouldCharge.model_validate(forecast) if forecast else None,
+    )

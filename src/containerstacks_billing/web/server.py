@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         """End event streams first, so that open pages do not delay the shutdown."""
         notify("STOPPING=1")
         if isinstance(self.config.app, FastAPI):
-            self.config.app.state.status_page.streams.end()
+            self.config.app.state.pages.streams.end()
         await super().shutdown(sockets)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from containerstacks_billing.errors import BillingError
-from containerstacks_billing.tokens.model import same
+from containerstacks_billing.tokens.model import SCOPES, same
 
 COOKIE = "billing_session"
 SESSIONS = 1000
@@ -34,6 +34,11 @@ class Session:
     csrf: str
     ends: float
     recognised: float
+    scopes: frozenset[str] = SCOPES
+
+    def may(self, scope: str) -> bool:
+        """Return whether the bearer of the sign-in has a scope."""
+        return scope in self.scopes
 
 
 class Sessions:
@@ -45,11 +50,11 @@ class Sessions:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._lock = threading.Lock()
 
-    def begin(self, name: str, bearer: str) -> str:
+    def begin(self, name: str, bearer: str, scopes: frozenset[str] = SCOPES) -> str:
         """Begin a session for a bearer that was recognised just now; return the cookie."""
         cookie = secrets.token_urlsafe(32)
         now = self._clock()
-        session = Session(name, bearer, secrets.token_urlsafe(32), now + LIFETIME_SECONDS, now)
+        session = Session(name, bearer, secrets.token_urlsafe(32), now + LIFETIME_SECONDS, now, scopes)
         with self._lock:
             self._sessions[_key(cookie)] = session
             if len(self._sessions) > SESSIONS:
