@@ -134,7 +134,7 @@ def highest_shown(values: Sequence[float]) -> float:
 def _gaps(
     points: Sequence[Point], first: datetime, end: datetime, step: timedelta, scale: float
 ) -> list[tuple[float, float, str, int]]:
-    """Return the stretches without a run after the first one, until the last whole step before `end`."""
+    """Return the spans without a run after the first one, until the last whole step before `end`."""
     taken = sorted(point.at for point in points if point.at >= first)
     if not taken:
         return []

@@ -6,6 +6,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from containerstacks_billing.money import plain
 from containerstacks_billing.web import formatting
 
 # The origin of a form is only named where the referrer may be named to this site.
@@ -32,7 +33,9 @@ def _environment() -> Environment:
         auto_reload=False,
         finalize=_without_overrides,
     )
-    environment.filters.update(money=formatting.money, whole=formatting.whole, duration=formatting.duration)
+    environment.filters.update(
+        money=formatting.money, whole=formatting.whole, duration=formatting.duration, exact=plain
+    )
     environment.globals.update(
         instant=formatting.instant, age=formatting.age, left=formatting.left, countdown=formatting.countdown
     )
