@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from tests.command import Command
 from tests.fleet import Fleet
 
@@ -151,6 +152,28 @@ def test_an_old_list_is_said_to_be_old(fleet: Fleet, tmp_path: Path) -> None:
     assert leaks.remarks[0].startswith(f"{file} is 6 h old")
 
 
+def test_one_bad_row_blanks_one_line(fleet: Fleet, tmp_path: Path) -> None:
+    """Endless dates, no label, markup: each such row is a line of its own, and every other leak is there."""
+    organization, plan = fleet.organization("100.00"), fleet.plan("7.30")
+    labels = ("endless", "twin", "formula", "sound")
+    instances = {label: fleet.instance(organization, plan, label=label) for label in labels}
+    billed(fleet, 3)
+    fleet.set(instances["endless"], status="stopped", created_at="infinity", last_billed_at="-infinity")
+    fleet.set(instances["twin"], created_at="-infinity", provider_instance_id="same")
+    fleet.set(instances["formula"], label="=cmd|'<script>'!A0", provider_instance_id="same")
+    fleet.set(instances["sound"], status="stopped")
+    fleet.hours(2)
+    file = tmp_path / "nodes.csv"
+    file.write_text("id\nnone\n")
+
+    assert {
+        ("not billable", "endless"),
+        ("not billable", "sound"),
+        ("one server, two rows", "=cmd|'<script>'!A0"),
+        ("at the provider, not here", None),
+    } <= {line[:2] for line in lines(found(fleet, file))}
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -168,7 +191,7 @@ def test_a_list_that_cannot_be_used(tmp_path: Path, content: str | None, words: 
         read_inventory(file)
 
 
-def test_the_command_says_what_leaks_and_keeps_the_sums(fleet: Fleet, command: Command) -> None:
+def test_the_command_says_what_leaks_and_keeps_the_sums(fleet: Fleet, command: Command, role: str) -> None:
     """Exit 1 above the tolerance and 0 below; the report is kept for page and metrics; an organization alone is not."""
     organization = fleet.organization("100.00")
     fleet.instance(organization, fleet.plan("7.30"), label="<b>web</b>", status="stopped")
@@ -177,6 +200,9 @@ def test_the_command_says_what_leaks_and_keeps_the_sums(fleet: Fleet, command: C
     told = command("leaks", environment=environment)
     tolerated = command("leaks", "--tolerance", "7.30", "--json", environment=environment)
     alone = command("leaks", "--organization", str(organization), environment=environment)
+    fleet.conn.execute("select billing_admit(%s, reading => true)", (role,))
+    reader = {"DATABASE_URL": make_conninfo(fleet.conninfo, user=role, password=role)}
+    assert told.stdout == command("leaks", environment=reader).stdout
 
     assert (1, 0, 1) == (told.returncode, tolerated.returncode, alone.returncode), told.stderr
     assert "Not billed: 7.30 USD a month" in told.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from tests.command import Command
 from tests.fleet import instant
 from tests.hosts.life import HOUR, ContainerStacks
@@ -262,6 +263,33 @@ def test_a_balance_that_was_changed_by_hand(containerstacks: ContainerStacks) ->
     assert "the wallet lost 9.98 beyond all entries" in found.note
 
 
+def test_one_bad_row_costs_no_other_customer_his_line(containerstacks: ContainerStacks) -> None:
+    """Rows of a host hold what they hold: endless dates, amounts that are no number, labels that look like a statement."""
+    host = containerstacks
+    sound, bad = customer(host, "7.30", "sound"), customer(host, "7.30", "%s'; -- (1h)")
+    for _ in range(2):
+        host.hours(1.001)
+        for one in (sound, bad):
+            bill(host, one)
+    host.adopt()
+    for statement in (
+        "update vps_billing_cycles set created_at = 'infinity', billing_period_end = 'infinity' where id ="
+        " (select id from vps_billing_cycles where organization_id = %s limit 1)",
+        "update payment_transactions set created_at = 'infinity', amount = 'NaN', description ="
+        " 'VPS Hourly Billing - (99999999h)' where id = (select id from payment_transactions"
+        " where organization_id = %s and amount < 0 order by id limit 1)",
+        "update wallets set created_at = '-infinity' where organization_id = %s",
+    ):
+        host.conn.execute(statement.encode(), (bad.organization,))
+    found = audited(host)
+
+    assert (Decimal("0.02"), Decimal("0.01")) == (
+        found[sound.organization].due,
+        found[sound.organization].net,
+    )
+    assert Decimal("0.01") == found[bad.organization].due
+
+
 def test_since_an_instant(containerstacks: ContainerStacks) -> None:
     """Only what was debited from then on, with what the wallet moved since, by the balance that the entry before states."""
     host = containerstacks
@@ -285,8 +313,10 @@ def test_since_an_instant(containerstacks: ContainerStacks) -> None:
     assert audited(host, since=instant("2027-01-01 00:00")) == {}
 
 
-def test_the_command_and_its_file(containerstacks: ContainerStacks, command: Command, tmp_path: Path) -> None:
-    """One line a customer in the file, for `audit post`; a name that begins a formula does not in a spreadsheet."""
+def test_the_command_and_its_file(
+    role: str, containerstacks: ContainerStacks, command: Command, tmp_path: Path
+) -> None:
+    """One line a customer in the file, for `audit post`, by a role that may only read; a name that begins a formula does not."""
     host = containerstacks
     one = customer(host, "5.00", "web")
     host.conn.execute("update organizations set name = '=cmd|calc!A0'")
@@ -294,7 +324,8 @@ def test_the_command_and_its_file(containerstacks: ContainerStacks, command: Com
     bill(host, one)
     host.adopt()
     file = tmp_path / "audit.csv"
-    environment = {"DATABASE_URL": f"{host.conn.info.dsn} password={host.conn.info.password}"}
+    host.conn.execute("select billing_admit(%s, reading => true)", (role,))
+    environment = {"DATABASE_URL": make_conninfo(host.conn.info.dsn, user=role, password=role)}
     written = command("audit", "--csv", str(file), "--json", environment=environment)
 
     assert written.returncode == 0, written.stderr

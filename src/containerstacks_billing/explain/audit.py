@@ -155,7 +155,7 @@ def _unknown_because(wallet: Any, order: AuditOrder) -> str:
         return f"no wallet in {order.currency.upper()}"
     if wallet.wallets > 1:
         return f"{wallet.wallets} wallets in {order.currency.upper()}: which of them was debited is unknown"
-    if wallet.first_debit_at is not None and wallet.created_at > wallet.first_debit_at:
+    if wallet.is_younger:
         return "the wallet is younger than the host's debits: what the old one moved is unknown"
     if wallet.lost_before is None:
         return "the last entry before that time states no balance: what the wallet moved since is unknown"

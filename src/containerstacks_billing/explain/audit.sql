@@ -190,8 +190,8 @@ order by organization_id;
 -- name: audit_wallets
 -- The wallets in the currency by organization: what the oldest was beyond its entries when billing first saw it, less the
 -- differences that were accepted since; the same at `since`, by the balance that the last entry before it states (null: it
--- states none); when the host first debited; and what an audit credited already.
-select oldest.organization_id, wallets, wallet.id as wallet_id, wallet.created_at, billing_opening - coalesce((
+-- states none); whether it is younger than a debit of the host; and what an audit credited already.
+select oldest.organization_id, wallets, wallet.id as wallet_id, billing_opening - coalesce((
         select sum(amount) from billing_decisions
         where decision = 'accept' and check_name = 'balances' and billing_decisions.wallet_id = wallet.id), 0) as lost,
     case when %(since)s::timestamptz is null then 0 else (
@@ -203,9 +203,9 @@ select oldest.organization_id, wallets, wallet.id as wallet_id, wallet.created_a
           and upper(currency) = %(currency)s and entry.created_at < %(since)s
           and ((select to_regclass('hosting_wallets') is null) or metadata ->> 'wallet_type' is distinct from 'hosting')
     ) end as lost_before,
-    (select min(created_at) from payment_transactions entry
+    exists (select from payment_transactions entry
      where entry.organization_id = oldest.organization_id and payment_method = 'wallet_debit'
-       and coalesce(provider_transaction_id, '') not like 'billing-%%') as first_debit_at,
+       and coalesce(provider_transaction_id, '') not like 'billing-%%' and entry.created_at < wallet.created_at) as is_younger,
     coalesce((select sum(amount) from payment_transactions entry
      where entry.organization_id = oldest.organization_id and status = 'completed' and upper(currency) = %(currency)s
        and starts_with(provider_transaction_id, 'billing-audit-')), 0) as credited

@@ -91,7 +91,7 @@ select organization_id, organizations.name as organization, instance_id, label, 
     coalesce((select name from vps_plans where id::text = plan), plan) as plan, status, since, hourly
 from (
     select shared.organization_id, shared.id as instance_id, shared.label, provider_instance_id, shared.plan_id as plan,
-        shared.status, shared.created_at as since,
+        shared.status, case when shared.created_at between '1900-01-01' and '9998-01-01' then shared.created_at end as since,
         case when billing_has_backups(shared::vps_instances) then with_backups else known_rate.plain end as hourly,
         row_number() over (partition by provider_instance_id order by shared.created_at, shared.id) as number
     from shared
@@ -116,7 +116,7 @@ where table_schema = 'public'
 -- name: leaking_volumes
 -- Volumes of the host, which no program charges, at the host's own hourly price; 0 stands for none.
 select organization_id, organizations.name as organization, volumes.id as volume_id, volumes.label,
-    case when hourly_price > 0 and hourly_price < 1000000 then hourly_price end as hourly, volumes.created_at as since
+    case when hourly_price > 0 and hourly_price < 1000000 then hourly_price end as hourly, case when volumes.created_at between '1900-01-01' and '9998-01-01' then volumes.created_at end as since
 from volumes
 left join organizations on organizations.id = organization_id
 where organization_id between %(first_organization)s and %(last_organization)s
@@ -155,7 +155,7 @@ missing as materialized (
 select missing.organization_id, organizations.name as organization, missing.id as instance_id, missing.label,
     missing.provider_instance_id,
     coalesce((select name from vps_plans where vps_plans.id::text = missing.plan_id), missing.plan_id) as plan,
-    missing.status, missing.created_at as since,
+    missing.status, case when missing.created_at between '1900-01-01' and '9998-01-01' then missing.created_at end as since,
     case when billing_has_backups(missing::vps_instances) then with_backups else plain end as hourly
 from missing
 left join organizations on organizations.id = missing.organization_id
