@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.command import Command
 from tests.fleet import instant
@@ -327,6 +328,7 @@ def test_the_command_and_its_file(
     host.conn.execute("select billing_admit(%s, reading => true)", (role,))
     environment = {"DATABASE_URL": make_conninfo(host.conn.info.dsn, user=role, password=role)}
     written = command("audit", "--csv", str(file), "--json", environment=environment)
+    host.conn.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
 
     assert written.returncode == 0, written.stderr
     document = json.loads(written.stdout)
