@@ -42,15 +42,21 @@ main()
 END
 chmod 755 {HOME}/.venv/bin/containerstacks-billing
 ln -s {HOME}/.venv/bin/containerstacks-billing /usr/local/bin/containerstacks-billing
+"""
+_BOOKS = f"""
+set -e
 mkdir -p /run/postgresql /var/lib/books
 chown postgres: /run/postgresql /var/lib/books
 runuser -u postgres -- {BINARIES}/initdb -D /var/lib/books -E UTF8 --locale=C --auth=trust >/dev/null
 echo 'local all postgres trust
+host containerstacks billing 127.0.0.1/32 scram-sha-256
 host all postgres 127.0.0.1/32 trust
 local all all peer' >/var/lib/books/pg_hba.conf
 systemd-run --quiet --unit=books --service-type=notify -p User=postgres -p KillSignal=SIGINT -p TimeoutStartSec=60 \\
     {BINARIES}/postgres -D /var/lib/books -k /run/postgresql -c fsync=off
 psql -q -U postgres -h /run/postgresql -c 'create database containerstacks'
+"""
+_MIGRATE = """
 DATABASE_URL='postgresql://postgres@/containerstacks?host=/run/postgresql' containerstacks-billing migrate >/dev/null
 """
 
@@ -63,7 +69,7 @@ class Machine:
     """A booted machine; commands run inside it as root."""
 
     def __init__(self, init: str) -> None:
-        self._init = init
+        self.init = init
         # The socket of the server inside, seen from here.
         self.conninfo = f"host=/proc/{init}/root/run/postgresql user=postgres dbname=containerstacks"
 
@@ -72,7 +78,7 @@ class Machine:
         inside = [
             "nsenter",
             "--target",
-            self._init,
+            self.init,
             "--mount",
             "--uts",
             "--ipc",
@@ -138,8 +144,8 @@ def _python() -> str:
 
 
 @contextmanager
-def booted(scratch: Path) -> Iterator[Machine]:
-    """Boot a machine and furnish it; raises Refused where that is impossible."""
+def booted(scratch: Path, *, bare: bool = False) -> Iterator[Machine]:
+    """Boot a machine and furnish it; raises Refused where that is impossible. A bare one has an empty database alone."""
     if not (BINARIES / "postgres").exists():
         raise Refused("PostgreSQL 15 is missing: apt-get install postgresql-15")
     python = _python()
@@ -160,8 +166,14 @@ def booted(scratch: Path) -> Iterator[Machine]:
                 assert process.returncode == _REFUSED, process.stderr.read()
                 raise Refused(process.stderr.read().strip())
             machine = Machine(init.read_text().strip())
+            machine.do("bash", "-c", _BOOKS)
+            if bare:
+                yield machine
+                return
             libraries = str(Path(psycopg.__file__).parent.parent)
-            machine.do("bash", "-c", _FURNISH, "furnish", python, libraries, str(ROOT / "src"), str(ROOT))
+            machine.do(
+                "bash", "-c", _FURNISH + _MIGRATE, "furnish", python, libraries, str(ROOT / "src"), str(ROOT)
+            )
             yield machine
         finally:
             assert process.stdin is not None

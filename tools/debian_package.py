@@ -77,8 +77,6 @@ def _environment(tree: Path, wheel: Path, lock: Path, python: str) -> None:
     )
     _install(home / "bin" / "python", "--no-deps", "--require-hashes", "-r", str(lock))
     _install(home / "bin" / "python", "--no-deps", str(wheel))
-    (home / "bin" / "python").unlink()
-    (home / "bin" / "python").symlink_to(f"../../../bin/python{python}")  # relative: policy of Debian
     for script in (home / "bin").iterdir():
         if script.name == NAME:
             body = script.read_text().partition("\n")[2]

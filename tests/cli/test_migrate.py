@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from containerstacks_billing.cli import app
+from containerstacks_billing.schema.files import delivered_schema
+from containerstacks_billing.schema.model import PlannedMigration
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_the_plan_then_the_work_then_nothing_to_do(command: Any) -> None:
 def test_every_form_has_its_json(command: Any) -> None:
     """One document each, in camel case, alone on standard output."""
     pending = json.loads(command("--dry-run", "--json").stdout)["pending"]
-    assert set(pending[0]) == {"version", "name", "steps", "effects"}
+    assert set(pending[0]) == {"version", "name", "steps", "effects", "besideDaemon"}
     report = json.loads(command("--json").stdout)
     assert [one["version"] for one in report["applied"]] == [one["version"] for one in pending]
     assert (report["findings"], report["builtInBilling"]["who"]) == ([], "nobody")
@@ -87,3 +89,33 @@ def test_it_says_what_takes_over_from_the_daemon(command: Any, empty_database: s
 def test_plan_and_status_exclude_each_other(command: Any) -> None:
     """Two questions at once are a usage error."""
     assert command("--dry-run", "--status").exit_code == 2
+
+
+def test_a_dry_run_says_what_a_daemon_notices_that_bills_meanwhile(command: Any) -> None:
+    """Of each migration, and what is to be done at once afterwards; a table that is only created holds no batch up."""
+    done: Result = command("--dry-run")
+    assert done.stdout.count("Beside a running daemon: safe; ") == len(delivered_schema().files)
+    assert "restart it with this version at once" in " ".join(done.stdout.split())
+    planned = json.loads(command("--dry-run", "--json").stdout)
+    by_name = {one["name"]: one["besideDaemon"] for one in planned["pending"]}
+    assert "safe; no batch waits" == by_name["billing_daemon_status"]
+
+
+@pytest.mark.parametrize(
+    ("effects", "noticed"),
+    [
+        (("Creates billing_x: nothing is locked.",), "safe; no batch waits"),
+        (
+            ("wallets (about 3 rows, 8 kB) is locked for milliseconds.",),
+            "safe; batches wait for milliseconds",
+        ),
+        (
+            ("wallets is locked against readers and writers for about 12 s.",),
+            "safe; batches wait as long as is said above",
+        ),
+        (("An index is built concurrently in about 40 s.",), "safe; no batch waits"),
+    ],
+)
+def test_what_a_daemon_notices_follows_from_what_is_locked(effects: tuple[str, ...], noticed: str) -> None:
+    """Seconds are said, milliseconds too, and an index that is built beside everything holds nothing up."""
+    assert noticed == PlannedMigration(50, "x", (), effects).beside_daemon

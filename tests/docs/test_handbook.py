@@ -26,6 +26,7 @@ PAGES = [
     HANDBOOK,
     DOCS / "billing-service.md",
     DOCS / "statements.md",
+    DOCS / "upgrading.md",
     DOCS / "database-schema.md",
     DOCS / "api" / "health-endpoints.md",
     DOCS / "troubleshooting" / "common-issues.md",

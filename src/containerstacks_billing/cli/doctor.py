@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from containerstacks_billing.cli.arguments import json_option
@@ -14,6 +16,7 @@ Examples:
   containerstacks-billing doctor
   containerstacks-billing --env-file /root/containerstacks/.env doctor
   containerstacks-billing doctor --json
+  containerstacks-billing doctor --report report.tar.gz
 """
 
 _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
@@ -21,12 +24,19 @@ _COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
 @app.command(epilog=_EXAMPLES)
 @click.option("--ping", "with_signal", is_flag=True, help="Also send a GET to HEARTBEAT_URL.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write a tarball for support.",
+)
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, with_signal: bool, as_json: bool) -> None:
+def doctor(ctx: click.Context, with_signal: bool, report: Path | None, as_json: bool) -> None:
     """Check machine, configuration and database; say what to do.
 
-    Nothing is changed. Exits 1 when a check fails; warnings exit 0.
+    Nothing is changed. Exits 1 when a check fails; warnings exit 0. --report writes findings, configuration,
+    versions, last runs and query plans, with passwords and tokens masked.
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.doctor import Level, examine
@@ -61,5 +71,13 @@ def doctor(ctx: click.Context, with_signal: bool, as_json: bool) -> None:
         )
     else:
         console.print(f"\n{len(findings)} checks: {failed} failed, {warned} to look at.")
+    if report is not None:
+        from containerstacks_billing.doctor.report import write_report
+
+        names = write_report(report, all_flags(ctx), findings)
+        render.stderr().print(
+            f"Wrote {report}: {', '.join(names)}. Passwords and tokens are masked; read it before you send it.",
+            soft_wrap=True,
+        )
     if failed:
         ctx.exit(EXIT_FAILED)

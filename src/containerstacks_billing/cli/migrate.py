@@ -33,6 +33,12 @@ Examples:
 """
 
 
+_ORDER = (
+    "Afterwards a daemon of a former version completes its run and is refused the next ones: restart it with this\n"
+    "version at once. Hours in between are charged by its first run."
+)
+
+
 @app.command(epilog=_EXAMPLES)
 @click.option("--dry-run", is_flag=True, help="Show what would be done and locked; change nothing.")
 @click.option("--status", is_flag=True, help="Show every migration and its state.")
@@ -170,8 +176,10 @@ def _show_plan(pending: Iterable[PlannedMigration], *, as_json: bool) -> None:
         console.print(one.label)
         for effect in one.effects:
             console.print(f"  - {render.printable(effect)}")
+        console.print(f"  Beside a running daemon: {one.beside_daemon}.")
     if pending:
         console.print(f"\n{counted(len(pending), 'migration')} would be applied. Nothing was changed.")
+        console.print(_ORDER)
     else:
         console.print("Nothing to do: every migration has been applied.")
 

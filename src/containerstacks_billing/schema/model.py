@@ -6,6 +6,7 @@ should know of: it is counted and reported with the command to look at it or to 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -57,6 +58,16 @@ class PlannedMigration:
     def label(self) -> str:
         """The name with its number: 001_baseline, or code/triggers."""
         return f"{self.version:03}_{self.name}" if self.version else self.name
+
+    @property
+    def beside_daemon(self) -> str:
+        """What a daemon that bills meanwhile notices of it: a batch waits for the locks, or is waited for."""
+        lasting = [effect for effect in self.effects if re.search(r"\babout \d+ s\b", effect)]
+        if lasting and not all("concurrently" in effect for effect in lasting):
+            return "safe; batches wait as long as is said above"
+        if any("locked" in effect and "nothing is locked" not in effect for effect in self.effects):
+            return "safe; batches wait for milliseconds"
+        return "safe; no batch waits"
 
 
 @dataclass(frozen=True, slots=True)

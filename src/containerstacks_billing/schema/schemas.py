@@ -23,6 +23,7 @@ class PlannedDocument(Document):
     name: str
     steps: list[str]
     effects: list[str]
+    beside_daemon: str
 
 
 class FindingDocument(Document):
