@@ -51,7 +51,7 @@ FLAGS = {
     "token create": "--days --json --never-expires",
     "token list": "--json",
     "token revoke": "--json",
-    "up": "--once --port",
+    "up": "--no-history --once --port",
     "verify": "--json --organization",
     "why": "--at --customer --json",
 }

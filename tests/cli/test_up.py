@@ -106,7 +106,7 @@ class Up:
             os.chdir(directory)
             os.execve(
                 sys.executable,
-                [sys.executable, "-m", "containerstacks_billing", "up", "--port", str(port)],
+                [sys.executable, "-m", "containerstacks_billing", "up", "--no-history", "--port", str(port)],
                 clean,
             )
 

@@ -15,6 +15,7 @@ from containerstacks_billing.identity import process_name
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from containerstacks_billing.charging.run import RunOrder
     from containerstacks_billing.cli.run_report import Finished
 
 _EXAMPLES = """
@@ -47,13 +48,15 @@ _TRY_NEXT = (
 @click.option(
     "--port", type=WholeNumber(1, 65535), metavar="PORT", default=3001, help="The port of the status page."
 )
+@click.option("--no-history", is_flag=True, help="Begin without the month of history.")
 @click.pass_context
-def up(ctx: click.Context, once: bool, port: int) -> None:
+def up(ctx: click.Context, once: bool, port: int, no_history: bool) -> None:
     """Bill a demo fleet on an embedded PostgreSQL, then serve it.
 
     The first time it creates the database, its tables and a demo fleet with a few hours due. Repeating it
-    is harmless: only hours that became due meanwhile are charged. Daemon and status page then run until
-    Ctrl-C, which stops everything that was started here.
+    is harmless: only hours that became due meanwhile are charged. Without --once a month of history is
+    billed first, in seconds, for the pages; daemon and status page then run until Ctrl-C, which stops
+    everything that was started here.
     """
     flags = all_flags(ctx)
     if flags.get("DATABASE_URL"):
@@ -72,8 +75,10 @@ def up(ctx: click.Context, once: bool, port: int) -> None:
     server = EmbeddedServer(default_directory())
     goes_on = once or server.status().running
     try:
-        conninfo = _prepare(render.stderr())
+        conninfo, is_new = _prepare(render.stderr())
         order = RunOrder(conninfo, terms_of(settings), "up", process_name(), wait_seconds=90)
+        if is_new and not once and not no_history:
+            _bill_a_month(render.stderr(), order)
         finished, code = bill_and_watch(order)
         _show(render.stdout(), conninfo, finished)
         if code == 0 and not once:
@@ -119,8 +124,16 @@ def _run_services(console: Console, conninfo: str, port: int, level: dict[str, s
     return 0 if problem is None else 1
 
 
-def _prepare(remarks: Console) -> str:
-    """Start the server, migrate, and create the demo fleet where there is none; return the connection string."""
+def _bill_a_month(remarks: Console, order: RunOrder) -> None:
+    from containerstacks_billing.sandbox.history import make_history
+
+    remarks.print(f"{'History':<12}a month, billed by real runs; some seconds", soft_wrap=True)
+    runs = make_history(order)
+    remarks.print(f"{'':<12}{runs} runs, with an outage, a new price and a customer who owes", soft_wrap=True)
+
+
+def _prepare(remarks: Console) -> tuple[str, bool]:
+    """Start the server, migrate, and create the demo fleet where there is none; return where, and whether it is new."""
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import made_embedded
     from containerstacks_billing.sandbox.demo import make_demo_fleet
@@ -138,9 +151,10 @@ def _prepare(remarks: Console) -> str:
         migrations.migrate(conninfo)
     else:
         step("Migrations", "nothing to do, every one has been applied")
-    if make_demo_fleet(conninfo):
+    is_new = make_demo_fleet(conninfo)
+    if is_new:
         step("Demo fleet", "5 organizations and 13 instances, with up to six hours due")
-    return conninfo
+    return conninfo, is_new
 
 
 def _show(console: Console, conninfo: str, finished: Finished) -> None:
