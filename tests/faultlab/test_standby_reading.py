@@ -15,7 +15,7 @@ from containerstacks_billing.schema.migrator import migrate
 
 
 @pytest.mark.slow
-def test_why_and_statement_answer_on_a_standby(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_explanation_answers_on_a_standby(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A support agent reads from the replica and puts no load on the primary."""
     with scratch() as directory, Pair(directory) as pair:
         migrate(pair.primary.conninfo())
@@ -35,5 +35,9 @@ def test_why_and_statement_answer_on_a_standby(monkeypatch: pytest.MonkeyPatch, 
         assert (0, True) == (explained.exit_code, json.loads(explained.stdout)["addsUp"])
         shown = CliRunner().invoke(app, ["statement", str(organization), "--month", "2026-03", "--json"])
         assert (0, []) == (shown.exit_code, json.loads(shown.stdout)["findings"])
+        leaking = CliRunner().invoke(app, ["leaks", "--tolerance", "1000", "--json"])
+        assert (0, "0.00") == (leaking.exit_code, json.loads(leaking.stdout)["billedForNothingMonthly"])
+        audited = CliRunner().invoke(app, ["audit", "--json"])
+        assert (0, []) == (audited.exit_code, json.loads(audited.stdout)["organizations"])
         refused = CliRunner().invoke(app, ["statement", "--all", "--month", "2026-03", "--issue", "--yes"])
         assert "Not issued" in refused.stdout
