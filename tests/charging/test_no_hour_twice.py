@@ -5,6 +5,7 @@ The plan costs one cent an hour; the instances run from midnight.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -309,6 +310,51 @@ def test_a_watermark_moved_back_with_triggers_off_is_moved_on(
         fleet.bill()
 
     assert Decimal("0.08") == paid(fleet)
+    assert is_sound(fleet)
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "after", "expected"),
+    [
+        ("running", {"partial_hour": "prorate"}, {"partial_hour": "free"}, "0.05"),
+        ("running", {"partial_hour": "free"}, {"partial_hour": "prorate"}, "0.055"),
+        ("stopped", {"billable_statuses": ("running",)}, {"billable_statuses": ("*",)}, "0.015"),
+        ("running", {"billable_statuses": ("*",)}, {"billable_statuses": ("stopped",)}, "0.04"),
+    ],
+    ids=[
+        "a partial hour becomes free",
+        "a partial hour is charged",
+        "a status becomes billable",
+        "it is free from now on",
+    ],
+)
+def test_what_is_left_of_a_segment_that_began_too_early_is_judged_by_where_it_begins(
+    conn: psycopg.Connection[Any], status: str, before: Any, after: Any, expected: str
+) -> None:
+    """Four hours by the old policy, then an hour and a half by the new one; the watermark goes back silently in between."""
+    fleet = Fleet(conn, **before)
+    acme = fleet.organization("10.00")
+    web = fleet.instance(acme, fleet.plan("7.30"), status=status)
+    fleet.instance(acme, fleet.plan("0.00"))  # so that something is billed, and the first policy is settled
+    fleet.at(DAY + "02:00")
+    fleet.bill()
+    keep_copy(fleet, everything(fleet))
+    fleet.terms = replace(fleet.terms, **after)
+    fleet.at(DAY + "04:00")
+    fleet.bill()
+    with conn.transaction():
+        conn.execute("set local session_replication_role = replica")
+        conn.execute(
+            "update vps_instances set last_billed_at = copied.last_billed_at, rated_until = copied.rated_until"
+            " from copied where copied.id = vps_instances.id and copied.id = %s",
+            (web,),
+        )
+    fleet.at(DAY + "05:30")
+    fleet.delete(web)
+    fleet.at(DAY + "06:00")
+    fleet.bill()
+
+    assert Decimal(expected) == paid(fleet)
     assert is_sound(fleet)
 
 

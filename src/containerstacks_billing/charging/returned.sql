@@ -70,12 +70,13 @@ event as materialized (
 )
 
 -- name: compare_segments
--- Compare segments with what is charged: what they repeat is cut off, and where nothing is left they are settled. Those that a batch
--- filed itself were compared before.
+-- Compare segments with what is charged: what they repeat is cut off, and where nothing is left they are settled. What is left of one
+-- is judged again, since whole hours and policies count from its start. Those that a batch filed itself were compared before.
 with
 suspect as materialized (
     select organization_id, instance_id, id as segment_id, started_at as starts_at,
-        case when outcome is null then charge_until else ended_at end as ends_at
+        case when outcome is null then charge_until else ended_at end as ends_at, status, ended_at,
+        coalesce(outcome in ('not billable', 'free'), true) and reason not in ('watermark', 'restored') as is_judged
     from billing_usage_segments
     where organization_id between %(first_organization)s and %(last_organization)s
       and instance_id between %(first_instance)s and %(last_instance)s
@@ -93,9 +94,13 @@ overlap as (
 )
 update billing_usage_segments segment
 set compared = true,
-    outcome = case when known_until >= charge_until then 'repeated' else outcome end,
-    started_at = case when known_until < charge_until then greatest(started_at, known_until) else started_at end
-from suspect left join overlap using (segment_id)
+    outcome = case when known_until >= suspect.ends_at then 'repeated' when is_cut then judged.outcome else segment.outcome end,
+    charge_until = case when known_until < suspect.ends_at and is_cut then judged.charge_until else segment.charge_until end,
+    started_at = case when known_until < suspect.ends_at then greatest(segment.started_at, known_until) else segment.started_at end
+from suspect
+left join overlap using (segment_id)
+left join lateral (select known_until > starts_at and is_judged as is_cut) cut on true
+left join lateral billing_segment_outcome(suspect.status, known_until, suspect.ended_at) judged on is_cut
 where segment.organization_id between %(first_organization)s and %(last_organization)s and segment.id = suspect.segment_id;
 
 -- name: flush_segments
