@@ -142,6 +142,22 @@ PARTS = (
         40,
     ),
     Part(
+        "matrix",
+        "-m tools.matrix",
+        _line(r"(\d+ of \d+ pairs pass)(, \d+ not to be had here)?"),
+        0,
+        (),
+        "nothing",
+    ),
+    Part(
+        "first bill",
+        "-m tools.first_bill --limit 60",
+        _line(r"first bill: ([\d.]+ s; environment: \d+ MiB)"),
+        0,
+        (),
+        "nothing",
+    ),
+    Part(
         "planted bugs", "-m tests.planted", _line(r"(\d+ of \d+ planted bugs found)"), 0, (), "as they should"
     ),
     Part("protocol model", "-m tools.model", _designs, 0, ("spin", "gcc"), "as expected"),

@@ -38,6 +38,10 @@ class ConfigurationError(BillingError):
     exit_code = EXIT_CONFIGURATION
 
 
+class OthersFile(ConfigurationError):
+    """The environment file of the installed service is not for this user to read: no fault of the installation."""
+
+
 class SchemaMismatch(BillingError):
     """The tables are not the ones this version expects, or a migration was changed after it ran."""
 

@@ -27,6 +27,7 @@ PAGES = [
     DOCS / "billing-service.md",
     DOCS / "statements.md",
     DOCS / "upgrading.md",
+    *sorted((DOCS / "releases").glob("*.md")),
     DOCS / "database-schema.md",
     DOCS / "api" / "health-endpoints.md",
     DOCS / "troubleshooting" / "common-issues.md",

@@ -12,7 +12,10 @@ import pytest
 import yaml
 from tools.bill_of_materials import document, locked
 from tools.debian_package import TEMPLATES, units
+from tools.matrix import PYTHONS, SERVERS
 from tools.package import BASE_LOCK, checksums
+
+from containerstacks_billing import __version__
 
 ROOT = Path(__file__).parents[2]
 WHOLE_LOCK, RUN_LOCK = ROOT / "requirements.lock", ROOT / "requirements-run.lock"
@@ -134,3 +137,26 @@ def test_the_image_runs_as_a_number_and_checks_its_health_with_a_file_that_it_co
     assert "share/doc/containerstacks-billing/deploy/container/healthy.py" in text
     assert (ROOT / "deploy/container/healthy.py").is_file()
     assert (ROOT / ".containerignore").read_text() == (ROOT / ".dockerignore").read_text()
+
+
+def test_this_version_has_its_notes() -> None:
+    """The message of the tag stands beside the changelog, and names the files that this version's package makes."""
+    notes = (ROOT / "docs" / "releases" / f"{__version__}.md").read_text()
+    assert f"v{__version__}" in notes
+    for name in (
+        "containerstacks-billing_{}_amd64.deb",
+        "containerstacks_billing-{}-py3-none-any.whl",
+        "containerstacks-billing-{}.cdx.json",
+    ):
+        assert f"`{name.format(__version__)}`" in notes
+
+
+def test_the_versions_in_use_are_those_that_are_supported() -> None:
+    """SUPPORT.md, the classifiers and the matrix of the nightly run name the same Pythons and servers."""
+    text = (ROOT / "SUPPORT.md").read_text()
+    assert f"| Python | {', '.join(PYTHONS)} |" in text
+    assert f"| PostgreSQL | {', '.join(SERVERS)} |" in text
+    classified = re.findall(
+        r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text()
+    )
+    assert list(PYTHONS) == classified

@@ -139,12 +139,13 @@ def uninstall(ctx: click.Context, serves: bool, dry_run: bool) -> None:
     is_installed = (UNIT_DIRECTORY / name).exists()
     # Asked first: without the unit it is not known which file names the database.
     takeover = None if serves else _takeover(ctx)
+    settings = _settings_while_installed(ctx) if is_installed and not serves else None
     for line in installing.uninstall(name, dry_run=dry_run):
         render.stderr().print(line, soft_wrap=True)
     if takeover:
         render.stdout().print(takeover, soft_wrap=True)
-    if is_installed and not serves:
-        for line in release_fence(configured(ctx).settings, dry_run=dry_run):
+    if settings is not None:
+        for line in release_fence(settings, dry_run=dry_run):
             render.stdout().print(line, soft_wrap=True)
 
 
@@ -178,6 +179,16 @@ def _close_env_file(ctx: click.Context, *, chmod: bool) -> None:
     if chmod or is_confirmed(question):
         path.chmod(0o600)
         print(f"chmod 600 {path}", file=sys.stderr)
+
+
+def _settings_while_installed(ctx: click.Context) -> Settings | None:
+    """Return the settings, of the unit's own file where none was named; a wrong one is no reason not to uninstall."""
+    from containerstacks_billing.errors import BillingError
+
+    try:
+        return configured(ctx).settings
+    except BillingError:
+        return None
 
 
 def _takeover(ctx: click.Context) -> str:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from containerstacks_billing.config.dotenv import EnvFile, read_env_file, read_regular_file
 from containerstacks_billing.database.conninfo import describe, read, transport_warning
-from containerstacks_billing.errors import ConfigurationError
+from containerstacks_billing.errors import ConfigurationError, OthersFile
 from containerstacks_billing.settings import KEYS, Settings, default_text, is_secret, near_miss, settings_from
 from containerstacks_billing.systemd.installed import env_file_of_service
 
@@ -171,7 +171,8 @@ def _env_file_of_service() -> tuple[EnvFile | None, str | None]:
     try:
         env_file = read_env_file(path)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{error} It is the file of {unit}.", hint=error.hint) from None
+        kind = ConfigurationError if os.access(path, os.R_OK) else OthersFile
+        raise kind(f"{error} It is the file of {unit}.", hint=error.hint) from None
     return env_file, f"There is no .env here: using {path}, the file of {unit}." if env_file else None
 
 

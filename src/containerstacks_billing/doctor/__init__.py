@@ -14,8 +14,8 @@ from containerstacks_billing.database import inspect as examination
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.database.conninfo import describe
 from containerstacks_billing.doctor import billing, database, host, unit
-from containerstacks_billing.errors import BillingError
-from containerstacks_billing.findings import Finding, Level, failure, ok
+from containerstacks_billing.errors import BillingError, OthersFile
+from containerstacks_billing.findings import Finding, Level, failure, ok, warn
 from containerstacks_billing.sandbox.server import default_directory
 
 __all__ = ["Finding", "Level", "examine"]
@@ -32,6 +32,10 @@ def examine(flags: Mapping[str, str | None], *, with_signal: bool = False) -> It
     yield from unit.unit()
     try:
         loaded = configuration.load(flags)
+    except OthersFile as error:
+        # What this user may not see is no fault: root sees it.
+        yield warn("configuration", str(error), error.hint)
+        return
     except BillingError as error:
         yield failure("configuration", error)
         return
