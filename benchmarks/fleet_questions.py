@@ -66,6 +66,7 @@ from vps_billing_cycles charge
 join vps_instances instance on instance.id = vps_instance_id
 join generate_series(1, 2) twin on twin = 1 or instance.label like '%0'
 where run_id is not null;
+update wallets set created_at = created_at - interval '60 days';
 update vps_instances set status = 'stopped' where label like '%33'
 """
 
