@@ -38,6 +38,7 @@ from containerstacks_billing.schema.migrator import migrate
 
 LEGACY = (Path(__file__).parents[1] / "schema" / "legacy.sql").read_text()
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d(:\d\d)?")
+_NUMBER = re.compile(r"^\(\d+,")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -91,14 +92,18 @@ class Contents:
 
 
 def _masked(row: str, known: frozenset[str]) -> str:
-    """Write "now" for instants of today, and nothing for identifiers that a migration drew."""
+    """Write "now" for instants of today, and nothing for identifiers that a migration drew.
+
+    A number is drawn too: what was rolled back leaves a hole in its sequence.
+    """
     now = datetime.now(UTC)
 
     def instant(found: re.Match[str]) -> str:
         at = datetime.fromisoformat(found[0])
         return "now" if abs(at - now) < timedelta(days=1) else found[0]
 
-    return _UUID.sub(lambda found: found[0] if found[0] in known else "drawn", _INSTANT.sub(instant, row))
+    row = _INSTANT.sub(instant, _NUMBER.sub("(drawn,", row))
+    return _UUID.sub(lambda found: found[0] if found[0] in known else "drawn", row)
 
 
 class Watch:

@@ -163,6 +163,12 @@ def decisions(
     return page_of(rows, limit, lambda row: (row["decision_id"],))
 
 
+def decided_lately(connection: Connection, limit: int, organization: UUID | None = None) -> list[Fields]:
+    """Return what people decided about money, the newest first."""
+    values = {"organization": organization, "limit": limit}
+    return ask(connection, "decided_lately", dict_row, values).fetchall()
+
+
 def runs(
     connection: Connection,
     limit: int,

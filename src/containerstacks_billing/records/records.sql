@@ -138,6 +138,49 @@ where id < %(before)s
 order by id desc
 limit %(limit)s;
 
+-- name: decided_lately
+-- Everything that a person decided about money, the newest first: held hours, discrepancies, price corrections, held runs that were
+-- released, and minimum balances. Of an organization: what is about it, and corrections that changed charges of it.
+select decided.*, left(organizations.name, 200) as organization
+from (
+    (select decided_at, left(decided_by, 255) as decided_by, decision, organization_id, nullif(instance_id, '00000000-0000-0000-0000-000000000000') as instance_id,
+        null::uuid as plan_id, null::bigint as run_id, amount,
+        coalesce(left(message, 2000), case decision
+            when 'charge' then 'all held hours become due'
+            when 'cap' then 'the latest hours become due, those before are waived'
+            when 'waive' then 'the held hours are waived' end) as subject, left(reason, 1000) as reason
+     from billing_decisions
+     where %(organization)s::uuid is null or organization_id = %(organization)s
+     order by decided_at desc, id desc limit %(limit)s)
+    union all
+    (select decided_at, left(decided_by, 255), 'correct', null, null, plan_id, null, null,
+        format('the price of %%s from %%s until %%s: %%s + %%s a month',
+            coalesce((select name from vps_plans where vps_plans.id = plan_id), plan_id::text),
+            to_char(corrected_from at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+            to_char(corrected_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), new_base_price, new_markup_price),
+        left(reason, 1000)
+     from billing_price_corrections correction
+     where %(organization)s::uuid is null
+        or exists (select from billing_adjustments
+                   where correction_id = correction.id and organization_id = %(organization)s)
+     order by decided_at desc, id desc limit %(limit)s)
+    union all
+    (select released_at, left(released_by, 255), 'release', null, null, null, id, null, left(error_message, 2000), left(release_reason, 1000)
+     from billing_runs
+     where released_at is not null and outcome = 'held' and held_by is null and %(organization)s::uuid is null
+     order by released_at desc, id desc limit %(limit)s)
+    union all
+    (select set_at, left(set_by, 255), 'minimum', null, null, plan_id, null, amount,
+        format('before %%s may be created',
+            coalesce((select name from vps_plans where vps_plans.id = plan_id), plan_id::text, 'an instance')), left(reason, 1000)
+     from billing_minimum_balances
+     where %(organization)s::uuid is null
+     order by set_at desc limit %(limit)s)
+) decided
+left join organizations on organizations.id = decided.organization_id
+order by decided_at desc
+limit %(limit)s;
+
 -- name: runs_by_number
 -- Runs, the newest first: of an outcome, of a trigger, begun in a span.
 with

@@ -103,6 +103,31 @@ class DecisionDocument(Document):
     reason: str
 
 
+class Decided(Document):
+    """What a person decided about money: when, who, about whom, and why."""
+
+    decided_at: Instant
+    decided_by: str
+    decision: str = Field(
+        description="charge, cap or waive held hours; accept or restore a discrepancy; correct a price; release a run;"
+        " minimum: a minimum balance"
+    )
+    organization_id: UUID | None
+    organization: str | None
+    instance_id: UUID | None
+    plan_id: UUID | None
+    run_id: int | None
+    amount: Money | None
+    subject: str | None
+    reason: str | None
+
+
+class DecidedLately(Document):
+    """Decisions, the newest first."""
+
+    decisions: list[Decided]
+
+
 class RunDetail(Run):
     """A run, what it was held by, who released it, and the fleet that it saw."""
 
