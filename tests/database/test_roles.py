@@ -12,6 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from tests.daemons import Start
 from tests.fleet import Fleet
+from tests.web.client import bearer, client_of, make_token
 
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.charging.run import run_billing
@@ -150,5 +151,22 @@ def test_a_reader_sees_everything_and_changes_nothing(
         assert done.returncode == 0, f"{verb}: {done.stdout}{done.stderr}"
     refused = command("run", environment=environment)
     assert refused.returncode in {75, 78}
-    with psycopg.connect(url, autocommit=True) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        conn.execute("update wallets set balance = 0")
+    with psycopg.connect(url, autocommit=True) as conn:
+        for forbidden in ("update wallets set balance = 0", "select token_hash from billing_tokens"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(forbidden)
+
+
+def test_billing_uses_tokens_and_makes_none(command: Command, fleet: Fleet, database: str, role: str) -> None:
+    """A process that was taken over cannot let itself in: it notes the use of a token, and neither makes, widens nor revokes one."""
+    url = granted(command, fleet, database, role)
+    text = make_token(fleet.conn)
+    with client_of(url) as client:
+        assert 200 == client.get("/api/v1/runs", headers=bearer(text)).status_code
+    assert [(True,)] == fleet.conn.execute("select last_used_at is not null from billing_tokens").fetchall()
+    refused = command("token", "create", "mine", environment={"DATABASE_URL": url})
+    assert (78, "") == (refused.returncode, refused.stdout)
+    with psycopg.connect(url, autocommit=True) as conn:
+        for forbidden in ("update billing_tokens set scopes = '{decide}'", "delete from billing_tokens"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(forbidden)

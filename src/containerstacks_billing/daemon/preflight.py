@@ -17,7 +17,7 @@ from containerstacks_billing.settings import Settings
 _DISPENSABLE = {
     "billing_daemon_status": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     "billing_application_sides": {"SELECT", "INSERT", "UPDATE", "DELETE"},
-    "billing_tokens": {"SELECT", "INSERT", "UPDATE"},
+    "billing_tokens": {"SELECT"},
     "billing_events": {"UPDATE", "DELETE"},
     "billing_runways": {"DELETE"},
     "billing_runs": {"DELETE"},

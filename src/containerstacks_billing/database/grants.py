@@ -35,7 +35,8 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     # What changes prices or corrects charges is done by people, as the owner of the tables; billing only reads it.
     "billing_price_corrections": ("SELECT",),
     "billing_adjustments": ("SELECT",),
-    "billing_tokens": ("SELECT", "INSERT", "UPDATE"),
+    # A token is made and revoked by people, as the owner of the tables; see TOKEN_COLUMNS.
+    "billing_tokens": ("SELECT",),
     # A minimum is set by people, as the owner of the tables.
     "billing_minimum_balances": ("SELECT",),
     "billing_statements": ("SELECT", "INSERT"),
@@ -45,6 +46,12 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     "billing_runways": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "schema_migrations": ("SELECT",),
 }
+
+# What the application side writes of a token: when it was used last.
+TOKEN_COLUMNS = ("last_used_at",)
+
+# What a role that only looks does not read: hashes of tokens.
+WITHHELD_FROM_READERS = frozenset({"billing_tokens"})
 
 # The columns of the host's users that a token of the host is checked with; password hashes stay out of reach.
 USER_COLUMNS = ("id", "role")
@@ -110,7 +117,11 @@ def only_reads(missing: Mapping[str, tuple[str, ...]]) -> bool:
         table: tuple(right for right in rights if right != "SELECT")
         for table, rights in BILLING_RIGHTS.items()
     }
-    return all(missing.get(table, ()) == rights for table, rights in writes.items())
+    return all(
+        missing.get(table, ()) == rights
+        for table, rights in writes.items()
+        if table not in WITHHELD_FROM_READERS
+    )
 
 
 def billing_grants(database: str, role: str) -> list[str]:
@@ -119,6 +130,7 @@ def billing_grants(database: str, role: str) -> list[str]:
         *_entrance(database, role),
         *(grant(table, rights, role) for table, rights in BILLING_RIGHTS.items()),
         *(f"GRANT USAGE ON SEQUENCE {sequence} TO {quoted(role)};" for sequence in BILLING_SEQUENCES),
+        token_use(role),
         _host_users(role),
         policies_for(role),
     ]
@@ -128,10 +140,15 @@ def reading_grants(database: str, role: str) -> list[str]:
     """Write the statements that let a role look: `status`, `runs`, `verify` and `doctor`, and no change of anything."""
     return [
         *_entrance(database, role),
-        *(grant(table, ("SELECT",), role) for table in BILLING_RIGHTS),
+        *(grant(table, ("SELECT",), role) for table in BILLING_RIGHTS if table not in WITHHELD_FROM_READERS),
         _host_users(role),
         policies_for(role, reading=True),
     ]
+
+
+def token_use(role: str) -> str:
+    """Write the right to note when a token was used, and no more of tokens."""
+    return f"GRANT UPDATE ({', '.join(TOKEN_COLUMNS)}) ON billing_tokens TO {quoted(role)};"
 
 
 def _host_users(role: str) -> str:

@@ -13,8 +13,10 @@ from containerstacks_billing.database.grants import (
     BILLING_SEQUENCES,
     BILLING_TABLES,
     USER_COLUMNS,
+    WITHHELD_FROM_READERS,
     grant,
     quoted,
+    token_use,
 )
 from containerstacks_billing.database.statements import query
 
@@ -124,8 +126,9 @@ def may_read_users(connection: Connection) -> bool:
 
 
 def may_read(connection: Connection) -> bool:
-    """Whether the current role may read every table of billing that exists."""
-    return not any("SELECT" in rights for rights in missing_rights(connection).values())
+    """Whether the current role may read every table of billing that exists, of those that a reader needs."""
+    missing = missing_rights(connection)
+    return not any("SELECT" in missing[table] for table in missing.keys() - WITHHELD_FROM_READERS)
 
 
 def missing_grants(connection: Connection, role: str) -> list[str]:
@@ -134,6 +137,7 @@ def missing_grants(connection: Connection, role: str) -> list[str]:
     return [
         *(grant(table, rights, role) for table, rights in missing_rights(connection).items()),
         *(f"GRANT USAGE ON SEQUENCE {quoted(name)} TO {quoted(role)};" for (name,) in sequences),
+        *([] if _rows(connection, "examine_use_of_tokens", {})[0][0] else [token_use(role)]),
     ]
 
 

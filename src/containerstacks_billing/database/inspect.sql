@@ -41,6 +41,12 @@ where to_regclass(quote_ident(wanted.name)) is not null
 order by wanted.position
 
 
+-- name: examine_use_of_tokens
+-- Whether the current role may note when a token was used; true where there is no such table.
+select coalesce(bool_and(has_column_privilege(attrelid, attnum, 'update')), true)
+from pg_attribute where attrelid = to_regclass('billing_tokens') and attname = 'last_used_at';
+
+
 -- name: examine_users
 -- Whether the current role may read these columns of the host's users.
 select coalesce(bool_and(has_column_privilege(attrelid, attnum, 'select')), true)

@@ -10,7 +10,8 @@
 -- locks: Creates billing_admit(), which gives a role the rights to bill: no table is locked and no role is made.
 
 -- What billing needs, object by object; a row lock needs UPDATE. The list is that of database/grants.py, which a test compares.
--- Rights are those of whole tables, so new columns are included.
+-- Rights are those of whole tables, so new columns are included. A role that only looks does not read the hashes of tokens; billing reads
+-- them and writes when a token was used, but a token is made and revoked by the owner of the tables.
 create or replace function billing_rights(reading boolean default false) returns table (object name, rights text[])
     language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -37,7 +38,7 @@ as $$
         ('billing_decisions',           array['SELECT', 'INSERT']),
         ('billing_price_corrections',   array['SELECT']),
         ('billing_adjustments',         array['SELECT']),
-        ('billing_tokens',              array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_tokens',              array['SELECT']),
         ('billing_minimum_balances',    array['SELECT']),
         ('billing_statements',          array['SELECT', 'INSERT']),
         ('billing_verifications',       array['SELECT', 'INSERT', 'DELETE']),
@@ -47,7 +48,7 @@ as $$
         ('schema_migrations',           array['SELECT']),
         ('billing_daemon_status_id_seq', array['USAGE'])
     ) as needed (object, rights)
-    where not reading or rights <> array['USAGE']
+    where not reading or (rights <> array['USAGE'] and object <> 'billing_tokens')
 $$;
 comment on function billing_rights(boolean) is 'The rights that a role needs to bill or, reading, to look; billing_admit() gives them';
 
@@ -110,6 +111,8 @@ begin
             case when array['USAGE'] = rights then 'sequence' else 'table' end,
             case object when 'schema_migrations' then record_table else object end, admitted)
         from billing_rights(reading)
+        union all
+        select format('grant update (last_used_at) on billing_tokens to %I', admitted) where not reading
         union all
         select format('grant select (id, role) on users to %I', admitted)
         where pg_has_role((select relowner from pg_class where oid = 'users'::regclass), 'usage')
