@@ -166,6 +166,7 @@ def test_billing_uses_tokens_and_makes_none(command: Command, fleet: Fleet, data
     assert [(True,)] == fleet.conn.execute("select last_used_at is not null from billing_tokens").fetchall()
     refused = command("token", "create", "mine", environment={"DATABASE_URL": url})
     assert (78, "") == (refused.returncode, refused.stdout)
+    assert ("as the owner of the tables" in refused.stderr, "GRANT" in refused.stderr) == (True, False)
     with psycopg.connect(url, autocommit=True) as conn:
         for forbidden in ("update billing_tokens set scopes = '{decide}'", "delete from billing_tokens"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

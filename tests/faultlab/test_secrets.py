@@ -97,6 +97,7 @@ class Installation:
     conn: psycopg.Connection[Any]
     url: str
     refused: str
+    owner: str
 
     def everything_written(self) -> str:
         """The rows of every table, as text."""
@@ -124,6 +125,7 @@ def installation(conn: psycopg.Connection[Any]) -> Iterator[Installation]:
         conn,
         url.format(name, PASSWORD, conn.info.dbname, host, port),
         url.format(name, f"{PASSWORD}-wrong", conn.info.dbname, host, port),
+        conn.info.dsn,
     )
     conn.execute(sql.SQL("drop owned by {}").format(role))
     conn.execute(sql.SQL("drop role {}").format(role))
@@ -283,7 +285,7 @@ def _get(address: str, token: str | None) -> str:
 
 def test_a_token_is_kept_as_its_hash(installation: Installation, tmp_path: Path) -> None:
     """It is shown once, when it is made; no row of any table holds it, and no list shows it again."""
-    made = run(tmp_path, installation.url, "token create operator --json")
+    made = run(tmp_path, installation.owner, "token create operator --json")
     assert 0 == made.returncode, made.stderr
     token = json.loads(made.stdout)["token"]
     assert len(token) > 32

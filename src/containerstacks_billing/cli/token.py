@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -32,7 +34,10 @@ Examples:
 
 @app.group("token", epilog=_EXAMPLES)
 def verbs() -> None:
-    """Make, list and revoke admin tokens of the application side."""
+    """Make, list and revoke admin tokens of the application side.
+
+    Made and revoked as the owner of the tables: the role of billing makes none.
+    """
 
 
 @verbs.command(epilog=_EXAMPLES)
@@ -139,11 +144,15 @@ def revoke(ctx: click.Context, which: str, as_json: bool) -> None:
         render.stdout().print(render.printable(f"Revoked {one.name}."))
 
 
-def _connection(ctx: click.Context) -> Any:
+@contextmanager
+def _connection(ctx: click.Context) -> Iterator[Any]:
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
+    from containerstacks_billing.schema.diagnose import diagnosed
 
-    return connect(target(configured(ctx).settings).conninfo, purpose="billing")
+    conninfo = target(configured(ctx).settings).conninfo
+    with diagnosed(conninfo), connect(conninfo, purpose="billing") as connection:
+        yield connection
 
 
 def _user(getpass: Any) -> str:

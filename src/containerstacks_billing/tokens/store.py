@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from containerstacks_billing.database.connection import Connection, set_timeouts, translate_errors
+from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.tokens.model import USUAL_SCOPES
 
@@ -64,7 +64,6 @@ def create(
         "scopes": list(scopes),
     }
     with (
-        translate_errors(),
         connection.transaction(),
         connection.cursor(row_factory=class_row(Token)) as cursor,
     ):
@@ -74,14 +73,13 @@ def create(
 
 def listed(connection: Connection) -> list[Token]:
     """Return all tokens, newest first."""
-    with translate_errors(), connection.cursor(row_factory=class_row(Token)) as cursor:
+    with connection.cursor(row_factory=class_row(Token)) as cursor:
         return cursor.execute(query("list_tokens"), {}).fetchall()
 
 
 def revoke(connection: Connection, which: str) -> list[Token]:
     """Revoke the token of a name or number; return the revoked tokens."""
     with (
-        translate_errors(),
         connection.transaction(),
         connection.cursor(row_factory=class_row(Token)) as cursor,
     ):
