@@ -321,7 +321,7 @@ def test_a_rotated_password_is_taken_over_with_sighup(
 
     fleet.conn.execute(f"alter role {role} password 'rotated'")
     fleet.conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (role,))
-    daemon.says("The heartbeat could not be written", "refused the password")
+    daemon.says("The heartbeat could not be written", "Authentication failed")  # as operators search for it
     write_env(
         tmp_path, DATABASE_URL=psycopg.conninfo.make_conninfo(url, password="rotated"), HEARTBEAT_SECONDS="1"
     )
