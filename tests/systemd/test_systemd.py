@@ -418,6 +418,8 @@ def a_checkout_in_a_home_gets_its_own_unit(machine: Machine) -> None:
 
 def uninstalling_hands_back(machine: Machine, books: psycopg.Connection[Any]) -> None:
     """Stopped cleanly, disabled, gone; no takeover is promised where no application side is left, and the books are right."""
+    # root is no role of the database, and the role of the service is not root's.
+    machine.write(f"{HOME}/.env", ENV.replace(DATABASE_URL, DATABASE_URL.replace("//", "//postgres@")), "600")
     ended = machine.run("containerstacks-billing", "--env-file", f"{HOME}/.env", "service", "uninstall")
     done = ended.stdout
     assert f"Stopped {UNIT}: it ended by itself, after the billing cycle that it was in." in ended.stderr
