@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,34 @@ def test_each_reason(fleet: Fleet, reason: str) -> None:
     damage, hours = DAMAGES[reason]
     plan, other = fleet.plan("7.30"), fleet.plan("73.00")
     web = fleet.instance(fleet.organization("10.00"), plan, label="web")
-    fleet.terms = fleet.terms
     billed(fleet, 2)
     assert [] == lines(found(fleet))
 
     damage(fleet, web, plan)
     fleet.instance(fleet.organization("100.00"), other, label="sound")
-    billed(fleet, hours)
+    billed(fleet, 1)
+    fleet.hours(hours - 1)
+    fleet.bill()
 
     unknown = reason in {"no price", "quarantined"}
     expected = "no price" if reason == "quarantined" else reason
     assert [(expected, "web", None if unknown else "7.30")] == lines(found(fleet))
+
+
+@pytest.mark.parametrize("reason", ["held", "quarantined"])
+def test_what_waits_for_a_person_for_a_day(fleet: Fleet, reason: str) -> None:
+    """An outage longer than may be caught up, a watermark in the future: no leak at first, and one a day later."""
+    fleet.terms = replace(fleet.terms, max_catch_up_hours=5)
+    web = fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"), label="web")
+    billed(fleet, 1)
+    if reason == "quarantined":
+        fleet.set(web, last_billed_at=fleet.now + timedelta(days=300))
+    fleet.hours(9)
+    fleet.bill()
+    assert [] == lines(found(fleet))
+    fleet.hours(25)
+    fleet.bill()
+    assert [(reason, "web", "7.30")] == lines(found(fleet))
 
 
 def test_an_instance_that_no_run_ever_charged(fleet: Fleet) -> None:
