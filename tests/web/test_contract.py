@@ -51,6 +51,7 @@ def sent(client: TestClient, case: Case, headers: dict[str, str]) -> Any:
         parts["url"],
         params=parts.get("params"),
         content=parts.get("data"),
+        **({"json": parts["json"]} if "json" in parts else {}),
         headers={**kept, **headers},
     )
 

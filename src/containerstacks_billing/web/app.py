@@ -44,6 +44,7 @@ ROUTERS: tuple[tuple[str, APIRouter], ...] = (
     (VERSION, runs.summary_router),
     (VERSION, operations.router),
     (VERSION, decisions.router),
+    (VERSION, decisions.release_router),
     (VERSION, admission.router),
     (VERSION, customers.router),
     (VERSION, explanations.router),

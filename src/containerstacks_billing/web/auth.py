@@ -14,19 +14,21 @@ A refusal never says which kind of bearer failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import jwt
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
+from starlette.concurrency import run_in_threadpool
 
 from containerstacks_billing.tokens import store as tokens
 from containerstacks_billing.tokens.model import DECIDE, FINANCE, READ, SCOPES, hash_of, is_token, same
-from containerstacks_billing.web.context import Context, InContext
+from containerstacks_billing.web.context import Context, InContext, context_of
 from containerstacks_billing.web.problems import Refused
 
 REALM = 'Bearer realm="containerstacks-billing"'
@@ -177,3 +179,19 @@ def _with_scope(scope: str) -> Callable[..., Admin]:
 AsAdmin = Annotated[Admin, Depends(_with_scope(READ))]
 AsFinance = Annotated[Admin, Depends(_with_scope(FINANCE))]
 AsDecider = Annotated[Admin, Depends(_with_scope(DECIDE))]
+
+
+class DeciderRoute(APIRoute):
+    """A route for decisions that authenticates before it reads the body, whatever that is."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of the route behind the authentication."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            credentials = await _bearer(request)
+            admin = await run_in_threadpool(require_admin, request, context_of(request), credentials)
+            demand(admin, DECIDE)
+            return await handle(request)
+
+        return guarded

@@ -14,7 +14,7 @@ from containerstacks_billing.holds.schemas import Released, ReleasedRun, WouldCh
 from containerstacks_billing.records import read
 from containerstacks_billing.records.model import LARGEST_NUMBER
 from containerstacks_billing.records.schemas import DecisionDocument, HeldRun, Holds, Listed
-from containerstacks_billing.web.auth import AsAdmin, AsDecider
+from containerstacks_billing.web.auth import AsAdmin, AsDecider, DeciderRoute
 from containerstacks_billing.web.context import InContext
 from containerstacks_billing.web.parameters import (
     Cursor,
@@ -36,6 +36,7 @@ from containerstacks_billing.web.releases import (
 )
 
 router = APIRouter(tags=["decisions"], dependencies=[OnlyKnown])
+release_router = APIRouter(tags=["decisions"], dependencies=[OnlyKnown], route_class=DeciderRoute)
 
 _ERRORS = documented(401, 403, 422, 429, 503)
 OfOrganization = Annotated[UUID | None, Query(description="Only of this organization")]
@@ -94,7 +95,7 @@ def decisions(
 _DECISION_ERRORS = documented(400, 401, 403, 409, 413, 422, 429, 503)
 
 
-@router.post("/holds/release", summary="Decide about held hours", responses=_DECISION_ERRORS)
+@release_router.post("/holds/release", summary="Decide about held hours", responses=_DECISION_ERRORS)
 def release_held_hours(context: InContext, admin: AsDecider, order: Order) -> Released:
     """Charge, cap or waive held hours: of an instance, of an organization, or of all. A preview changes nothing."""
     decision = order_of(order, admin.name, dry_run=order.step == "preview")
@@ -104,7 +105,7 @@ def release_held_hours(context: InContext, admin: AsDecider, order: Order) -> Re
         raise Refused(409, str(error)) from error
 
 
-@router.post("/runs/{run_id}/release", summary="Release a held run", responses=_DECISION_ERRORS)
+@release_router.post("/runs/{run_id}/release", summary="Release a held run", responses=_DECISION_ERRORS)
 def release_held_run(
     context: InContext,
     admin: AsDecider,
