@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from tests.command import Command
 from tests.fleet import Fleet
 
@@ -107,6 +108,39 @@ def test_a_day_under_settings_of_the_database(
     assert EXPECTED == found
     assert verify(fleet.conninfo).ok
     assert before == said.returncode, said.stderr
+
+
+@pytest.mark.parametrize("day_of", ["dates and isolation", "names and quotes", "read only"])
+def test_a_day_under_settings_of_the_role_in_the_database(
+    conn: psycopg.Connection[Any], server: str, day_of: str
+) -> None:
+    """ALTER ROLE … IN DATABASE … SET, which goes before what is set for the database alone."""
+    fleet = Fleet(conn)
+    with psycopg.connect(server, autocommit=True) as admin:
+        for name, value in DAYS[day_of].items():
+            admin.execute(
+                sql.SQL("alter role {} in database {} set {} = {}").format(
+                    sql.Identifier(conn.info.user),
+                    sql.Identifier(conn.info.dbname),
+                    sql.SQL(name),
+                    sql.SQL(value if name == "search_path" else "{}").format(sql.Literal(value)),
+                )
+            )
+
+    assert EXPECTED == day(fleet)
+    assert verify(fleet.conninfo).ok
+
+
+@pytest.mark.parametrize("day_of", ["German dates", "names and quotes", "read only"])
+def test_a_day_under_settings_of_the_connection_string(conn: psycopg.Connection[Any], day_of: str) -> None:
+    """The options of DATABASE_URL, which go before all that is set on the server."""
+    fleet = Fleet(conn)
+    escaped = {name: value.replace(" ", "\\ ") for name, value in DAYS[day_of].items()}
+    options = " ".join(f"-c {name}={value}" for name, value in escaped.items())
+    fleet.conninfo = make_conninfo(fleet.conninfo, options=options)
+
+    assert EXPECTED == day(fleet)
+    assert verify(fleet.conninfo).ok
 
 
 @pytest.mark.parametrize("name", ["schema", "search_path", "currentSchema"])
