@@ -61,7 +61,7 @@ def test_two_at_once_make_one_fleet(server_of_up: EmbeddedServer, command: Comma
     """The second finds the fleet, and waits until the first has billed it."""
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: command("up", "--once"), range(2)))
-    assert [0, 0] == [one.returncode for one in both], [one.stderr for one in both]
+    assert [0, 0] == [one.returncode for one in both], [one.stdout + one.stderr for one in both]
     with psycopg.connect(server_of_up.conninfo("containerstacks")) as connection:
         assert (5, 13) == connection.execute(
             "select (select count(*) from organizations), (select count(*) from vps_instances)"

@@ -20,62 +20,75 @@ _EXAMPLES = """
 Examples:
   containerstacks-billing decisions
   containerstacks-billing decisions --organization ID
-  containerstacks-billing decisions --json | jq '.decisions[].reason'
+  containerstacks-billing decisions --limit 500 --json | jq '.data[].reason'
 """
 
 
 @app.command(epilog=_EXAMPLES)
-@click.option("--limit", type=WholeNumber(1, 10_000), metavar="N", default=50, help="How many, newest first.")
-@organization_option("Only about this organization.")
+@organization_option("Only about the money of this organization.")
+@click.option("--limit", type=WholeNumber(1, 10_000), metavar="N", default=50, help="At most so many.")
 @json_option
 @click.pass_context
-def decisions(ctx: click.Context, limit: int, organization: UUID | None, as_json: bool) -> None:
-    """List decisions about money: who, what, when and why.
+def decisions(ctx: click.Context, organization: UUID | None, limit: int, as_json: bool) -> None:
+    """List who decided what about whose money, newest first.
 
-    Held hours that were charged, capped or waived, discrepancies that were accepted or restored, corrected
-    prices, held runs that were released, and minimum balances; the newest first.
+    Released or waived hours, settled discrepancies, corrected prices and released runs, each with its author, its time
+    and its reason. The amount of a correction is what it changed so far; a positive one costs the customer more.
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
     from containerstacks_billing.database.connection import connect
-    from containerstacks_billing.records.read import decided_lately
+    from containerstacks_billing.records import read
     from containerstacks_billing.schema.diagnose import diagnosed
+    from containerstacks_billing.text import minute
 
     conninfo = target(configured(ctx).settings).conninfo
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        if organization is not None:
+        page = read.decisions(connection, limit, organization=organization)
+        if organization is not None and not page.rows:
+            # Decisions outlive their organization, so one that has some is known.
             require_organization(connection, organization)
-        found = decided_lately(connection, limit, organization)
     if as_json:
-        from containerstacks_billing.records.schemas import DecidedLately
+        from containerstacks_billing.records.schemas import DecisionDocument, Listed
 
-        render.emit_json(DecidedLately.model_validate({"decisions": found}))
+        data = [DecisionDocument.model_validate(row) for row in page.rows]
+        has_more = page.next_cursor is not None
+        render.emit_json(Listed[DecisionDocument](data=data, has_more=has_more, next_cursor=page.next_cursor))
         return
     console = render.stdout()
-    if not found:
+    if not page.rows:
         console.print("Nothing was decided yet.")
-    for one in found:
-        console.print(render.printable(_line(one)), soft_wrap=True)
-        for text in (one["subject"], f"because: {one['reason']}" if one["reason"] else None):
-            if text:
-                console.print(render.indented(text, 2))
-
-
-def _line(one: dict[str, Any]) -> str:
-    """Say when, what, about whom, how much, and who decided it."""
-    from containerstacks_billing.money import plain
-    from containerstacks_billing.text import minute
-
-    about = [
-        str(named)
-        for named in (
-            one["organization"] or one["organization_id"],
-            f"instance {one['instance_id']}" if one["instance_id"] else None,
-            f"run {one['run_id']}" if one["run_id"] else None,
-            plain(one["amount"]) if one["amount"] is not None else None,
+        return
+    headings = ("When (UTC)", "By", "Decision", "About", "Amount", "Reason")
+    rows = [
+        (
+            minute(row["decided_at"]),
+            row["decided_by"],
+            row["decision"],
+            _about(row),
+            _amount(row),
+            row["reason"] or "",
         )
-        if named
+        for row in page.rows
     ]
-    return f"{minute(one['decided_at'])} {one['decision']} by {one['decided_by']}" + (
-        f": {', '.join(about)}" if about else ""
-    )
+    console.print(render.table(headings, rows, right=("Amount",)))
+    if page.next_cursor is not None:
+        console.print(f"\nThere are older ones than these {limit:,}; --limit shows more.")
+
+
+def _about(row: dict[str, Any]) -> str:
+    """Return what a decision is about: a run, a plan, an instance, a check of an organization."""
+    if row["kind"] == "run":
+        return f"run {row['run_id']}"
+    if row["kind"] == "price":
+        return f"price of {row['plan'] or row['plan_id']}"
+    owner = row["organization"] or str(row["organization_id"] or "")
+    subject = row["label"] or str(row["instance_id"] or "") if row["kind"] == "hours" else row["check_name"]
+    return f"{subject}, {owner}" if owner else str(subject)
+
+
+def _amount(row: dict[str, Any]) -> str:
+    """Return the exact amount of a decision that moved one; of hours only the charges have it."""
+    from containerstacks_billing.money import plain
+
+    return "" if row["amount"] is None else plain(row["amount"])

@@ -157,16 +157,14 @@ def left_out(
 def decisions(
     connection: Connection, limit: int, cursor: str | None = None, organization: UUID | None = None
 ) -> Page[Fields]:
-    """Return decisions, newest first. Raises CursorInvalid."""
-    values = {"before": _before(cursor), "organization": organization, "limit": limit + 1}
-    rows = ask(connection, "decisions_by_number", dict_row, values).fetchall()
-    return page_of(rows, limit, lambda row: (row["decision_id"],))
-
-
-def decided_lately(connection: Connection, limit: int, organization: UUID | None = None) -> list[Fields]:
-    """Return what people decided about money, the newest first."""
-    values = {"organization": organization, "limit": limit}
-    return ask(connection, "decided_lately", dict_row, values).fetchall()
+    """Return decisions of every kind, newest first; of one organization those about its money. Raises CursorInvalid."""
+    before, origin, number = decode(cursor, datetime, int, int)
+    values = {
+        "organization": organization, "before": before, "before_origin": origin, "before_number": number,
+        "largest": LARGEST_NUMBER, "limit": limit + 1,
+    }  # fmt: skip
+    rows = ask(connection, "decisions_by_time", dict_row, values).fetchall()
+    return page_of(rows, limit, lambda row: (row["decided_at"], row["origin"], row["decision_id"]))
 
 
 def runs(

@@ -127,59 +127,56 @@ where (%(organization)s::uuid is null or quarantine.organization_id = %(organiza
 order by first_seen_at, quarantine.organization_id, instance_id, segment_id
 limit %(limit)s;
 
--- name: decisions_by_number
--- Decisions, the newest first.
-select id as decision_id, decision, organization_id, instance_id, segment_id, charge_until, waived_from, waived_to, check_name,
-    wallet_id, amount, left(message, 2000) as message, decided_at, left(decided_by, 255) as decided_by,
-    left(reason, 1000) as reason
-from billing_decisions
-where id < %(before)s
-  and (%(organization)s::uuid is null or organization_id = %(organization)s)
-order by id desc
-limit %(limit)s;
-
--- name: decided_lately
--- Everything that a person decided about money, the newest first: held hours, discrepancies, price corrections, held runs that were
--- released, and minimum balances. Of an organization: what is about it, and corrections that changed charges of it.
-select decided.*, left(organizations.name, 200) as organization
-from (
-    (select decided_at, left(decided_by, 255) as decided_by, decision, organization_id, nullif(instance_id, '00000000-0000-0000-0000-000000000000') as instance_id,
-        null::uuid as plan_id, null::bigint as run_id, amount,
-        coalesce(left(message, 2000), case decision
-            when 'charge' then 'all held hours become due'
-            when 'cap' then 'the latest hours become due, those before are waived'
-            when 'waive' then 'the held hours are waived' end) as subject, left(reason, 1000) as reason
+-- name: decisions_by_time
+-- Who decided what about whose money, the newest first: held hours and discrepancies (1), corrected prices (2), released runs (3).
+-- Each gives a page of its own, of which the newest are shown; one instant is ordered by these numbers. A correction shows what it
+-- changed so far: of the organization if one is wanted, or of all.
+with decided as (
+    (select 1 as origin, decided_at, case when decision in ('accept', 'restore') then 'discrepancy' else 'hours' end as kind,
+        id as number, decision, organization_id, instance_id, segment_id, charge_until, waived_from, waived_to, check_name,
+        wallet_id, amount, message, decided_by, reason, null::uuid as plan_id
      from billing_decisions
-     where %(organization)s::uuid is null or organization_id = %(organization)s
+     where (%(organization)s::uuid is null or organization_id = %(organization)s)
+       and (%(before)s::timestamptz is null
+            or (decided_at, id) < (%(before)s, case when %(before_origin)s::bigint > 1 then %(largest)s::bigint
+                when %(before_origin)s::bigint = 1 then %(before_number)s::bigint else 0 end))
      order by decided_at desc, id desc limit %(limit)s)
     union all
-    (select decided_at, left(decided_by, 255), 'correct', null, null, plan_id, null, null,
-        format('the price of %%s from %%s until %%s: %%s + %%s a month',
-            coalesce((select name from vps_plans where vps_plans.id = plan_id), plan_id::text),
-            to_char(corrected_from at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-            to_char(corrected_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), new_base_price, new_markup_price),
-        left(reason, 1000)
-     from billing_price_corrections correction
-     where %(organization)s::uuid is null
-        or exists (select from billing_adjustments
-                   where correction_id = correction.id and organization_id = %(organization)s)
+    (select 2, decided_at, 'price', id, 'correct', null, null, null, null, null, null, null, null, null, null, decided_by, reason, plan_id
+     from billing_price_corrections
+     where (%(organization)s::uuid is null or id = any (array(
+            select distinct correction_id from billing_adjustments where organization_id = %(organization)s)))
+       and (%(before)s::timestamptz is null
+            or (decided_at, id) < (%(before)s, case when %(before_origin)s::bigint > 2 then %(largest)s::bigint
+                when %(before_origin)s::bigint = 2 then %(before_number)s::bigint else 0 end))
      order by decided_at desc, id desc limit %(limit)s)
     union all
-    (select released_at, left(released_by, 255), 'release', null, null, null, id, null, left(error_message, 2000), left(release_reason, 1000)
+    (select 3, released_at, 'run', id, 'release', null, null, null, null, null, null, null, null, null, null, released_by, release_reason, null
      from billing_runs
-     where released_at is not null and outcome = 'held' and held_by is null and %(organization)s::uuid is null
+     where outcome = 'held' and held_by is null and released_at is not null and %(organization)s::uuid is null
+       and (%(before)s::timestamptz is null
+            or (released_at, id) < (%(before)s, case when %(before_origin)s::bigint = 3 then %(before_number)s::bigint else 0 end))
      order by released_at desc, id desc limit %(limit)s)
-    union all
-    (select set_at, left(set_by, 255), 'minimum', null, null, plan_id, null, amount,
-        format('before %%s may be created',
-            coalesce((select name from vps_plans where vps_plans.id = plan_id), plan_id::text, 'an instance')), left(reason, 1000)
-     from billing_minimum_balances
-     where %(organization)s::uuid is null
-     order by set_at desc limit %(limit)s)
-) decided
-left join organizations on organizations.id = decided.organization_id
-order by decided_at desc
-limit %(limit)s;
+),
+shown as materialized (
+    select * from decided order by decided_at desc, origin desc, number desc limit %(limit)s
+)
+select origin, number as decision_id, kind, decision, shown.organization_id, left(organizations.name, 200) as organization,
+    shown.instance_id, left(vps_instances.label, 200) as label, segment_id, charge_until, waived_from, waived_to, check_name, wallet_id,
+    case when kind = 'price' then adjusted.amount else shown.amount end as amount,
+    shown.plan_id, left(vps_plans.name, 200) as plan, case when kind = 'run' then number end as run_id,
+    left(message, 2000) as message, shown.decided_at, left(shown.decided_by, 255) as decided_by,
+    left(shown.reason, 1000) as reason
+from shown
+left join organizations on organizations.id = shown.organization_id
+left join vps_instances on vps_instances.id = shown.instance_id
+left join vps_plans on vps_plans.id = shown.plan_id
+left join lateral (
+    select coalesce(sum(adjustment.amount), 0) as amount from billing_adjustments adjustment
+    where kind = 'price' and adjustment.correction_id = number
+      and (%(organization)s::uuid is null or adjustment.organization_id = %(organization)s)
+) adjusted on true
+order by decided_at desc, origin desc, number desc;
 
 -- name: runs_by_number
 -- Runs, the newest first: of an outcome, of a trigger, begun in a span.

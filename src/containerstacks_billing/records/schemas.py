@@ -84,48 +84,33 @@ class LedgerEntryDocument(Document):
 
 
 class DecisionDocument(Document):
-    """What was decided about held hours or a discrepancy, by whom and why."""
+    """What was decided about money, by whom and why."""
 
-    decision_id: int
-    decision: str = Field(description="charge, cap or waive held hours; accept or restore a discrepancy")
+    decision_id: int = Field(
+        description="Unique within its kind; of a run it is the run, of a price the correction"
+    )
+    kind: str = Field(description="hours, discrepancy, price or run")
+    decision: str = Field(
+        description="charge, cap or waive held hours; accept or restore a discrepancy; correct a price; release a run"
+    )
     organization_id: UUID | None
+    organization: str | None
     instance_id: UUID | None
+    label: str | None
     segment_id: Annotated[int | None, AfterValidator(lambda number: number or None)]
     charge_until: Instant | None
     waived_from: Instant | None
     waived_to: Instant | None
     check_name: str | None
     wallet_id: UUID | None
-    amount: Money | None
+    amount: Money | None = Field(description="Of a correction: what it changed so far; positive costs more")
+    plan_id: UUID | None
+    plan: str | None
+    run_id: int | None
     message: str | None
     decided_at: Instant
     decided_by: str
-    reason: str
-
-
-class Decided(Document):
-    """What a person decided about money: when, who, about whom, and why."""
-
-    decided_at: Instant
-    decided_by: str
-    decision: str = Field(
-        description="charge, cap or waive held hours; accept or restore a discrepancy; correct a price; release a run;"
-        " minimum: a minimum balance"
-    )
-    organization_id: UUID | None
-    organization: str | None
-    instance_id: UUID | None
-    plan_id: UUID | None
-    run_id: int | None
-    amount: Money | None
-    subject: str | None
     reason: str | None
-
-
-class DecidedLately(Document):
-    """Decisions, the newest first."""
-
-    decisions: list[Decided]
 
 
 class RunDetail(Run):

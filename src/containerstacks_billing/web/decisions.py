@@ -86,7 +86,7 @@ def decisions(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Listed[DecisionDocument]:
-    """List what was decided about held hours and discrepancies, by whom and why."""
+    """List what was decided about held hours, discrepancies, past prices and held runs, by whom and why."""
     with valid_cursor(), context.pool.reading() as connection:
         page = read.decisions(connection, limit, cursor, organization)
     return page_document(DecisionDocument, page)
