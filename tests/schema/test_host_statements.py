@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
+from tests.daemons import eventually
 from tests.schema.test_adoption import LEGACY, adopt
 
 from containerstacks_billing.errors import SchemaMismatch
+from containerstacks_billing.schema.host_statements import broken_statements
 from containerstacks_billing.schema.migrator import migrate, plan
 
 _BY_POSITION = """
@@ -68,3 +71,19 @@ def test_what_fails_without_billing_is_the_hosts_own_affair(empty_database: str)
             "create trigger refuse before delete on vps_instances for each row execute function refuse()"
         )
         assert adopt(host)["positional_copies"] == 1
+
+
+def test_a_column_that_another_migrator_adds_meanwhile_is_no_error(empty_database: str) -> None:
+    """The trial finds a column missing, waits for the lock of the migrator that adds it, and goes on."""
+    with (
+        psycopg.connect(empty_database, autocommit=True) as host,
+        psycopg.connect(empty_database, autocommit=True) as guard,
+        psycopg.connect(empty_database, autocommit=True) as looking,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        host.execute(LEGACY.encode())
+        with host.transaction():
+            host.execute("alter table wallets add column billing_carry numeric not null default 0")
+            trial = pool.submit(broken_statements, guard, lock_timeout="120s")
+            eventually(lambda: looking.execute("select pid from pg_locks where not granted").fetchone())
+        assert trial.result(timeout=120) is None

@@ -54,13 +54,13 @@ def broken_statements(connection: Connection, *, lock_timeout: str = "2s") -> Sc
                 _failure(connection, _parts()["seed"], keep=True)
         before = _failures(connection)
         for table, column in added:
-            # A type is only kept as such where statements would compare it.
+            # A type is only kept as such where statements would compare it. Another migrator may be adding it.
             connection.execute(
-                sql.SQL("alter table {} add column {} text").format(
+                sql.SQL("alter table {} add column if not exists {} text").format(
                     sql.Identifier(table), sql.Identifier(column)
                 )
                 if column != "last_billed_at"
-                else sql.SQL("alter table vps_instances add column last_billed_at timestamptz")
+                else sql.SQL("alter table vps_instances add column if not exists last_billed_at timestamptz")
             )
         # A session keeps the plans that trigger functions had before; new sessions of the host have none.
         connection.execute("discard plans")
