@@ -116,7 +116,8 @@ def test_no_page_of_the_console_scans(years_of_billing: str, conn: psycopg.Conne
             assert 200 == client.get(f"/status/{page}").status_code, page
             conn.execute("select pg_stat_force_next_flush()")
             conn.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%web%'"
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and application_name like '%web%'"
             )
             eventually(lambda: nobody_else(conn))
             after = read_so_far(conn)
