@@ -19,7 +19,7 @@ from tests.fleet import Fleet
 
 from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.explain.inventory import read_inventory
-from containerstacks_billing.explain.leaks import Leaks, Reason, find_leaks
+from containerstacks_billing.explain.leaks import Leaks, find_leaks
 from containerstacks_billing.explain.snapshot import snapshot
 
 
@@ -234,8 +234,3 @@ def test_the_command_says_what_leaks_and_keeps_the_sums(fleet: Fleet, command: C
     assert [(False, "not billable", "7.30")] * 2 == [
         (row.has_inventory, row.reasons[0]["reason"], row.reasons[0]["monthly"]) for row in kept
     ]
-
-
-def test_reason_names_are_all_known() -> None:
-    """The names stand in metrics, and alerts select by them."""
-    assert len(Reason) == 13

@@ -49,8 +49,9 @@ def leaks(
 
     Statuses that are not billable, instances that were never billed, no price, no wallet, quarantined or held
     or past due for a day, backups and volumes without a price; beside the provider's list also servers
-    that have no row, and rows that are charged and have no server. Nothing is changed. Exits 1 above the
-    tolerance, and without one when there is any leak.
+    that have no row, and rows that are charged and have no server. It acts on none of them; the sums are
+    kept for the page and the metrics where the role may write. Exits 1 above the tolerance, and without one
+    when there is any leak.
     """
     from containerstacks_billing.charging.run import terms_of
     from containerstacks_billing.cli import render

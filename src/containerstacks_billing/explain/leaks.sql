@@ -180,13 +180,7 @@ left join known_rate on known_rate.name = instance.plan_id
 where has_backups and not billing_has_backups(instance)
 order by instance.organization_id, instance.id;
 
--- name: may_record_leaks
--- Whether this role, on this server, may keep a report.
-select not pg_is_in_recovery() and to_regclass('billing_leak_reports') is not null
-    and has_table_privilege(to_regclass('billing_leak_reports')::oid, 'insert')
-    and has_table_privilege(to_regclass('billing_leak_reports')::oid, 'delete');
-
--- name: record_leaks
+-- name: insert_leak_report
 -- Keep a report.
 insert into billing_leak_reports (read_at, found_by, currency, has_inventory, reasons)
 values (%(read_at)s, %(found_by)s, %(currency)s, %(has_inventory)s, %(reasons)s::jsonb);

@@ -1,12 +1,6 @@
 -- Results of verify, kept so that pages and alerts know when the books were last proven.
 
--- name: may_record_verification
--- Whether this role, on this server, may keep a result.
-select not pg_is_in_recovery() and to_regclass('billing_verifications') is not null
-    and has_table_privilege(to_regclass('billing_verifications')::oid, 'insert')
-    and has_table_privilege(to_regclass('billing_verifications')::oid, 'delete');
-
--- name: record_verification
+-- name: insert_verification
 -- Keep a result.
 insert into billing_verifications (read_at, discrepancies, document, verified_by)
 values (%(read_at)s, %(discrepancies)s, %(document)s::jsonb, %(verified_by)s);

@@ -24,7 +24,6 @@ from containerstacks_billing.web.console.site import (
     Accountant,
     Cursor,
     Words,
-    broken_cursor_is_refused,
     new_router,
     next_page,
     show,
@@ -59,7 +58,7 @@ def organizations(
     text = (q or "").strip()
     if (wanted := _uuid(text)) and (place := _place_of(context, wanted)):
         return RedirectResponse(f"{place}/{wanted}", 303)
-    with broken_cursor_is_refused(), context.pool.reading() as connection:
+    with context.pool.reading() as connection:
         page: Page[Any]
         if sort == "name" or text:
             page = read.organizations(connection, context.settings.currency, ROWS, cursor, text or None)
@@ -101,7 +100,7 @@ def organization(
 ) -> HTMLResponse:
     """Show an organization: balance and runway, ledger with running balance, instances, decisions, statements."""
     currency = context.settings.currency
-    with broken_cursor_is_refused(), context.pool.reading() as connection:
+    with context.pool.reading() as connection:
         found = read.organization(connection, currency, organization_id)
         if found is None:
             raise Refused(404, "There is no such organization.")

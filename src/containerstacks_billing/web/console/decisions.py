@@ -14,7 +14,6 @@ from containerstacks_billing.web.console.site import (
     Form,
     Reader,
     Words,
-    broken_cursor_is_refused,
     new_router,
     next_page,
     require_own_form,
@@ -47,7 +46,7 @@ def decisions(
 ) -> HTMLResponse:
     """Show the held run, the instances that were left out by reason, and the decisions that were taken."""
     health = context.readings.health()
-    with broken_cursor_is_refused(), context.pool.reading() as connection:
+    with context.pool.reading() as connection:
         hold = latest_hold(connection)
         left_out = read.left_out(connection, ROWS, cursor, reason=reason or None)
         taken = read.decisions(connection, ROWS, before)

@@ -16,7 +16,6 @@ from containerstacks_billing.web.console.site import (
     ROWS,
     Cursor,
     Reader,
-    broken_cursor_is_refused,
     new_router,
     next_page,
     show,
@@ -54,7 +53,7 @@ def events(
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """Show events for the host, newest first, and how their delivery stands."""
-    with broken_cursor_is_refused(), context.pool.reading() as connection:
+    with context.pool.reading() as connection:
         page = read.events(connection, ROWS, cursor, state or None, kind.value if kind else None)
     return show(
         request,

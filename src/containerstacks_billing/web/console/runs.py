@@ -14,7 +14,6 @@ from containerstacks_billing.web.console.site import (
     Cursor,
     Reader,
     Words,
-    broken_cursor_is_refused,
     new_router,
     next_page,
     show,
@@ -38,7 +37,7 @@ def runs(
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """Show runs, newest first, by outcome and trigger."""
-    with broken_cursor_is_refused(), context.pool.reading() as connection:
+    with context.pool.reading() as connection:
         page = read.runs(connection, ROWS, cursor, outcome or None, trigger or None)
     return show(
         request,

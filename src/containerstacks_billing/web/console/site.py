@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -91,15 +90,6 @@ def require_own_form(request: Request, session: Session, form: dict[str, str]) -
     """Raise Refused unless a form was sent by a page of this session."""
     if not (from_this_origin(request) and carries(session, form.get("csrf", ""))):
         raise Refused(403, "This form came from another site, so it was not accepted.")
-
-
-@contextmanager
-def broken_cursor_is_refused() -> Iterator[None]:
-    """Answer a cursor of another list as an address that no page understands."""
-    try:
-        yield
-    except CursorInvalid as error:
-        raise Refused(422, str(error)) from None
 
 
 def show(
