@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from containerstacks_billing.errors import ConfigurationError
+from containerstacks_billing.sandbox.programs import find_programs
 from containerstacks_billing.sandbox.server import EmbeddedServer, default_directory
 
 FAST = {"fsync": "off"}
@@ -170,6 +171,24 @@ def test_a_killed_server_recovers_what_was_committed(directory: Path) -> None:
         assert values(server.start(), "SELECT id FROM kept ORDER BY id") == [1, 2]
     assert postmaster_of(directory) != first
     assert server.status().running
+
+
+def test_a_server_whose_programs_were_removed_is_started_again(directory: Path, tmp_path: Path) -> None:
+    """A checkout is deleted and cloned anew; the server that it started goes on and finds none of its files."""
+    installed = Path(find_programs().path("postgres")).parent.parent
+    package, copy = installed.parent, tmp_path / "removed" / installed.parent.name
+    shutil.copytree(installed, copy / installed.name)
+    for libraries in package.parent.glob(f"{package.name}.libs"):
+        shutil.copytree(libraries, copy.with_name(libraries.name))
+    former = EmbeddedServer(directory, copy / installed.name / "bin")
+    with psycopg.connect(former.start(), autocommit=True) as conn:
+        conn.execute("create table kept as select 7 as number")
+    shutil.rmtree(tmp_path / "removed")
+    server = EmbeddedServer(directory)
+    with psycopg.connect(server.start(), autocommit=True) as conn:
+        conn.execute("set timezone = 'Europe/Berlin'")
+        assert (7,) == conn.execute("select number from kept").fetchone()
+    server.stop()
 
 
 def test_a_busy_backend_that_outlived_its_postmaster_does_not_block_the_start(directory: Path) -> None:

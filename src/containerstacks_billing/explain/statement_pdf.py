@@ -18,7 +18,7 @@ from typing import Any
 from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.explain.letterhead import Letterhead
 from containerstacks_billing.explain.statement_schema import Statement, fingerprint
-from containerstacks_billing.explain.statement_view import Writer, view
+from containerstacks_billing.explain.statement_view import INSTALL_PDF, Writer, view
 
 TEMPLATE = Path(__file__).parent / "templates" / "statement.typ"
 
@@ -59,7 +59,7 @@ def press(letterhead: Letterhead, write: Writer, template: Path | None = None) -
     except ImportError:
         raise ConfigurationError(
             "PDF needs a library that is not installed.",
-            "Install it: pip install 'containerstacks-billing[pdf]'.",
+            INSTALL_PDF,
         ) from None
     with tempfile.TemporaryDirectory(prefix="containerstacks-statements-") as folder:
         place = Path(folder) / "statement.typ"

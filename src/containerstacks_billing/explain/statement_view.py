@@ -89,6 +89,13 @@ class Writer:
         return format_skeleton("yMMMM", at.astimezone(zone_named(self.timezone)), locale=self.locale)
 
 
+# The statements of a checkout are made by its own environment, which has everything once the tests were fetched.
+INSTALL_PDF = (
+    "Install them: pip install 'containerstacks-billing[pdf]'; in a checkout ./dev test fetches them."
+    " --csv and --json work without."
+)
+
+
 def writer(letterhead: Letterhead, currency: str, timezone: str) -> Writer:
     """Return a writer; raises ConfigurationError where the locale or the library for locales is missing."""
     try:
@@ -96,7 +103,7 @@ def writer(letterhead: Letterhead, currency: str, timezone: str) -> Writer:
     except ImportError:
         raise ConfigurationError(
             "HTML and PDF need libraries that are not installed.",
-            "Install them: pip install 'containerstacks-billing[pdf]'; --csv and --json work without.",
+            INSTALL_PDF,
         ) from None
     try:
         return Writer(Locale.parse(letterhead.locale.replace("-", "_")), currency, timezone)

@@ -23,6 +23,15 @@ def living_postmaster(data: Path) -> int | None:
     return pid if pid is not None and _works_in(data, pid) else None
 
 
+def programs_are_gone(data: Path) -> bool:
+    """Return whether the postmaster of a data directory runs a program that is not there any more."""
+    pid = living_postmaster(data)
+    try:
+        return pid is not None and not Path(f"/proc/{pid}/exe").readlink().exists()
+    except OSError:
+        return False  # not Linux, or the process of another user
+
+
 def clear_remains(data: Path, socket: Path) -> None:
     """Stop orphaned server processes and remove stale pid and socket files.
 

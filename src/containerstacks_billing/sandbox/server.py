@@ -30,7 +30,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.errors import DatabaseUnavailable, WorkFailed
-from containerstacks_billing.sandbox.cleanup import clear_remains, living_postmaster
+from containerstacks_billing.sandbox.cleanup import clear_remains, living_postmaster, programs_are_gone
 from containerstacks_billing.sandbox.programs import (
     Identity,
     Programs,
@@ -79,9 +79,12 @@ class EmbeddedServer:
     def start(self) -> str:
         """Start the server unless it runs; return the conninfo of its maintenance database `postgres`.
 
-        Raises ConfigurationError where there are no programs or the directory is not private, and DatabaseUnavailable
-        where the server does not come up.
+        One whose programs were removed, with the checkout or environment that started it, finds none of its files any
+        more; it is stopped and started with the programs of this environment. Raises ConfigurationError where there are
+        no programs or the directory is not private, and DatabaseUnavailable where the server does not come up.
         """
+        if self._answers() and programs_are_gone(self._data):
+            self.stop()
         if not self._answers():
             who = identity()
             self._state.make_private(who)
