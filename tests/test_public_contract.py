@@ -64,6 +64,7 @@ SETTINGS = {
     "HEARTBEAT_SECONDS": "60",
     "BILLING_WORKERS": "2",
     "BILLABLE_STATUSES": "running",
+    "TRANSIENT_STATUSES": "booting,rebooting,shutting_down,migrating,resizing,rebuilding,restoring,cloning",
     "HOURS_PER_MONTH": "730",
     "PARTIAL_HOUR": "prorate",
     "CURRENCY": "USD",

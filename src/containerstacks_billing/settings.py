@@ -74,6 +74,14 @@ def _statuses(value: object) -> object:
     return statuses
 
 
+def _transient_statuses(value: object) -> object:
+    """Split a comma-separated list; `none` stands for an empty one."""
+    statuses = () if _word(value) == "none" else _statuses(value)
+    if statuses == ("*",):
+        raise ValueError
+    return statuses
+
+
 def _database_url(value: object) -> object:
     """Refuse what is neither a PostgreSQL URL nor key=value pairs; the driver judges the rest."""
     text = value.strip() if isinstance(value, str) else value
@@ -114,6 +122,10 @@ def _host_name(value: object) -> object:
 _SIGNING_KEY_FORM = (
     r"whsec_(?:[A-Za-z0-9+/]{4}){8,21}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?|(?!whsec_).{24,}"
 )
+
+# What a provider says while it is at work. `provisioning` is none of them: a new instance has no status before.
+_AT_WORK = "booting,rebooting,shutting_down,migrating,resizing,rebuilding,restoring,cloning"
+TRANSIENT_STATUSES = tuple(_AT_WORK.split(","))
 
 Whole = Annotated[int, BeforeValidator(_whole_number)]
 
@@ -157,6 +169,11 @@ class Settings(BaseModel):
         ("running",),
         title="a comma-separated list of statuses of at most 50 characters each, or * alone for every status",
         description="Which instances are charged",
+    )
+    transient_statuses: Annotated[tuple[str, ...], BeforeValidator(_transient_statuses)] = Field(
+        TRANSIENT_STATUSES,
+        title="a comma-separated list of statuses of at most 50 characters each, or none",
+        description="Statuses that continue the one before: what was billable stays so; none that is billable by name",
     )
     hours_per_month: Whole = Field(
         730, ge=672, le=744, title="hours", description="Divides a monthly price into an hourly rate"

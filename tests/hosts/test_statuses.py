@@ -107,7 +107,7 @@ def test_the_first_statuses_hold_since_adoption(containerstacks: ContainerStacks
     kept = host.create_vps(acme, plan, "kept")
     gone = host.create_vps(acme, plan, "gone")
     host.hours(2)
-    host.reboot(kept)
+    host.set_status(kept, "stopped")
     host.delete_vps(gone)
     host.hours(1)
     assert host.fleet is not None

@@ -57,6 +57,7 @@ class Model:
     approved: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     has_billed: bool = False
     left_at: dict[UUID, int] = field(default_factory=dict)
+    left_as: dict[UUID, str] = field(default_factory=dict)
     lost_carries: dict[UUID, Decimal] = field(default_factory=dict)
 
     # What the host application does.
@@ -91,23 +92,34 @@ class Model:
         self.instances[instance] = Instance(organization, plan, status, now)
 
     def change(self, identifier: UUID, now: int, **columns: object) -> None:
-        """Change organization, plan, status or backups; what ran until now is closed as it was."""
+        """Change organization, plan, status or backups; what ran until now is closed as it was.
+
+        A transient status continues the one before, so it closes nothing by itself.
+        """
         instance = self.instances.get(identifier)
-        if instance and any(getattr(instance, name) != value for name, value in columns.items()):
+        if instance is None or all(getattr(instance, name) == value for name, value in columns.items()):
+            return
+        new = replace(instance, **columns)  # type: ignore[arg-type]
+        if new.status != instance.status:
+            new.lasting = self.policies[-1].lasts(new.status, instance.lasting)
+        if replace(new, status=instance.status) != instance:
             self.close(identifier, now)
-            for name, value in columns.items():
-                setattr(instance, name, value)
+            new.watermark = instance.watermark
+        self.instances[identifier] = new
 
     def delete(self, identifier: UUID, now: int) -> None:
         """Delete an instance; its last minutes stay due."""
         if identifier in self.instances:
             self.close(identifier, now, keep_empty=True)
-            self.left_at[identifier] = self.instances.pop(identifier).watermark
+            left = self.instances.pop(identifier)
+            self.left_at[identifier], self.left_as[identifier] = left.watermark, left.lasting
 
     def put_back(self, identifier: UUID, row: Instance, claimed: int) -> None:
         """Insert the row of an instance again; what it says it was billed until counts only beyond when it left."""
         begins = max(claimed, self.left_at.get(identifier, claimed))
-        self.instances[identifier] = replace(row, watermark=begins)
+        before = self.left_as.get(identifier, row.lasting)
+        lasting = self.policies[-1].lasts(row.status, before)
+        self.instances[identifier] = replace(row, watermark=begins, lasting=lasting)
 
     def rename(self, identifier: UUID, new: UUID, now: int) -> None:
         """Give an instance another id: what ran until now is the old one's, the rest the new one's."""
@@ -168,11 +180,11 @@ class Model:
         instance = self.instances[identifier]
         start = instance.watermark
         policy = self.policy_at(start)
-        billable = policy.bills(instance.status)
+        billable = policy.bills(instance.lasting)
         end = max(start, now)
         if billable and policy.partial_hour == "full" and end > start:
             end = list(hours_of(start, end))[-1][0] + HOUR
-        until = self.charged_until(instance.status, start, end)
+        until = self.charged_until(instance.lasting, start, end)
         if end > start or keep_empty:
             self.segments.append(
                 Segment(
@@ -184,7 +196,7 @@ class Model:
                     until,
                     closed_at=now,
                     due=billable and until > start,
-                    status=instance.status,
+                    status=instance.lasting,
                     end=end,
                 )
             )
@@ -213,11 +225,15 @@ class Model:
             for segment in self.segments:
                 segment.until = self.charged_until(segment.status, segment.start, segment.end)
                 segment.due = self.policies[0].bills(segment.status) and segment.until > segment.start
+            for instance in self.instances.values():
+                instance.lasting = self.policies[0].lasts(instance.status, instance.lasting)
             return
         new = Policy(as_of, terms.statuses, terms.partial_hour)
         for identifier, instance in self.instances.items():
-            if current.bills(instance.status) != new.bills(instance.status):
+            lasting = new.lasts(instance.status, instance.lasting)
+            if current.bills(instance.lasting) != new.bills(lasting) or lasting != instance.lasting:
                 self.close(identifier, as_of)
+            instance.lasting = lasting
         self.policies.append(new)
 
     def charge(
@@ -279,7 +295,7 @@ class Model:
         instance = self.instances.get(identifier)
         open_hours = []
         billable = Policy(SINCE_EVER, terms.statuses, terms.partial_hour)
-        if instance and instance.organization == organization and billable.bills(instance.status):
+        if instance and instance.organization == organization and billable.bills(instance.lasting):
             open_hours = list(range(instance.watermark, as_of - HOUR + 1, HOUR))
         return closed, open_hours
 

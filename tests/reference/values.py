@@ -18,6 +18,19 @@ CENT = Decimal("0.01")
 EIGHT_DIGITS = Decimal("0.00000001")
 SINCE_EVER = -math.inf
 FOR_EVER = math.inf
+# What continues the status before it, unless it is billable by name.
+TRANSIENT = frozenset(
+    {
+        "booting",
+        "rebooting",
+        "shutting_down",
+        "migrating",
+        "resizing",
+        "rebuilding",
+        "restoring",
+        "cloning",
+    }
+)
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
@@ -32,6 +45,10 @@ class Policy:
     def bills(self, status: str) -> bool:
         """Whether an instance of this status is charged."""
         return "*" in self.statuses or status in self.statuses
+
+    def lasts(self, status: str, before: str) -> str:
+        """Return the status that an instance is billed by: a transient one continues the one before."""
+        return before if status in TRANSIENT - self.statuses else status
 
 
 @dataclass(frozen=True)
@@ -73,13 +90,21 @@ class Wallet:
 
 @dataclass
 class Instance:
-    """An instance as it is now; everything before its watermark is rated or closed."""
+    """An instance as it is now; everything before its watermark is rated or closed.
+
+    It is billed by `lasting`, which is its status or the one before a transient one.
+    """
 
     organization: UUID
     plan: str
     status: str
     watermark: int
     backups: bool = False
+    lasting: str = ""
+
+    def __post_init__(self) -> None:
+        """Begin with a status that lasts."""
+        self.lasting = self.lasting or self.status
 
 
 @dataclass

@@ -9,7 +9,7 @@ with
 in_use as (
     select plan_id as name, billing_has_backups(instance) as backups, count(*) as instances
     from vps_instances instance
-    where %(every_status)s or status = any (%(billable_statuses)s)
+    where %(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s)
     group by 1, 2
 ),
 priced as (

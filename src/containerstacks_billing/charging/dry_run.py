@@ -45,12 +45,17 @@ from containerstacks_billing.charging.model import (
     Rates,
     Terms,
 )
-from containerstacks_billing.charging.policies import begin_change, close_segments, policy_in_force
+from containerstacks_billing.charging.policies import (
+    begin_change,
+    close_segments,
+    end_lasting_statuses,
+    policy_in_force,
+)
 from containerstacks_billing.charging.run import RunOrder, charge_batches
 from containerstacks_billing.database.connection import Connection, connect, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.run_pool import RunPool
-from containerstacks_billing.database.statements import ask
+from containerstacks_billing.database.statements import ask, one_row
 from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
@@ -147,16 +152,23 @@ def _bring_changes(connection: Connection, run: OpenRun, reported: OrganizationR
     _, settled = begin_change(connection, run.terms, run.as_of)
     while not settled:
         settled = not close_segments(connection, reported.first, reported.last)
+    end_lasting_statuses(connection, reported.first, reported.last)
     ask(connection, "sync_prices", values={"as_of": run.as_of})
 
 
 def _changes(connection: Connection, terms: Terms, as_of: datetime) -> Iterator[str]:
     """Yield a sentence for each change of policy and price that the next run would bring."""
-    statuses, partial_hour = policy_in_force(connection)
+    statuses, partial_hour, transient = policy_in_force(connection)
     if set(statuses) != set(terms.billable_statuses):
+        is_first = one_row(connection, "never_billed")[0]
         yield (
             f"BILLABLE_STATUSES changes from {','.join(statuses)} to {','.join(terms.billable_statuses)}"
-            " with the next run; hours before it are charged by the old ones"
+            f" with the next run; hours before it are charged by the {'new' if is_first else 'old'} ones"
+        )
+    if set(transient) != set(terms.continuing_statuses):
+        yield (
+            f"TRANSIENT_STATUSES changes from {','.join(transient) or 'none'} to"
+            f" {','.join(terms.continuing_statuses) or 'none'} with the next run"
         )
     if partial_hour != terms.partial_hour:
         yield f"PARTIAL_HOUR changes from {partial_hour} to {terms.partial_hour} with the next run"

@@ -1,5 +1,9 @@
 -- What a dry run reads inside the transaction that it rolls back, after the steps of a run.
 
+-- name: never_billed
+-- Whether no run has charged anything yet: then settings hold for all hours since adoption.
+select not exists (select from billing_runs where outcome <> 'held');
+
 -- name: pending_prices
 -- Prices that a run would bring: announced ones whose time has come, and changes that the trigger could not record.
 select plan.name, version.base_price + coalesce(version.markup_price, 0) as recorded,

@@ -17,15 +17,15 @@ where id between %(first_id)s and %(last_id)s and run_id = %(run_id)s
 select count(*) from unnest(%(instances)s::uuid[]) given (instance_id)
 join vps_instances instance on instance.id = given.instance_id
 where coalesce(last_billed_at, created_at) > billing_clock() - interval '1 hour'
-  and (%(every_status)s or status = any (%(billable_statuses)s));
+  and (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s));
 
 -- name: not_charged_any_more
 -- Instances that the run charged and nothing would charge now, although an hour is due or would be; with the reason.
 select given.instance_id, coalesce(instance.organization_id, segment.organization_id), organizations.name,
     coalesce(instance.label, segment.label), instance.status,
     case when instance.id is null then 'deleted'
-         when not (%(every_status)s or coalesce(instance.status = any (%(billable_statuses)s), false))
-             then 'its status is ' || coalesce(instance.status, 'null') || ', which is not billed'
+         when not (%(every_status)s or coalesce(billing_is_billable(instance.status, instance.lasting_status, %(billable_statuses)s), false))
+             then 'its status is ' || coalesce(instance.lasting_status, instance.status, 'null') || ', which is not billed'
          when waiting.reason is not null then waiting.reason || ': ' || waiting.detail
          when coalesce(instance.plan_id in (select id::text from vps_plans)
              or instance.plan_id in (select provider_plan_id from vps_plans), false) then 'nothing is due of it'
@@ -44,7 +44,7 @@ left join lateral (
 left join organizations on organizations.id = coalesce(instance.organization_id, segment.organization_id)
 where instance.id is null
    or not (coalesce(last_billed_at, instance.created_at) > billing_clock() - interval '1 hour'
-           and (%(every_status)s or coalesce(instance.status = any (%(billable_statuses)s), false)))
+           and (%(every_status)s or coalesce(billing_is_billable(instance.status, instance.lasting_status, %(billable_statuses)s), false)))
 order by 3, 4, given.instance_id
 limit %(limit)s;
 

@@ -138,7 +138,7 @@ open_segment as not materialized (
     lateral (select coalesce(last_billed_at, created_at) as watermark) at
     where instance.organization_id between %(first_organization)s and %(last_organization)s
       and id between %(first_instance)s and %(last_instance)s
-      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
       and watermark <= %(as_of)s - interval '1 hour'
       and isfinite(watermark)
       and watermark >= coalesce(rated_until, watermark)

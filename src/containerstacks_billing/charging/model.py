@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
+from containerstacks_billing.settings import TRANSIENT_STATUSES
 
 
 class Outcome(StrEnum):
@@ -28,17 +29,23 @@ class Outcome(StrEnum):
 class Terms:
     """The settings that decide what is charged, fixed for one run.
 
-    `billable_statuses` is `("*",)` when every status is billed; `max_catch_up_hours` bounds what one instance may
-    have due.
+    `billable_statuses` is `("*",)` when every status is billed; `transient_statuses` continue the status before them;
+    `max_catch_up_hours` bounds what one instance may have due.
     """
 
     billable_statuses: tuple[str, ...] = ("running",)
+    transient_statuses: tuple[str, ...] = TRANSIENT_STATUSES
     partial_hour: str = "prorate"
     hours_per_month: int = 730
     max_catch_up_hours: int = 72
     currency: str = "USD"
     brake_factor: Decimal = Decimal(3)
     shrink_brake: bool = False
+
+    @property
+    def continuing_statuses(self) -> list[str]:
+        """The transient statuses but those that are billable by name: what is named is meant."""
+        return [status for status in self.transient_statuses if status not in self.billable_statuses]
 
 
 def terms_parameters(terms: Terms) -> dict[str, Any]:

@@ -16,7 +16,9 @@ Fence = Callable[[Connection], None]
 
 
 def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence: Fence) -> bool:
-    """Let a change of BILLABLE_STATUSES or PARTIAL_HOUR take effect at `as_of`; True when it divides time there.
+    """Let changed settings of what is billable take effect at `as_of`; True when they divide time there.
+
+    The settings are BILLABLE_STATUSES, TRANSIENT_STATUSES and PARTIAL_HOUR.
 
     Open segments of instances whose billability changes are closed at that instant, so what they used before is
     charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
@@ -42,6 +44,7 @@ def _settle(connection: Connection, fence: Fence) -> None:
             set_timeouts(connection)
             fence(connection)
             if not close_segments(connection):
+                end_lasting_statuses(connection)
                 connection.execute(query("settle_policy"))
                 return
 
@@ -51,22 +54,29 @@ def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple
     values = {
         "billable_statuses": list(terms.billable_statuses),
         "partial_hour": terms.partial_hour,
+        "transient_statuses": terms.continuing_statuses,
         "as_of": as_of,
     }
     policy = connection.execute(query("policy_in_force")).fetchone()
     if policy is None:
         raise WorkFailed("no billing policy is in force", "restore the table billing_policies from a backup")
-    identifier, statuses, partial_hour, valid_from, settled = policy
-    changed = (set(statuses), partial_hour) != (set(terms.billable_statuses), terms.partial_hour)
+    identifier, statuses, partial_hour, transient, valid_from, settled = policy
+    changed = (set(statuses), partial_hour, set(transient)) != (
+        set(terms.billable_statuses),
+        terms.partial_hour,
+        set(terms.continuing_statuses),
+    )
     if changed and not settled:
         return False, False  # the change that was begun is finished first, then this one is made
     if changed and connection.execute(query("rewrite_first_policy"), values).fetchone():
         connection.execute(query("judge_first_segments"))
+        end_lasting_statuses(connection)
         return False, settled  # nothing was ever billed, so it holds since ever
     if changed:
         if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
             raise WorkFailed(
-                f"BILLABLE_STATUSES or PARTIAL_HOUR cannot change at {as_of}: the last change is of {valid_from}"
+                "BILLABLE_STATUSES, TRANSIENT_STATUSES or PARTIAL_HOUR cannot change at "
+                f"{as_of}: the last change is of {valid_from}"
             )
         connection.execute(query("begin_policy"), values)
         settled = False
@@ -80,7 +90,15 @@ def close_segments(connection: Connection, first: UUID = FIRST_UUID, last: UUID 
     return connection.execute(query("close_segments_of_old_policy"), values).rowcount
 
 
-def policy_in_force(connection: Connection) -> tuple[tuple[str, ...], str]:
-    """Return the statuses that are billable now, and what becomes of a partial hour, without changing anything."""
+def end_lasting_statuses(connection: Connection, first: UUID = FIRST_UUID, last: UUID = LAST_UUID) -> None:
+    """Judge what stands in a status that is not transient any more by that status, in a range of organizations."""
+    connection.execute("select set_config('containerstacks_billing.advancing', 'on', true)")
+    connection.execute(
+        query("end_lasting_statuses"), {"first_organization": first, "last_organization": last}
+    )
+
+
+def policy_in_force(connection: Connection) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """Return the billable statuses, what becomes of a partial hour, and the transient statuses; change nothing."""
     row = connection.execute(query("policy_now")).fetchone()
-    return (tuple(row[0]), row[1]) if row else ((), "")
+    return (tuple(row[0]), row[1], tuple(row[2])) if row else ((), "", ())

@@ -10,7 +10,7 @@ left_out as (
         billing_has_backups(instance) as backups, coalesce(last_billed_at, created_at) as starts_at, rated_until,
         null::timestamptz as until, null::text as outcome, last_billed_at is null as is_new
     from vps_instances instance
-    where (%(every_status)s or status = any (%(billable_statuses)s))
+    where (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
       and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
             and (select latest from latest_instant) + interval '1 hour'
            and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true

@@ -116,7 +116,7 @@ kept as materialized (
     where organization_id between %(first_organization)s and %(last_organization)s
       and id between %(first_instance)s and %(last_instance)s
       and (pending_segments is not null
-           or (%(every_status)s or status = any (%(billable_statuses)s))
+           or (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
               and coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour'
               and (not coalesce(instance.xmin = sealed_by, false) or %(everything)s
                    or coalesce(last_billed_at, created_at) < rated_until))

@@ -79,6 +79,7 @@ def terms_of(settings: Settings) -> Terms:
     """Pick from the settings what decides about charges."""
     return Terms(
         billable_statuses=settings.billable_statuses,
+        transient_statuses=settings.transient_statuses,
         partial_hour=settings.partial_hour,
         hours_per_month=settings.hours_per_month,
         max_catch_up_hours=settings.max_catch_up_hours,

@@ -52,7 +52,7 @@ due as (
             and pending_segments is null) is true) as is_ordinary
     from (
         select *,
-            coalesce(%(every_status)s or status = any (%(billable_statuses)s), false)
+            coalesce(%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s), false)
                 and (coalesce(last_billed_at, created_at) between %(as_of)s - interval '1 hour' + interval '1 microsecond'
                     and %(as_of)s + interval '1 hour'
                     and coalesce(last_billed_at, created_at) >= coalesce(rated_until, '-infinity')) is not true as is_open,
@@ -99,7 +99,7 @@ from (
     select id, div(row_number() over (order by id) - 1, %(batch_size)s) as slice
     from vps_instances
     where organization_id = %(first_organization)s
-      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
       and coalesce(last_billed_at, created_at) <= %(as_of)s - interval '1 hour'
 ) placed
 group by slice
@@ -165,7 +165,7 @@ where id between %(first_id)s and %(last_id)s and provider_transaction_id = 'bil
 -- How many instances there are to bill, of one organization or of all; it stops counting where the caller need not know more.
 select count(*) from (
     select from vps_instances
-    where (%(every_status)s or status = any (%(billable_statuses)s))
+    where (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
       and organization_id between %(first_organization)s and %(last_organization)s
     limit %(most)s
 ) billable;

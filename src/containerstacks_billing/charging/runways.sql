@@ -46,7 +46,7 @@ metered as not materialized (
         as plan (name, plain, with_backups) on plan.name = instance.plan_id,
     lateral (select coalesce(last_billed_at, created_at) as watermark) at
     where instance.organization_id between %(first_organization)s and %(last_organization)s
-      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
 )
 
 -- name: changed_runways

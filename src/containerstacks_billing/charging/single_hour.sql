@@ -19,7 +19,7 @@ moved as (
     from plan_rate, payer
     where instance.organization_id between %(first_organization)s and %(last_organization)s
       and instance.id between %(first_instance)s and %(last_instance)s
-      and (%(every_status)s or status = any (%(billable_statuses)s))
+      and (%(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s))
       and coalesce(last_billed_at, instance.created_at) > %(as_of)s - interval '2 hours'
       and coalesce(last_billed_at, instance.created_at) <= %(as_of)s - interval '1 hour'
       and coalesce(last_billed_at, instance.created_at) >= coalesce(rated_until, last_billed_at, instance.created_at)

@@ -14,7 +14,7 @@ select instance.id as instance_id, instance.organization_id, instance.label, ins
     case when coalesce(last_billed_at, instance.created_at) between '1900-01-01' and '9998-01-01'
          then coalesce(last_billed_at, instance.created_at) end as watermark,
     billing_has_backups(instance) as backups,
-    (select billing_metered_status(instance.status, policy) from billing_policies policy
+    (select billing_metered_status(coalesce(instance.lasting_status, instance.status), policy) from billing_policies policy
      where policy.valid_from <= billing_clock() and billing_clock() < policy.valid_to) as billable,
     (select name from vps_plans where vps_plans.id::text = instance.plan_id
         or provider_plan_id = instance.plan_id order by vps_plans.id::text = instance.plan_id desc limit 1) as plan_name

@@ -53,7 +53,7 @@ judged as (
         on waiting.organization_id = instance.organization_id and waiting.instance_id = instance.id,
     lateral (
         select coalesce(last_billed_at, created_at) as watermark,
-            %(every_status)s or status = any (%(billable_statuses)s) as billable
+            %(every_status)s or billing_is_billable(status, lasting_status, %(billable_statuses)s) as billable
     ) at
     where instance.organization_id between %(first_organization)s and %(last_organization)s
 )

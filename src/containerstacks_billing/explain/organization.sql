@@ -35,7 +35,7 @@ where organization_id = %(organization)s and status = 'failed' and run_id is not
 -- name: instances_of_organization
 -- Its instances at present and the reason why one is not billed; the ones that are not first.
 select instance.id as instance_id, instance.label, instance.status,
-    (select billing_metered_status(instance.status, policy) from billing_policies policy
+    (select billing_metered_status(coalesce(instance.lasting_status, instance.status), policy) from billing_policies policy
      where policy.valid_from <= %(at)s and %(at)s < policy.valid_to) as billable,
     quarantine.reason, quarantine.detail,
     case when coalesce(last_billed_at, created_at) between '1900-01-01' and '9998-01-01'

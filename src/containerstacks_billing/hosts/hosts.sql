@@ -19,7 +19,7 @@ from (
     order by vps_instance_id, billing_period_end desc
 ) billed
 join vps_instances on id = vps_instance_id
-where not coalesce(status = any (%(statuses)s::text[]), false)
+where not coalesce(billing_is_billable(status, lasting_status, %(statuses)s::text[]), false)
   and not exists (select from billing_runs where outcome = 'completed')
 group by 1
 order by instances desc, status;

@@ -153,10 +153,10 @@ def what_if_run(
 
 def _in_force(connection: Connection, terms: Terms) -> Terms:
     """Return the terms with the statuses that billing bills, once it has billed."""
-    statuses, partial_hour = policy_in_force(connection)
+    statuses, partial_hour, transient = policy_in_force(connection)
     if not one_row(connection, "has_completed_run")[0]:
         return terms
-    return replace(terms, billable_statuses=statuses, partial_hour=partial_hour)
+    return replace(terms, billable_statuses=statuses, partial_hour=partial_hour, transient_statuses=transient)
 
 
 def _announced_rates(

@@ -612,7 +612,7 @@ join billing_policies policy on valid_to = 'infinity',
 lateral (select coalesce(last_billed_at, created_at) as watermark) place
 where organization_id between %(first_organization)s and %(last_organization)s
   and sealed_by is not null and instance.xmin <> sealed_by and pending_segments is null
-  and not billing_metered_status(status::text, policy)
+  and not billing_metered_status(coalesce(lasting_status, status::text), policy)
   and watermark < (select max(as_of) from billing_runs where outcome = 'completed')
   and exists (
     select from vps_billing_cycles charge

@@ -87,6 +87,17 @@ create or replace function billing_metered_status(status text, policy billing_po
     language sql immutable parallel safe
 as $$ select coalesce(status = any (policy.billable_statuses), false) or policy.billable_statuses = '{*}' $$;
 
+-- Whether an instance is billable by these statuses: by the one before a transient status, where there is one. Written as two
+-- comparisons, and inlined, so that the planner estimates it by the statistics of `status`.
+create or replace function billing_is_billable(status text, lasting_status text, statuses text[]) returns boolean
+    language sql immutable parallel safe
+as $$ select status = any (statuses) and lasting_status is null or lasting_status = any (statuses) $$;
+
+-- Whether an update writes the status before a transient one, which only metering does.
+create or replace function billing_takes_lasting_status(before vps_instances, after vps_instances) returns boolean
+    language sql stable parallel safe
+as $$ select after.lasting_status is distinct from before.lasting_status $$;
+
 -- Until when a closed segment is charged, and what settles it at once; outcome null means that it is to be charged. One row,
 -- written so that the planner can inline it: called for each row of a bulk update it took ten times as long as the update.
 create or replace function billing_segment_outcome(status text, started_at timestamptz, ended_at timestamptz)
@@ -207,7 +218,8 @@ declare
 begin
     create or replace function billing_has_backups(instance vps_instances) returns boolean
         language sql stable parallel safe as 'select false';
-    foreach condition in array array['billing_ends_segment', 'billing_is_set_back', 'billing_is_paid_by_host', 'billing_is_edit'] loop
+    foreach condition in array array['billing_ends_segment', 'billing_is_set_back', 'billing_is_paid_by_host', 'billing_is_edit',
+        'billing_takes_lasting_status'] loop
         execute format('create or replace function %I(before vps_instances, after vps_instances) returns boolean'
             ' language sql stable parallel safe as %L', condition,
             case condition when 'billing_is_edit' then 'select true' else 'select false' end);
@@ -220,6 +232,7 @@ revoke execute on function billing_disarm_metering(text) from public;
 
 -- Trigger, once per UPDATE of vps_instances: whether any policy ever said 'full'. Nearly every installation bills to the microsecond,
 -- where a segment simply ends now; the row trigger would otherwise ask for every row. The answer is local to the transaction.
+-- Which statuses are transient, which the row trigger reads from here, too.
 -- And whether the conditions of the row triggers can be computed at all.
 create or replace function billing_read_policies() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
@@ -233,15 +246,19 @@ begin
             or billing_ends_segment(null::vps_instances, null::vps_instances) is null
             or billing_is_set_back(null::vps_instances, null::vps_instances) is null
             or billing_is_paid_by_host(null::vps_instances, null::vps_instances) is null
-            or billing_is_edit(null::vps_instances, null::vps_instances) is null;
+            or billing_is_edit(null::vps_instances, null::vps_instances) is null
+            or billing_takes_lasting_status(null::vps_instances, null::vps_instances) is null;
     exception when others then
         perform billing_disarm_metering(sqlerrm);
     end;
     perform set_config('containerstacks_billing.full_hours',
-        case when exists (select from billing_policies where partial_hour = 'full') then 'on' else 'off' end, true);
+            case when exists (select from billing_policies where partial_hour = 'full') then 'on' else 'off' end, true),
+        set_config('containerstacks_billing.transient_statuses', coalesce(
+            (select transient_statuses::text from billing_policies where valid_to = 'infinity'), '{}'), true);
     return null;
 exception when others then
     perform set_config('containerstacks_billing.full_hours', 'off', true);
+    perform set_config('containerstacks_billing.transient_statuses', '{}', true);
     return null;
 end $$;
 
@@ -253,6 +270,9 @@ end $$;
 --
 -- A watermark that lies ahead of its time, and that is not ours, is left alone as an infinite one is: closing the segment there
 -- would make it ours.
+--
+-- A transient status continues the one before: the segment goes on as if nothing had changed, and `used` is the status that it is
+-- judged by.
 create or replace function billing_move_watermark() returns trigger
     language plpgsql
 as $$
@@ -260,7 +280,22 @@ declare
     started_at timestamptz;
     closed_at  timestamptz;
     known      timestamptz;
+    used       text;
+    becomes    text;
 begin
+    used := coalesce(old.lasting_status, case when tg_relid = 'public.vps_instances'::regclass then old.status::text end);
+    becomes := case when tg_relid = 'public.vps_instances'::regclass then new.status::text end;
+    if (case when tg_relid = 'public.vps_instances'::regclass then old.status::text is distinct from new.status::text end) then
+        new.lasting_status := case when becomes = any (
+            nullif(current_setting('containerstacks_billing.transient_statuses', true), '')::text[]) then used end;
+        if coalesce(new.lasting_status, becomes) = used and old.last_billed_at is not distinct from new.last_billed_at
+            and (case when tg_relid = 'public.vps_instances'::regclass then
+                (old.id, old.organization_id, old.plan_id, public.billing_has_backups(old))
+                    is not distinct from (new.id, new.organization_id, new.plan_id, public.billing_has_backups(new)) end)
+        then
+            return new;
+        end if;
+    end if;
     started_at := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
         old.pending_segments[cardinality(old.pending_segments)].ended_at);
     closed_at := public.billing_clock();
@@ -268,8 +303,7 @@ begin
         if current_setting('containerstacks_billing.full_hours', true) = 'off' then
             new.rated_until := greatest(started_at, closed_at);
         else
-            new.rated_until := public.billing_segment_end(
-                case when tg_relid = 'public.vps_instances'::regclass then old.status::text end, started_at, closed_at);
+            new.rated_until := public.billing_segment_end(used, started_at, closed_at);
         end if;
         -- What was metered, even without length, is distinguished from what changed while triggers were off.
         new.sealed_by := null;
@@ -277,7 +311,7 @@ begin
         new.last_billed_at := greatest(new.rated_until, nullif(new.last_billed_at, old.last_billed_at));
         if new.rated_until > started_at or old.id <> new.id then
             -- Of one element, which costs half of what appending to nothing does.
-            new.pending_segments := array[row(old.plan_id::text, old.status::text,
+            new.pending_segments := array[row(old.plan_id::text, used,
                 public.billing_has_backups(old), started_at, new.rated_until, closed_at,
                 case when tg_relid <> 'public.vps_instances'::regclass then null
                      when old.id is distinct from new.id then 're-keyed'
@@ -330,6 +364,21 @@ exception when others then
     return new;
 end $$;
 
+-- Trigger, per updated row whose status before a transient one is written by another than metering: a copy of the row that is written
+-- back does not say what it was billed by.
+create or replace function billing_keep_lasting_status() returns trigger
+    language plpgsql
+as $$
+begin
+    if current_setting('containerstacks_billing.advancing', true) is distinct from 'on' then
+        new.lasting_status := old.lasting_status;
+    end if;
+    return new;
+exception when others then
+    perform public.billing_metering_failed(sqlerrm, to_jsonb(old)::text);
+    return new;
+end $$;
+
 -- Trigger, per updated row whose watermark the host moves on by itself (billing_is_paid_by_host): it has been paid for that span, as
 -- by the fee at creation, or waives it. The span becomes a segment that is settled, so nothing of it is charged and `verify` knows
 -- why. A watermark that is no date, or lies more than an hour ahead, is not believed. Rights and search path are the host's.
@@ -345,7 +394,7 @@ begin
         and isfinite(started_at) and new.last_billed_at > started_at
         and new.last_billed_at <= public.billing_clock() + interval '1 hour'
     then
-        new.pending_segments := array_append(old.pending_segments, row(old.plan_id::text, old.status::text,
+        new.pending_segments := array_append(old.pending_segments, row(old.plan_id::text, coalesce(old.lasting_status, old.status::text),
             public.billing_has_backups(old), started_at, new.last_billed_at, public.billing_clock(),
             'watermark')::public.billing_pending_segment);
         if cardinality(new.pending_segments) > 8 then
@@ -373,14 +422,21 @@ declare
     latest  timestamptz;
     claimed timestamptz;
     rated   timestamptz;
+    lasting text;
 begin
     latest := billing_clock() + interval '1 hour';
     claimed := coalesce(new.last_billed_at, new.created_at);
     begin
-        select max(charged_until) into rated from billing_charged_until where instance_id = new.id;
+        select max(charged_until), (array_agg(lasting_status order by charged_until desc) filter (where lasting_status is not null))[1]
+        into rated, lasting
+        from billing_charged_until where instance_id = new.id;
     exception when others then
         rated := null;
     end;
+    -- A row that comes back in a transient status continues the one that it left with.
+    new.lasting_status := case when exists (
+            select from billing_policies where valid_to = 'infinity' and new.status::text = any (transient_statuses))
+        then coalesce(lasting, new.lasting_status) end;
     if not coalesce(isfinite(new.rated_until) and new.rated_until <= latest, false) then
         new.rated_from := case when isfinite(claimed) and claimed <= latest then claimed end;
         new.rated_until := new.rated_from;
@@ -438,8 +494,9 @@ as $$
     ) begun,
         lateral (
             select case when isfinite(begun.started_at) then array_append(instance.pending_segments,
-                row(instance.plan_id::text, instance.status::text, billing_has_backups(instance), begun.started_at,
-                    billing_segment_end(instance.status::text, begun.started_at, at), at, 'deleted')::billing_pending_segment)
+                row(instance.plan_id::text, coalesce(instance.lasting_status, instance.status::text), billing_has_backups(instance),
+                    begun.started_at, billing_segment_end(coalesce(instance.lasting_status, instance.status::text), begun.started_at, at),
+                    at, 'deleted')::billing_pending_segment)
                 else instance.pending_segments end as segments
         ) closed,
         billing_segments_of(instance, closed.segments) segment
@@ -477,10 +534,10 @@ begin
         from old_rows instance, (select billing_clock() as at) clock, billing_last_segments(instance, at) segment
     ),
     noted as (
-        insert into billing_charged_until as known (instance_id, organization_id, charged_until)
-        select instance_id, organization_id, max(ended_at) from leaving group by 1, 2
+        insert into billing_charged_until as known (instance_id, organization_id, charged_until, lasting_status)
+        select instance_id, organization_id, max(ended_at), (array_agg(status order by ended_at desc))[1] from leaving group by 1, 2
         on conflict (instance_id, organization_id) do update
-        set charged_until = greatest(known.charged_until, excluded.charged_until)
+        set charged_until = greatest(known.charged_until, excluded.charged_until), lasting_status = excluded.lasting_status
     )
     insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
         charge_until, closed_at, reason, rated_from, outcome)
@@ -506,10 +563,10 @@ begin
         from vps_instances instance, (select billing_clock() as at) clock, billing_last_segments(instance, at) segment
     ),
     noted as (
-        insert into billing_charged_until as known (instance_id, organization_id, charged_until)
-        select instance_id, organization_id, max(ended_at) from leaving group by 1, 2
+        insert into billing_charged_until as known (instance_id, organization_id, charged_until, lasting_status)
+        select instance_id, organization_id, max(ended_at), (array_agg(status order by ended_at desc))[1] from leaving group by 1, 2
         on conflict (instance_id, organization_id) do update
-        set charged_until = greatest(known.charged_until, excluded.charged_until)
+        set charged_until = greatest(known.charged_until, excluded.charged_until), lasting_status = excluded.lasting_status
     )
     insert into billing_usage_segments (organization_id, instance_id, label, plan_id, status, backups, started_at, ended_at,
         charge_until, closed_at, reason, rated_from, outcome)

@@ -34,6 +34,11 @@ drop function if exists billing_keep_pending_segments();
 drop trigger if exists billing_keep_rated_until on vps_instances;
 drop function if exists billing_keep_rated_until();
 
+-- Before billing_move_watermark, which writes it.
+create or replace trigger billing_keep_lasting_status before update on vps_instances
+    for each row when (billing_takes_lasting_status(old, new))
+    execute function billing_keep_lasting_status();
+
 -- Before billing_move_watermark, which goes by what stands there.
 create or replace trigger billing_keep_rated before update on vps_instances
     for each row when (billing_is_set_back(old, new))
