@@ -86,8 +86,8 @@ def page() -> str:
     for key in KEYS:
         default = default_text(key)
         text = f"{describe(key)}: {accepted(key)}." + (f" Default: {default}." if default is not None else "")
-        # A list without blanks may be broken after each comma.
-        lines += [".TP", f".B {escaped(key)}", re.sub(r",(?=\S)", r",\\:", escaped(text))]
+        # A list without blanks could not be broken into lines.
+        lines += [".TP", f".B {escaped(key)}", re.sub(r",(?=\S)", ", ", escaped(text))]
     for title, rows in (("EXIT STATUS", _EXIT_CODES), ("FILES", _FILES)):
         lines.append(f".SH {title}")
         for term, text in rows:
