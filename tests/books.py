@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from tests.fleet import Fleet
+from tests.fleet import Fleet, instant
 
+from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Scope
+from containerstacks_billing.adjustments.orders import post_order
 from containerstacks_billing.verification.model import Discrepancy, Verification
 from containerstacks_billing.verification.verify import verify
 
@@ -73,7 +76,7 @@ class Books:
 
 
 def varied_books(conn: psycopg.Connection[Any]) -> Books:
-    """Keep books: stops, moves, deletions, a price change, a wallet that ran dry and was topped up, another that is dry still."""
+    """Keep books: stops, moves, deletions, a price change, a credit, a wallet that ran dry and was topped up, a dry one."""
     fleet = Fleet(conn)
     small, large = fleet.plan("7.30"), fleet.plan("11.00", "3.30")
     rich, poor, late = fleet.organization("100.00"), fleet.organization("0.05"), fleet.organization("0.03")
@@ -97,6 +100,9 @@ def varied_books(conn: psycopg.Connection[Any]) -> Books:
     fleet.top_up(late, "5.00")
     fleet.hours(3)
     fleet.bill()
+    span = Scope(begin=instant("2026-03-01 00:00"), end=instant("2026-03-01 01:30"), organization=late)
+    half = Order(OrderKind.CREDIT, Mode.CREDIT, span, "tester", "outage", factor=Decimal("0.5"))
+    post_order(fleet.conninfo, half, holder="test", wait_seconds=0)
     return Books(fleet, rich, poor, web, stopped, moved, deleted, owing, small)
 
 

@@ -41,7 +41,7 @@ def test_books_that_are_right_end_with_0(command: Command, fleet: Fleet) -> None
     shown = command()
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0
-    assert 15 == sum(line.startswith("OK ") for line in lines)
+    assert 16 == sum(line.startswith("OK ") for line in lines)
     assert "Past due: 1 instance, 0.03." in lines
     assert lines[-1] == "The books are right, as of 2026-03-01 05:00:00 UTC."
     assert [] == [line for line in lines if len(line) > 80]
@@ -58,7 +58,7 @@ def test_each_discrepancy_is_a_line_and_ends_with_1(command: Command, fleet: Fle
     assert str(wallet.id) in line
     assert str(wallet.organization_id) in line
     assert "FAIL balances" in shown.stdout
-    assert "1 of 15 checks failed, 1 discrepancy" in shown.stdout
+    assert "1 of 16 checks failed, 1 discrepancy" in shown.stdout
 
 
 def test_every_discrepancy_is_in_the_document(command: Command, fleet: Fleet) -> None:

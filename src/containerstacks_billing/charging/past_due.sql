@@ -67,12 +67,12 @@ bill as materialized (
 ),
 rest as (
     insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end,
-        hourly_rate, total_amount, status, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
+        hourly_rate, total_amount, status, run_id, plan_id, segment_id, past_due_since, metadata, created_at, updated_at)
     select
         billing_batch_uuid(%(batch_key)s,
             uuid_hash_extended(vps_instance_id, hashfloat8extended(date_part('epoch', paid_until), 0))),
         organization_id, vps_instance_id, paid_until, billing_period_end, hourly_rate, total_amount - paid_amount,
-        'failed', %(run_id)s, plan_id, segment_id, past_due_since, created_at, %(as_of)s
+        'failed', %(run_id)s, plan_id, segment_id, past_due_since, metadata, created_at, %(as_of)s
     from settled where not is_whole
 ),
 billed as (

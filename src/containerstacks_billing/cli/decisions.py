@@ -32,8 +32,8 @@ Examples:
 def decisions(ctx: click.Context, organization: UUID | None, limit: int, as_json: bool) -> None:
     """List who decided what about whose money, newest first.
 
-    Released or waived hours, settled discrepancies, corrected prices and released runs, each with its author, its time
-    and its reason. The amount of a correction is what it changed so far; a positive one costs the customer more.
+    Released or waived hours, settled discrepancies, corrected prices, reversals, credits and released runs, each with
+    author, time and reason. The amount is what it changed so far; a positive one costs the customer more.
     """
     from containerstacks_billing.cli import render
     from containerstacks_billing.config.target import target
@@ -82,6 +82,8 @@ def _about(row: dict[str, Any]) -> str:
         return f"run {row['run_id']}"
     if row["kind"] == "price":
         return f"price of {row['plan'] or row['plan_id']}"
+    if row["kind"] in {"reversal", "credit", "audit"}:
+        return f"{row['kind']} {row['decision_id']}"
     owner = row["organization"] or str(row["organization_id"] or "")
     subject = row["label"] or str(row["instance_id"] or "") if row["kind"] == "hours" else row["check_name"]
     return f"{subject}, {owner}" if owner else str(subject)

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 # The order of a first day: try it, look at it, install it.
 _VERBS = (
-    "up", "run", "verify", "reconcile", "status", "runs", "prices", "quarantine", "release", "decisions",
-    "runways", "events",
+    "up", "run", "verify", "reconcile", "status", "runs", "prices", "quarantine", "release", "reverse", "credit",
+    "decisions", "runways", "events",
     "admission", "why", "statement", "leaks", "audit",
     "daemon", "serve", "migrate", "doctor", "grants", "config", "service", "token", "db", "drill",
 )  # fmt: skip

@@ -65,8 +65,8 @@ def _show_usage(console: Console, statement: Statement) -> None:
     ]
     rows += [
         (
-            one.label or one.instance_id,
-            "correction",
+            one.label or one.instance_id or "-",
+            one.kind,
             _hours(one.hours),
             None,
             one.amount,

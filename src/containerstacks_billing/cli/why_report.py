@@ -197,11 +197,12 @@ def _show_adjustments(console: Console, adjustments: Sequence[Adjustment]) -> No
     if not adjustments:
         return
     rows = [
-        (one.adjustment_id, _at(one.starts_at), _at(one.ends_at), one.old_rate, one.new_rate, one.amount,
-         f"{one.decided_by}: {one.reason}" if one.reason else one.decided_by)
+        (one.adjustment_id, one.starts_at and _at(one.starts_at), one.ends_at and _at(one.ends_at),
+         one.old_rate, one.new_rate, one.amount,
+         one.source, f"{one.decided_by}: {one.reason}" if one.reason else one.decided_by)
         for one in adjustments[:ROWS_SHOWN]
     ]  # fmt: skip
-    headings = ("Adjustment", "From (UTC)", "Until", "Was", "Is", "Amount", "Decided by")
+    headings = ("Adjustment", "From (UTC)", "Until", "Was", "Is", "Amount", "By", "Decided by")
     console.print(render.table(headings, rows, right=_RIGHT))
     _more(console, len(adjustments))
 

@@ -35,6 +35,7 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     # What changes prices or corrects charges is done by people, as the owner of the tables; billing only reads it.
     "billing_price_corrections": ("SELECT",),
     "billing_adjustments": ("SELECT",),
+    "billing_adjustment_orders": ("SELECT",),
     # A token is made and revoked by people, as the owner of the tables; see TOKEN_COLUMNS.
     "billing_tokens": ("SELECT",),
     # A minimum is set by people, as the owner of the tables.

@@ -56,16 +56,19 @@ def _price(price: model.Price) -> PriceDocument:
 
 
 class AdjustmentDocument(Document):
-    """What a correction changed about hours of a charge; a positive amount: the customer pays more."""
+    """What a correction or an order changed about hours of a charge; a positive amount: the customer pays more."""
 
     adjustment_id: int
+    kind: str = Field(description="correction, reversal, credit or audit")
+    is_undo: bool
     correction_id: int | None
-    charge_id: UUID
-    instance_id: UUID
-    starts_at: datetime
-    ends_at: datetime
-    old_rate: Money
-    new_rate: Money
+    order_id: int | None
+    charge_id: UUID | None
+    instance_id: UUID | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    old_rate: Money | None
+    new_rate: Money | None
     amount: Money
     entry_id: UUID | None
     posted_at: datetime

@@ -62,15 +62,27 @@ def _moved(entry: Entry) -> str:
 
 
 def _corrected(adjustments: Sequence[Adjustment]) -> str:
-    hours = sum((hours_of(one.starts_at, one.ends_at) for one in adjustments), Decimal(0))
+    spans = [(one.starts_at, one.ends_at) for one in adjustments if one.starts_at and one.ends_at]
+    if not spans:
+        return "It pays back what was taken too much by an earlier billing program."
+    hours = sum((hours_of(begin, end) for begin, end in spans), Decimal(0))
     servers = len({one.instance_id for one in adjustments})
-    rates = {(one.old_rate, one.new_rate) for one in adjustments}
+    rates = [
+        (one.old_rate, one.new_rate)
+        for one in adjustments
+        if one.old_rate is not None and one.new_rate is not None
+    ]
     old, new = min(rates)
-    changed = f" from {plain(old)} to {plain(new)} an hour" if len(rates) == 1 else ""
+    changed = f" from {plain(old)} to {plain(new)} an hour" if len(set(rates)) == 1 else ""
+    happened = {"credit": "was credited", "reversal": "was taken back"}.get(
+        adjustments[0].kind, "was corrected"
+    )
+    if adjustments[0].is_undo:
+        happened = "was set back"
     return (
         f"The price of {_count(hours, 'hour')} of {_count(Decimal(servers), 'server')} between"
-        f" {_date(min(one.starts_at for one in adjustments))} and {_date(max(one.ends_at for one in adjustments))}"
-        f" was corrected{changed}."
+        f" {_date(min(begin for begin, _ in spans))} and {_date(max(end for _, end in spans))}"
+        f" {happened}{changed}."
     )
 
 

@@ -9,6 +9,7 @@ entry_kind as not materialized (
              when starts_with(provider_transaction_id, 'billing-adjustment-') then 'correction'
              when starts_with(provider_transaction_id, 'billing-reversal-') then 'reversal'
              when starts_with(provider_transaction_id, 'billing-credit-') then 'credit'
+             when starts_with(provider_transaction_id, 'billing-audit-') then 'audit'
              when starts_with(provider_transaction_id, 'billing-') then 'other billing'
              when payment_method = 'wallet_debit' and jsonb_typeof(metadata -> 'run_id') = 'number' then 'billing'
              when payment_method = 'wallet_debit' then 'host billing'

@@ -83,21 +83,33 @@ class Derivation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjustment:
-    """What a correction changed about hours of a charge; a positive amount: the customer pays more."""
+    """What a correction or an order changed about hours of a charge; a positive amount: the customer pays more.
+
+    The repayment of an audit names neither charge nor hours.
+    """
 
     adjustment_id: int
+    kind: str
+    is_undo: bool
     correction_id: int | None
-    charge_id: UUID
-    instance_id: UUID
-    starts_at: datetime
-    ends_at: datetime
-    old_rate: Decimal
-    new_rate: Decimal
+    order_id: int | None
+    charge_id: UUID | None
+    instance_id: UUID | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    old_rate: Decimal | None
+    new_rate: Decimal | None
     amount: Decimal
     entry_id: UUID | None
     posted_at: datetime
     decided_by: str
     reason: str | None
+
+    @property
+    def source(self) -> str:
+        """Return what made it, as `reversal 3` or `undo of a credit, 5`."""
+        number = self.order_id if self.order_id is not None else self.correction_id
+        return f"undo of a {self.kind}, {number}" if self.is_undo else f"{self.kind} {number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +127,7 @@ class Charge:
     hourly_rate: Decimal
     amount: Decimal
     status: str
+    set_by: int | None
     entry_id: UUID | None
     past_due_since: datetime | None
     charged_at: datetime | None
@@ -254,7 +267,7 @@ def charge_findings(charge: Charge) -> list[str]:
             f"The charge {charge.charge_id} says {plain(charge.amount)}, but its hours at its rate come to"
             f" {plain(expected)}: {plain(abs(charge.amount - expected))} differ."
         )
-    if not charge.derivations:
+    if not charge.derivations and charge.set_by is None:
         found.append(
             f"No recorded price of its plan leads to the hourly rate {plain(charge.hourly_rate)} of the charge"
             f" {charge.charge_id}."
@@ -266,6 +279,8 @@ def adjustment_findings(adjustments: Iterable[Adjustment]) -> list[str]:
     """Return the adjustments that are not the difference of their two rates, in sentences."""
     found = []
     for one in adjustments:
+        if one.starts_at is None or one.ends_at is None or one.old_rate is None or one.new_rate is None:
+            continue
         expected = amount_of(one.new_rate, one.starts_at, one.ends_at) - amount_of(
             one.old_rate, one.starts_at, one.ends_at
         )

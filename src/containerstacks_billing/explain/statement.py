@@ -189,7 +189,9 @@ def _usage(month: Month, rows: _Rows) -> Usage:
         UsageAdjustment(
             instance_id=one.instance_id,
             label=one.label,
+            kind=one.kind,
             correction_id=one.correction_id,
+            order_id=one.order_id,
             posted_at=one.posted_at,
             first_at=one.first_at,
             last_at=one.last_at,

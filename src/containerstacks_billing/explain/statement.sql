@@ -192,7 +192,7 @@ debited as (
         coalesce(-sum(amount), 0) as debited_ever
     from entry_kind
     where organization_id between %(first_organization)s and %(last_organization)s
-      and kind in ('billing', 'correction', 'reversal', 'credit', 'other billing')
+      and kind in ('billing', 'correction', 'reversal', 'credit', 'audit', 'other billing')
     group by organization_id
 ),
 accepted as (
@@ -224,19 +224,23 @@ left join accepted using (organization_id)
 order by organization_id;
 
 -- name: statement_adjustments
--- Corrections posted in the month, by instance and correction, with the hours that they correct.
-select adjustment.organization_id, adjustment.instance_id, correction_id, sum(adjustment.amount) as amount,
-    sum(extract(epoch from hours_until - hours_from)) as seconds, min(hours_from) as first_at, max(hours_until) as last_at,
+-- Corrections, reversals, credits and repayments posted in the month, by instance, with the hours that they are about. A repayment
+-- of an audit names no hours.
+select adjustment.organization_id, adjustment.instance_id, coalesce(given.kind, 'correction') as kind, correction_id, order_id,
+    sum(adjustment.amount) as amount, coalesce(sum(extract(epoch from hours_until - hours_from)), 0) as seconds,
+    coalesce(min(hours_from), min(adjustment.created_at)) as first_at,
+    coalesce(max(hours_until), min(adjustment.created_at) + interval '1 second') as last_at,
     min(adjustment.created_at) as posted_at, (array_agg(adjustment.reason order by adjustment.id))[1] as reason,
     coalesce((select label from vps_instances where id = adjustment.instance_id), (
         select segment.label from billing_usage_segments segment
         where segment.organization_id = adjustment.organization_id and segment.instance_id = adjustment.instance_id
         order by started_at desc limit 1)) as label
 from billing_adjustments adjustment
+left join billing_adjustment_orders given on given.id = order_id
 where adjustment.organization_id between %(first_organization)s and %(last_organization)s
   and adjustment.created_at >= %(from)s and adjustment.created_at < %(until)s
-group by adjustment.organization_id, adjustment.instance_id, correction_id
-order by adjustment.organization_id, label, adjustment.instance_id, correction_id;
+group by adjustment.organization_id, adjustment.instance_id, given.kind, correction_id, order_id
+order by adjustment.organization_id, label, adjustment.instance_id, correction_id, order_id;
 
 -- name: statement_host_rows
 -- What the host application billed by itself for hours that start in the month; marked, and part of neither account of ours.

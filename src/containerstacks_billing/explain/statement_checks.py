@@ -78,7 +78,7 @@ def _reconciling(statement: Statement) -> Iterator[str]:
             f"The usage account explains debits of {plain(expected)}, but {plain(block.debits)} were debited:"
             f" {plain(abs(block.debits - expected))} differ."
         )
-    own = ("billing", "correction", "reversal", "credit", "other billing")
+    own = ("billing", "correction", "reversal", "credit", "audit", "other billing")
     entries = -sum((one.amount for one in statement.entries if one.kind in own), ZERO)
     if block.debits - block.debits_in_other_currencies != entries:
         yield (

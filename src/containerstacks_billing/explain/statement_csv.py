@@ -87,7 +87,7 @@ def _usage(statement: Statement, base: Row) -> Iterator[Row]:
     for one in statement.usage.adjustments:
         yield base | {
             "account": "usage",
-            "kind": "correction",
+            "kind": one.kind,
             "instanceId": one.instance_id,
             "label": one.label,
             "from": f"{one.first_at:%Y-%m-%dT%H:%M:%SZ}",

@@ -64,16 +64,18 @@ class UsageLine(Document):
 
 
 class UsageAdjustment(Document):
-    """A correction posted in the month; a positive amount: the customer pays more."""
+    """An adjustment posted in the month; a positive amount: the customer pays more. A repayment names no instance."""
 
-    instance_id: UUID
+    instance_id: UUID | None
     label: str | None
+    kind: str = Field(description="correction, reversal, credit or audit")
     correction_id: int | None
+    order_id: int | None
     posted_at: datetime
     first_at: datetime
     last_at: datetime
     hours: Hours
-    months: list[str] = Field(description="The months whose hours it corrects")
+    months: list[str] = Field(description="The months whose hours it is about")
     reason: str | None
     amount: Money
 

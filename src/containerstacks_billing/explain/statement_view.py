@@ -24,6 +24,7 @@ _KINDS = {
     "correction": "Price corrections",
     "reversal": "Reversals",
     "credit": "Credits",
+    "audit": "Repayments of what the application took too much",
     "other billing": "Other entries of billing",
     "top-up": "Paid in",
     "host billing": "Billed by the application itself",
@@ -149,7 +150,7 @@ def view(statement: Statement, letterhead: Letterhead, write: Writer, sha256: st
         "usage_hours": write.hours(usage.hours),
         "adjustments": [
             [
-                _named(one.label, one.instance_id),
+                _named(one.label, one.instance_id or one.kind),
                 ", ".join(one.months),
                 _printable(one.reason),
                 write.hours(one.hours),

@@ -56,7 +56,8 @@ explained_charge as (
              order by segment.started_at desc limit 1)) as label,
         charge.plan_id, (select name from vps_plans where vps_plans.id = charge.plan_id) as plan_name,
         billing_period_start as starts_at, billing_period_end as ends_at, hourly_rate, total_amount as amount,
-        charge.status, payment_transaction_id as entry_id, past_due_since, charge.created_at as charged_at,
+        charge.status, case when charge.past_due_since is not null then (charge.metadata #>> '{billing_order,id}')::bigint end as set_by,
+        payment_transaction_id as entry_id, past_due_since, charge.created_at as charged_at,
         charge.run_id, run.as_of, run.trigger, run.holder, run.fencing_token, run.hours_per_month,
         segment.id as segment_id, segment.status as segment_status, segment.reason as segment_reason,
         segment.backups, segment.closed_at
@@ -96,20 +97,24 @@ with chosen as (select %(id)s::uuid as id),
 select * from explained_charge;
 
 -- name: adjustments_of_charges
--- What corrections changed about the given charges, oldest first.
-select id as adjustment_id, correction_id, charge_id, instance_id, hours_from as starts_at, hours_until as ends_at,
-    old_rate, new_rate, amount, payment_transaction_id as entry_id, created_at as posted_at, decided_by, reason
-from billing_adjustments
+-- What corrections and orders changed about the given charges, oldest first.
+select adjustment.id as adjustment_id, coalesce(given.kind, 'correction') as kind, coalesce(given.mode = 'undo', false) as is_undo,
+    correction_id, order_id, charge_id, instance_id, hours_from as starts_at, hours_until as ends_at,
+    old_rate, new_rate, amount, payment_transaction_id as entry_id, created_at as posted_at, adjustment.decided_by, adjustment.reason
+from billing_adjustments adjustment
+left join billing_adjustment_orders given on given.id = order_id
 where organization_id = %(organization)s and charge_id = any (%(charges)s)
-order by id;
+order by adjustment.id;
 
 -- name: adjustments_of_entry
--- What a ledger entry of a correction gives back or takes, oldest hours first.
-select id as adjustment_id, correction_id, charge_id, instance_id, hours_from as starts_at, hours_until as ends_at,
-    old_rate, new_rate, amount, payment_transaction_id as entry_id, created_at as posted_at, decided_by, reason
-from billing_adjustments
+-- What a ledger entry of a correction or an order gives back or takes, oldest hours first.
+select adjustment.id as adjustment_id, coalesce(given.kind, 'correction') as kind, coalesce(given.mode = 'undo', false) as is_undo,
+    correction_id, order_id, charge_id, instance_id, hours_from as starts_at, hours_until as ends_at,
+    old_rate, new_rate, amount, payment_transaction_id as entry_id, created_at as posted_at, adjustment.decided_by, adjustment.reason
+from billing_adjustments adjustment
+left join billing_adjustment_orders given on given.id = order_id
 where organization_id = %(organization)s and payment_transaction_id = %(entry)s
-order by hours_from, id;
+order by hours_from, adjustment.id;
 
 -- name: prices_behind
 -- The price versions of plans in order, and the prices that corrections replaced (corrected_at is set): every price that a

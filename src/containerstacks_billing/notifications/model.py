@@ -45,6 +45,8 @@ class Kind(StrEnum):
     RUN_HELD = "run_held"
     INSTANCE_HELD = "instance_held"
     INSTANCE_QUARANTINED = "instance_quarantined"
+    REVERSED = "reversed"
+    CREDITED = "credited"
     TEST = "test"
 
 

@@ -20,23 +20,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+from containerstacks_billing.adjustments.model import ALWAYS_FROM
+from containerstacks_billing.adjustments.posting import ORGANIZATIONS_AT_ONCE, Statements, fence, post, ranges
 from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging.lease_model import WAIT_SECONDS, Lease
 from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.database.statements import query
-from containerstacks_billing.errors import LeaseLost, WorkFailed
+from containerstacks_billing.errors import WorkFailed
 from containerstacks_billing.pricing.model import Correction, OrganizationDifference, Plan, Price
 from containerstacks_billing.pricing.versions import database_clock, enter, lock_version, show
 from containerstacks_billing.schema.diagnose import diagnosed
 
-ORGANIZATIONS_AT_ONCE = 50
-# A range may hold months of charges; the lease is renewed beside it, and only its own wallets wait.
-_STATEMENT_TIMEOUT = "5min"
 _NO_CORRECTION = 2**62
+_STATEMENTS = Statements("post_corrected_adjustments", "reprice_corrected_past_due")
 
 
 def draft(connection: Connection, plan: Plan, price: Price, at: datetime) -> Correction | None:
@@ -72,7 +72,7 @@ def preview(
     connection: Connection, correction: Correction, currency: str, *, at_once: int = ORGANIZATIONS_AT_ONCE
 ) -> Iterator[OrganizationDifference]:
     """Yield the differences per organization; after posting, those that are still missing."""
-    for first, last in _ranges(connection, at_once):
+    for first, last in ranges(connection, at_once):
         values = _parameters(correction, currency, first, last)
         rows = connection.execute(query("preview_correction"), values).fetchall()
         yield from (OrganizationDifference(*row) for row in rows)
@@ -102,9 +102,9 @@ def correct(
         with leases.renewed(connections, lease, lost.set):
             correction = _decide(connection, lease, correction, by=by, reason=reason)
             posting = {"decided_by": by, "reason": reason, "posted_at": database_clock(connection)}
-            for first, last in _ranges(connection, at_once):
+            for first, last in ranges(connection, at_once):
                 values = {**_parameters(correction, currency, first, last), **posting}
-                posted(_post(connection, lease, values))
+                posted(post(connection, lease, values, _STATEMENTS).adjustments)
             short = [one for one in preview(connection, correction, currency) if one.unposted_charges]
             closing = {
                 "correction_id": correction.correction_id,
@@ -122,7 +122,7 @@ def _decide(
     """Rewrite the price version and record the correction, unless done before."""
     with connection.transaction():
         set_timeouts(connection)
-        _fence(connection, lease)
+        fence(connection, lease)
         connection.execute(query("lock_plan"), {"plan_id": seen.plan.plan_id})
         found = _derive(connection, seen.plan, seen.new, seen.corrected_from)
         # As text, because a price that is no number equals nothing, not even itself.
@@ -143,47 +143,10 @@ def _decide(
     return replace(found, correction_id=row[0] if row else None)
 
 
-def _post(connection: Connection, lease: Lease, values: dict[str, Any]) -> int:
-    """Post the adjustments of one range of organizations in one transaction."""
-    posting = uuid4()
-    # In front of the identifier of an entry stand sixteen digits of version 4; those of a run have version 8 there.
-    values = values | {"posting": posting, "posting_key": posting.hex[:16]}
-    with connection.transaction():
-        set_timeouts(connection)
-        connection.execute("select set_config('statement_timeout', %s, true)", (_STATEMENT_TIMEOUT,))
-        _fence(connection, lease)
-        connection.execute(query("lock_organizations"), values)
-        connection.execute(query("lock_wallets_to_adjust"), values)
-        adjustments = connection.execute(query("post_adjustments"), values).rowcount
-        if adjustments:
-            connection.execute(query("post_adjustment_entries"), values)
-            connection.execute(query("adjust_wallets"), values)
-        if connection.execute(query("rerate_past_due"), values).rowcount:
-            connection.execute(query("clear_past_due"), values)
-    return adjustments
-
-
-def _fence(connection: Connection, lease: Lease) -> None:
-    values = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
-    if connection.execute(query("fence"), values).fetchone() is None:
-        raise LeaseLost("another biller took over the lease; give the command again to post what is missing")
-
-
-def _ranges(connection: Connection, at_once: int) -> Iterator[tuple[UUID, UUID]]:
-    """Yield inclusive ranges of organizations that together cover every organization with charges of ours."""
-    after = FIRST_UUID
-    while row := connection.execute(
-        query("next_organizations"), {"after": after, "organizations": at_once}
-    ).fetchone():
-        yield UUID(int=after.int + 1), row[0]
-        after = row[0]
-
-
 def _parameters(correction: Correction, currency: str, first: UUID, last: UUID) -> dict[str, Any]:
     old_base, old_markup = correction.old
     return {
         "plan_id": correction.plan.plan_id,
-        "plan_name": correction.plan.title,
         "corrected_from": correction.corrected_from,
         "corrected_until": correction.corrected_until,
         "old_base_price": old_base,
@@ -196,4 +159,23 @@ def _parameters(correction: Correction, currency: str, first: UUID, last: UUID) 
         "currency": currency,
         "first_organization": first,
         "last_organization": last,
+        # What the shared statements ask for.
+        "order_id": None,
+        "undoes": None,
+        "run": None,
+        "run_as_of": None,
+        "first_id": None,
+        "last_id": None,
+        "instances": None,
+        "pro_rata": False,
+        "from": correction.corrected_from,
+        "until": correction.corrected_until,
+        "starts_from": ALWAYS_FROM,
+        "starts_until": correction.corrected_until,
+        "created_until": correction.decided_at,
+        "settled_status": "billed",
+        "entry_key": f"billing-adjustment-{correction.correction_id}",
+        "title": f"VPS Price Correction - {correction.plan.title}",
+        "stated_from": correction.corrected_from,
+        "cause": "correction_id",
     }

@@ -128,7 +128,8 @@ order by first_seen_at, quarantine.organization_id, instance_id, segment_id
 limit %(limit)s;
 
 -- name: decisions_by_time
--- Who decided what about whose money, the newest first: held hours and discrepancies (1), corrected prices (2), released runs (3).
+-- Who decided what about whose money, the newest first: held hours and discrepancies (1), corrected prices (2), released runs (3),
+-- reversals, credits and repayments (4).
 -- Each gives a page of its own, of which the newest are shown; one instant is ordered by these numbers. A correction shows what it
 -- changed so far: of the organization if one is wanted, or of all.
 with decided as (
@@ -155,15 +156,25 @@ with decided as (
      from billing_runs
      where outcome = 'held' and held_by is null and released_at is not null and %(organization)s::uuid is null
        and (%(before)s::timestamptz is null
-            or (released_at, id) < (%(before)s, case when %(before_origin)s::bigint = 3 then %(before_number)s::bigint else 0 end))
+            or (released_at, id) < (%(before)s, case when %(before_origin)s::bigint > 3 then %(largest)s::bigint
+                when %(before_origin)s::bigint = 3 then %(before_number)s::bigint else 0 end))
      order by released_at desc, id desc limit %(limit)s)
+    union all
+    (select 4, decided_at, kind, id, mode, null, null, null, null, null, null, null, null, null, null, decided_by, reason, null
+     from billing_adjustment_orders
+     where (%(organization)s::uuid is null or id = any (array(
+            select distinct order_id from billing_adjustments where organization_id = %(organization)s)))
+       and (%(before)s::timestamptz is null
+            or (decided_at, id) < (%(before)s, case when %(before_origin)s::bigint > 4 then %(largest)s::bigint
+                when %(before_origin)s::bigint = 4 then %(before_number)s::bigint else 0 end))
+     order by decided_at desc, id desc limit %(limit)s)
 ),
 shown as materialized (
     select * from decided order by decided_at desc, origin desc, number desc limit %(limit)s
 )
 select origin, number as decision_id, kind, decision, shown.organization_id, left(organizations.name, 200) as organization,
     shown.instance_id, left(vps_instances.label, 200) as label, segment_id, charge_until, waived_from, waived_to, check_name, wallet_id,
-    case when kind = 'price' then adjusted.amount else shown.amount end as amount,
+    case when kind = 'price' or origin = 4 then adjusted.amount else shown.amount end as amount,
     shown.plan_id, left(vps_plans.name, 200) as plan, case when kind = 'run' then number end as run_id,
     left(message, 2000) as message, shown.decided_at, left(shown.decided_by, 255) as decided_by,
     left(shown.reason, 1000) as reason
@@ -173,7 +184,7 @@ left join vps_instances on vps_instances.id = shown.instance_id
 left join vps_plans on vps_plans.id = shown.plan_id
 left join lateral (
     select coalesce(sum(adjustment.amount), 0) as amount from billing_adjustments adjustment
-    where kind = 'price' and adjustment.correction_id = number
+    where case when kind = 'price' then adjustment.correction_id = number when origin = 4 then adjustment.order_id = number end
       and (%(organization)s::uuid is null or adjustment.organization_id = %(organization)s)
 ) adjusted on true
 order by decided_at desc, origin desc, number desc;

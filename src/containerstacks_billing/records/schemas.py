@@ -87,11 +87,12 @@ class DecisionDocument(Document):
     """What was decided about money, by whom and why."""
 
     decision_id: int = Field(
-        description="Unique within its kind; of a run it is the run, of a price the correction"
+        description="Unique within its kind; of a run it is the run, of a price the correction, of a reversal its id"
     )
-    kind: str = Field(description="hours, discrepancy, price or run")
+    kind: str = Field(description="hours, discrepancy, price, run, reversal, credit or audit")
     decision: str = Field(
-        description="charge, cap or waive held hours; accept or restore a discrepancy; correct a price; release a run"
+        description="charge, cap or waive held hours; accept or restore a discrepancy; correct a price;"
+        " release a run; waive or rerate, credit or audit, or undo one of these"
     )
     organization_id: UUID | None
     organization: str | None
@@ -103,7 +104,9 @@ class DecisionDocument(Document):
     waived_to: Instant | None
     check_name: str | None
     wallet_id: UUID | None
-    amount: Money | None = Field(description="Of a correction: what it changed so far; positive costs more")
+    amount: Money | None = Field(
+        description="Of a correction, reversal or credit: what it changed so far; positive costs more"
+    )
     plan_id: UUID | None
     plan: str | None
     run_id: int | None

@@ -78,6 +78,7 @@ _COMPARISONS = (
         "charges",
         ("find_wrong_amounts", "find_wrong_adjustments"),
     ),
+    _Comparison("reversals", "Orders give back what stood, once", "adjustments", ("find_wrong_orders",)),
     _Comparison("rates", "Every hourly rate is the price in force", "charges", ("find_wrong_rates",)),
     _Comparison("carries", "Charges billed are debits and carry", "wallets", ("find_wrong_carries",)),
     _Comparison("balances", "Balances are opening and ledger entries", "wallets", ("find_wrong_balances",)),

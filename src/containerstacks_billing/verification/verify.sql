@@ -31,8 +31,7 @@ own_entry as (
         case when jsonb_typeof(metadata -> 'balance_after') = 'number' then (metadata ->> 'balance_after')::numeric end
             as balance_after
     from payment_transactions
-    where (starts_with(provider_transaction_id, 'billing-run-')
-           or starts_with(provider_transaction_id, 'billing-adjustment-')
+    where (provider_transaction_id ~ '^billing-(run|adjustment|reversal|credit|audit)-'
            or payment_method = 'wallet_debit' and jsonb_typeof(metadata -> 'run_id') = 'number')
       and organization_id between %(first_organization)s and %(last_organization)s
 )
@@ -80,7 +79,9 @@ select billing_clock() as read_at,
     (select count(*) from billing_closed_segments()
      where organization_id between %(first_organization)s and %(last_organization)s) as segments,
     (select count(*) from plan_price_versions) as prices,
-    (select count(*) from billing_policies) as policies;
+    (select count(*) from billing_policies) as policies,
+    (select count(*) from billing_adjustments
+     where order_id is not null and organization_id between %(first_organization)s and %(last_organization)s) as adjustments;
 
 -- name: find_overlaps_and_gaps
 -- Lay the hours of each instance side by side, under all its organizations: an hour may not be charged that is charged or settled
@@ -263,7 +264,8 @@ limit %(shown)s;
 -- that come to the same. The rate depends on the hours per month of the run. A past-due charge was rated by an earlier run than the one
 -- that grew or paid it, so any divisor that a run ever used will do there. A segment says whether there were backups; where
 -- none is named either rate is right. An hour that a correction adjusted has the rate of its last adjustment; where a correction
--- could not be posted yet, because a wallet could not bear it, the price that it replaced still counts. So each charge is
+-- could not be posted yet, because a wallet could not bear it, the price that it replaced still counts. An hour that an order
+-- set the rate of stands outside the prices, and `find_wrong_orders` examines it. So each charge is
 -- compared with its prices at once, and only what does not fit, or was adjusted, is looked at hour by hour.
 with
 divisor as (select distinct hours_per_month from billing_runs),
@@ -279,6 +281,7 @@ charge as (
         hourly_rate, billing_period_start as starts_at,
         ceil(extract(epoch from billing_period_end - billing_period_start) / 3600)::integer as hours,
         case when cycle.past_due_since is null then segment.backups end as backups,
+        case when cycle.past_due_since is not null then metadata #> '{billing_order,id}' end as set_by,
         case when cycle.past_due_since is null then segment.plan_id end as segment_plan,
         cycle.past_due_since is not null or run.id is null as any_divisor,
         coalesce(run.hours_per_month, (select min(hours_per_month) from divisor)) as hours_per_month
@@ -303,22 +306,25 @@ suspect as (
     ) place
     where (price_rate.rate is null or starts_at + first_hour * interval '1 hour' < valid_to)
       and (not coalesce(case when backups then hourly_rate = rate_with_backups when not backups then hourly_rate = rate
-                             else hourly_rate in (rate, rate_with_backups) end, false)
+                             else hourly_rate in (rate, rate_with_backups) end, false) and set_by is null
            or segment_plan <> charge.plan_id::text
            or charge_id in (select charge_id from billing_adjustments))
 ),
 wrong_hour as (
     select distinct on (charge_id, valid_from) charge_id, valid_from, hour_start, rate_then
-    from suspect, generate_series(first_hour, last_hour - 1) as number, lateral (
+    from suspect
+    cross join generate_series(first_hour, last_hour - 1) as number
+    cross join lateral (
         select starts_at + number * interval '1 hour' as hour_start
-    ) one, lateral (
-        select coalesce((
-            select new_rate from billing_adjustments adjustment
-            where adjustment.organization_id = suspect.organization_id and adjustment.charge_id = suspect.charge_id
-              and hours_from <= hour_start and hour_start < hours_until
-            order by id desc limit 1), hourly_rate) as rate_then
-    ) adjusted
-    where not exists (
+    ) one
+    left join lateral (
+        select new_rate, order_id from billing_adjustments adjustment
+        where adjustment.organization_id = suspect.organization_id and adjustment.charge_id = suspect.charge_id
+          and hours_from <= hour_start and hour_start < hours_until
+        order by id desc limit 1
+    ) adjusted on true, lateral (select coalesce(new_rate, hourly_rate) as rate_then) current
+    where order_id is null and (new_rate is not null or set_by is null)
+      and not exists (
         select from price_rate fitting
         where fitting.plan_id = suspect.plan_id and fitting.valid_from = suspect.valid_from
           and (any_divisor or fitting.hours_per_month = suspect.hours_per_month)
@@ -362,11 +368,70 @@ from billing_adjustments adjustment
 left join vps_billing_cycles charge on charge.organization_id = adjustment.organization_id
     and charge.id = adjustment.charge_id and charge.run_id is not null and charge.status in ('billed', 'refunded'),
 lateral (
-    select billing_amount(new_rate, hours_from, hours_until) - billing_amount(old_rate, hours_from, hours_until) as expected
+    select sign(new_rate) * billing_amount(abs(new_rate), hours_from, hours_until)
+        - sign(old_rate) * billing_amount(abs(old_rate), hours_from, hours_until) as expected
 ) difference
 where adjustment.organization_id between %(first_organization)s and %(last_organization)s
+  and adjustment.charge_id is not null
   and not coalesce(amount = expected and hours_from >= billing_period_start and hours_until <= billing_period_end, false)
 order by adjustment.organization_id, adjustment.id
+limit %(shown)s;
+
+-- name: find_wrong_orders
+-- Find adjustments of reversals, credits and repayments that give back from another rate than the one that held, or below nothing;
+-- that repeat or miss what they undo; or whose order is not there. And past-due charges that an order settled without one.
+with
+adjustment as (
+    select adjustment.*, given.mode, given.undoes, given.scope, charge.hourly_rate, charge.billing_period_start
+    from billing_adjustments adjustment
+    left join billing_adjustment_orders given on given.id = adjustment.order_id
+    left join vps_billing_cycles charge on charge.organization_id = adjustment.organization_id and charge.id = adjustment.charge_id
+    where order_id is not null and adjustment.organization_id between %(first_organization)s and %(last_organization)s
+),
+judged as (
+    select *, case
+        when mode is null then format('its order %%s is not there', order_id)
+        when charge_id is null and amount >= 0 then format('it pays back %%s', -amount)
+        when charge_id is null then null
+        when rate_before <> old_rate
+        then format('it starts from %%s an hour, but %%s stood there', old_rate, rate_before)
+        when mode = 'waive' and new_rate <> 0 then format('it waives hours and leaves them at %%s', new_rate)
+        when mode = 'credit' and new_rate > old_rate then format('it credits hours and charges %%s instead of %%s', new_rate, old_rate)
+        when new_rate < 0 and coalesce((scope ->> 'factor')::numeric, 1) <= 1
+        then format('the hours stand at %%s, below nothing', new_rate)
+        when mode = 'undo' and not exists (
+            select from billing_adjustments undone
+            where undone.organization_id = adjustment.organization_id and undone.charge_id = adjustment.charge_id
+              and undone.order_id = adjustment.undoes and undone.hours_from = adjustment.hours_from
+              and undone.amount = -adjustment.amount)
+          and not exists (
+            select from vps_billing_cycles charge
+            where charge.organization_id = adjustment.organization_id and charge.id = adjustment.charge_id
+              and (charge.metadata #>> '{billing_order,id}')::bigint = adjustment.undoes)
+        then 'it undoes what was never done' end as problem
+    from adjustment, lateral (
+        select coalesce((
+            select earlier.new_rate from billing_adjustments earlier
+            where earlier.organization_id = adjustment.organization_id and earlier.charge_id = adjustment.charge_id
+              and earlier.id < adjustment.id and earlier.hours_from <= adjustment.hours_from
+              and earlier.hours_until >= adjustment.hours_until
+            order by earlier.id desc limit 1), hourly_rate) as rate_before
+    ) before
+),
+finding as (
+    select organization_id, instance_id, charge_id, id as adjustment_id, problem from judged where problem is not null
+    union all
+    select organization_id, vps_instance_id, charge.id, null,
+        format('its rate was set by an order %%s, which is not there', metadata #>> '{billing_order,id}')
+    from vps_billing_cycles charge
+    where run_id is not null and past_due_since is not null and metadata -> 'billing_order' is not null
+      and organization_id between %(first_organization)s and %(last_organization)s
+      and not exists (
+        select from billing_adjustment_orders given where given.id::text = metadata #>> '{billing_order,id}')
+)
+select organization_id, instance_id, charge_id, adjustment_id, problem as message, count(*) over () as found
+from finding
+order by organization_id, adjustment_id
 limit %(shown)s;
 
 -- name: find_wrong_carries
@@ -513,7 +578,8 @@ limit %(shown)s;
 -- name: find_wrong_runs
 -- Find ended runs whose row says something else than the charges they billed, and charges of a run that is not there. A batch counts an instance once per
 -- organization, however many charges it got; the number of the batch stands in the identifier of a new charge, and
--- beside a past-due charge that was paid. A paid one belongs to the run that collected it; one that a correction made free, to none.
+-- beside a past-due charge that was paid. A paid one belongs to the run that collected it; one that a correction or an order made
+-- free, to none.
 with
 charged as not materialized (
     select run_id, organization_id, vps_instance_id, total_amount,
@@ -522,7 +588,8 @@ charged as not materialized (
              then ('x' || substr(id::text, 10, 4) || substr(id::text, 16, 3))::bit(28)::integer else past_due_batch end as batch
     from vps_billing_cycles
     where run_id is not null and status in ('billed', 'refunded')
-      and not (total_amount = 0 and past_due_since is not null and metadata -> 'correction_id' is not null)
+      and not (total_amount = 0 and past_due_since is not null
+               and (metadata -> 'correction_id' is not null or metadata -> 'billing_order' is not null))
       and isfinite(billing_period_start) and isfinite(billing_period_end)
       and organization_id between %(first_organization)s and %(last_organization)s
 ),
@@ -755,7 +822,12 @@ select
      where reason = 'held' and organization_id between %(first_organization)s and %(last_organization)s) as held_instances,
     (select count(distinct vps_instance_id) from owing) as past_due_instances,
     (select coalesce(sum(total_amount), 0) from owing) as past_due_amount,
-    (select coalesce(sum(unposted_charges), 0)::bigint from billing_price_corrections) as unposted_adjustments,
+    (select coalesce(sum(unposted_charges), 0)::bigint
+     from (select unposted_charges from billing_price_corrections
+           union all
+           select unposted_charges from billing_adjustment_orders given
+           where not exists (select from billing_adjustment_orders undoing where undoing.undoes = given.id)) posted)
+        as unposted_adjustments,
     (select count(*) from billing_closed_segments()
      where outcome is null and organization_id between %(first_organization)s and %(last_organization)s) as unsettled_segments,
     (select count(*) from vps_billing_cycles charge

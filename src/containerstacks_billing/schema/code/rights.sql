@@ -38,6 +38,7 @@ as $$
         ('billing_decisions',           array['SELECT', 'INSERT']),
         ('billing_price_corrections',   array['SELECT']),
         ('billing_adjustments',         array['SELECT']),
+        ('billing_adjustment_orders',   array['SELECT']),
         ('billing_tokens',              array['SELECT']),
         ('billing_minimum_balances',    array['SELECT']),
         ('billing_statements',          array['SELECT', 'INSERT']),

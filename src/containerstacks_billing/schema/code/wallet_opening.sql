@@ -27,8 +27,7 @@ begin
                     where organization_id = wallet.organization_id and decision = 'accept' and check_name = 'carries'), 0)
         + coalesce((select sum(amount) from payment_transactions
                     where organization_id = wallet.organization_id and status = 'completed'
-                      and (starts_with(provider_transaction_id, 'billing-run-')
-                           or starts_with(provider_transaction_id, 'billing-adjustment-')
+                      and (provider_transaction_id ~ '^billing-(run|adjustment|reversal|credit|audit)-'
                            or payment_method = 'wallet_debit' and jsonb_typeof(metadata -> 'run_id') = 'number')), 0);
     return case when carry > 0 and carry < 0.01 then carry else wallet.billing_carry end;
 exception when others then
