@@ -67,6 +67,7 @@ SETTINGS = {
     "TRANSIENT_STATUSES": "booting,rebooting,shutting_down,migrating,resizing,rebuilding,restoring,cloning",
     "HOURS_PER_MONTH": "730",
     "PARTIAL_HOUR": "prorate",
+    "CREATION_FEE": "extra",
     "CURRENCY": "USD",
     "MAX_CATCH_UP_HOURS": "72",
     "BRAKE_FACTOR": "3",

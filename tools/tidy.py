@@ -36,6 +36,8 @@ NAMES_OF_NOTHING = {"utils", "helpers", "common", "manager", "service", "misc"}
 OTHER_CLOCKS = re.compile(
     r"\b(now\(\)|current_timestamp|localtimestamp|(statement|transaction)_timestamp\(\))", re.IGNORECASE
 )
+# What only the host has, in its word: a debit of the host is no charge of ours.
+WORDS_OF_THE_HOST = {"creation_fee"}
 # The lease is about the database's own time, and the doctor compares clocks.
 OWN_CLOCK = ("lease", "inspect")
 DOWNLOAD_OPTIONS = re.compile(r"--(extra-)?index-url|--find-links|--trusted-host")
@@ -55,6 +57,8 @@ def glossary_words(root: Path) -> Iterator[str]:
     """Names in the package use the glossary's word for a concept."""
     for path in sorted((root / PACKAGE).rglob("*.py")):
         for name, line in sorted(_defined_names(ast.parse(path.read_text()))):
+            if name in WORDS_OF_THE_HOST:
+                continue
             for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name):
                 meant = WORDS.get(word.lower().removesuffix("s")) or WORDS.get(word.lower())
                 if meant:

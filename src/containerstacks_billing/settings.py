@@ -23,15 +23,9 @@ from containerstacks_billing.errors import ConfigurationError
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # The file is the host application's, whose logger has more levels than ours; they are read, not refused.
-_HOST_LOG_LEVELS = {
-    "warn": "warning",
-    "fatal": "error",
-    "critical": "error",
-    "trace": "debug",
-    "verbose": "debug",
-    "http": "debug",
-    "silly": "debug",
-}
+_HOST_LOG_LEVELS = {"warn": "warning", "fatal": "error", "critical": "error"} | dict.fromkeys(
+    ("trace", "verbose", "http", "silly"), "debug"
+)
 
 
 def _whole_number(value: object) -> object:
@@ -180,6 +174,9 @@ class Settings(BaseModel):
     )
     partial_hour: Annotated[Literal["prorate", "full", "free"], BeforeValidator(_word)] = Field(
         "prorate", description="What the last, unfinished hour of an instance costs"
+    )
+    creation_fee: Annotated[Literal["extra", "covers-first-hour"], BeforeValidator(_word)] = Field(
+        "extra", description="Whether the host's fee at creation pays for the first hour of an instance"
     )
     currency: Annotated[str, BeforeValidator(_currency)] = Field(
         "USD",

@@ -120,7 +120,9 @@ def test_a_new_setting_divides_time_at_its_run(fleet: Fleet, web: UUID) -> None:
     fleet.at(DAY + "02:30")
     fleet.terms = replace(fleet.terms, transient_statuses=())
     rehearsed = dry_run(fleet.order(), Limits())
-    sentence = f"TRANSIENT_STATUSES changes from {','.join(TRANSIENT_STATUSES)} to none with the next run"
+    sentence = (
+        f"TRANSIENT_STATUSES changes from {','.join(sorted(TRANSIENT_STATUSES))} to none with the next run"
+    )
     assert ((sentence,), "0.025") == (rehearsed.changes, str(rehearsed.amount.normalize()))
     fleet.bill()
     fleet.at(DAY + "05:00")
@@ -132,4 +134,4 @@ def test_a_new_setting_divides_time_at_its_run(fleet: Fleet, web: UUID) -> None:
 def test_what_is_billable_by_name_is_not_transient() -> None:
     """An operator who bills servers that reboot means all of them, also those that were stopped before."""
     terms = Terms(billable_statuses=("running", "rebooting"), transient_statuses=("booting", "rebooting"))
-    assert ["booting"] == terms.continuing_statuses
+    assert ("booting",) == terms.policy.transient_statuses

@@ -158,20 +158,22 @@ def _bring_changes(connection: Connection, run: OpenRun, reported: OrganizationR
 
 def _changes(connection: Connection, terms: Terms, as_of: datetime) -> Iterator[str]:
     """Yield a sentence for each change of policy and price that the next run would bring."""
-    statuses, partial_hour, transient = policy_in_force(connection)
-    if set(statuses) != set(terms.billable_statuses):
-        is_first = one_row(connection, "never_billed")[0]
+    before, after = policy_in_force(connection), terms.policy
+    old = "new" if before != after and one_row(connection, "never_billed")[0] else "old"
+    if before.billable_statuses != after.billable_statuses:
         yield (
-            f"BILLABLE_STATUSES changes from {','.join(statuses)} to {','.join(terms.billable_statuses)}"
-            f" with the next run; hours before it are charged by the {'new' if is_first else 'old'} ones"
+            f"BILLABLE_STATUSES changes from {','.join(before.billable_statuses)} to"
+            f" {','.join(after.billable_statuses)} with the next run; hours before it are charged by the {old} ones"
         )
-    if set(transient) != set(terms.continuing_statuses):
+    if before.transient_statuses != after.transient_statuses:
         yield (
-            f"TRANSIENT_STATUSES changes from {','.join(transient) or 'none'} to"
-            f" {','.join(terms.continuing_statuses) or 'none'} with the next run"
+            f"TRANSIENT_STATUSES changes from {','.join(before.transient_statuses) or 'none'} to"
+            f" {','.join(after.transient_statuses) or 'none'} with the next run"
         )
-    if partial_hour != terms.partial_hour:
-        yield f"PARTIAL_HOUR changes from {partial_hour} to {terms.partial_hour} with the next run"
+    if before.partial_hour != after.partial_hour:
+        yield f"PARTIAL_HOUR changes from {before.partial_hour} to {after.partial_hour} with the next run"
+    if before.creation_fee != after.creation_fee:
+        yield f"CREATION_FEE changes from {before.creation_fee} to {after.creation_fee} with the next run"
     for name, recorded, shown, announced in ask(connection, "pending_prices", values={"as_of": as_of}):
         if announced:
             yield f"the announced price of {name}, {recorded:f} a month, comes into force ({shown:f} before)"

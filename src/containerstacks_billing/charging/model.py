@@ -26,6 +26,19 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """The dated settings: what is billable, how a started hour ends, what continues, what the host's fee pays for.
+
+    Statuses are sorted, so that equal policies compare equal.
+    """
+
+    billable_statuses: tuple[str, ...]
+    partial_hour: str
+    transient_statuses: tuple[str, ...]
+    creation_fee: str
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """The settings that decide what is charged, fixed for one run.
 
@@ -36,6 +49,7 @@ class Terms:
     billable_statuses: tuple[str, ...] = ("running",)
     transient_statuses: tuple[str, ...] = TRANSIENT_STATUSES
     partial_hour: str = "prorate"
+    creation_fee: str = "extra"
     hours_per_month: int = 730
     max_catch_up_hours: int = 72
     currency: str = "USD"
@@ -43,9 +57,11 @@ class Terms:
     shrink_brake: bool = False
 
     @property
-    def continuing_statuses(self) -> list[str]:
-        """The transient statuses but those that are billable by name: what is named is meant."""
-        return [status for status in self.transient_statuses if status not in self.billable_statuses]
+    def policy(self) -> Policy:
+        """What of them is dated. A status that is billable by name is not transient: what is named is meant."""
+        billable = set(self.billable_statuses)
+        transient = set(self.transient_statuses) - billable
+        return Policy(tuple(sorted(billable)), self.partial_hour, tuple(sorted(transient)), self.creation_fee)
 
 
 def terms_parameters(terms: Terms) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from containerstacks_billing.charging.model import Terms
+from containerstacks_billing.charging.model import Policy, Terms
 from containerstacks_billing.database.connection import Connection, set_timeouts
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.statements import query
@@ -18,7 +20,7 @@ Fence = Callable[[Connection], None]
 def agree_on_policy(connection: Connection, terms: Terms, as_of: datetime, fence: Fence) -> bool:
     """Let changed settings of what is billable take effect at `as_of`; True when they divide time there.
 
-    The settings are BILLABLE_STATUSES, TRANSIENT_STATUSES and PARTIAL_HOUR.
+    The settings are BILLABLE_STATUSES, TRANSIENT_STATUSES, PARTIAL_HOUR and CREATION_FEE.
 
     Open segments of instances whose billability changes are closed at that instant, so what they used before is
     charged, or not, by the policy of before. A process that dies in the middle leaves the change unsettled; the next
@@ -51,21 +53,14 @@ def _settle(connection: Connection, fence: Fence) -> None:
 
 def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple[bool, bool]:
     """Write the new policy where it differs; return whether it does, and whether no segments are left to close."""
-    values = {
-        "billable_statuses": list(terms.billable_statuses),
-        "partial_hour": terms.partial_hour,
-        "transient_statuses": terms.continuing_statuses,
-        "as_of": as_of,
-    }
-    policy = connection.execute(query("policy_in_force")).fetchone()
-    if policy is None:
+    values: dict[str, object] = {"as_of": as_of}
+    for name, value in asdict(terms.policy).items():
+        values[name] = list(value) if isinstance(value, tuple) else value
+    row = connection.execute(query("policy_in_force")).fetchone()
+    if row is None:
         raise WorkFailed("no billing policy is in force", "restore the table billing_policies from a backup")
-    identifier, statuses, partial_hour, transient, valid_from, settled = policy
-    changed = (set(statuses), partial_hour, set(transient)) != (
-        set(terms.billable_statuses),
-        terms.partial_hour,
-        set(terms.continuing_statuses),
-    )
+    *facts, identifier, valid_from, settled = row
+    changed = _policy(facts) != terms.policy
     if changed and not settled:
         return False, False  # the change that was begun is finished first, then this one is made
     if changed and connection.execute(query("rewrite_first_policy"), values).fetchone():
@@ -75,7 +70,7 @@ def begin_change(connection: Connection, terms: Terms, as_of: datetime) -> tuple
     if changed:
         if not connection.execute(query("end_policy"), values | {"policy": identifier}).fetchone():
             raise WorkFailed(
-                "BILLABLE_STATUSES, TRANSIENT_STATUSES or PARTIAL_HOUR cannot change at "
+                "BILLABLE_STATUSES, TRANSIENT_STATUSES, PARTIAL_HOUR or CREATION_FEE cannot change at "
                 f"{as_of}: the last change is of {valid_from}"
             )
         connection.execute(query("begin_policy"), values)
@@ -98,7 +93,12 @@ def end_lasting_statuses(connection: Connection, first: UUID = FIRST_UUID, last:
     )
 
 
-def policy_in_force(connection: Connection) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
-    """Return the billable statuses, what becomes of a partial hour, and the transient statuses; change nothing."""
+def policy_in_force(connection: Connection) -> Policy:
+    """Return the policy that holds now, without holding it."""
     row = connection.execute(query("policy_now")).fetchone()
-    return (tuple(row[0]), row[1], tuple(row[2])) if row else ((), "", ())
+    return _policy(row) if row else Policy((), "", (), "")
+
+
+def _policy(facts: Sequence[Any]) -> Policy:
+    statuses, partial_hour, transient, creation_fee = facts
+    return Policy(tuple(sorted(statuses)), partial_hour, tuple(sorted(transient)), creation_fee)

@@ -2,17 +2,18 @@
 
 -- name: policy_in_force
 -- The policy that holds now, and whether the change to it is finished.
-select id, billable_statuses, partial_hour, transient_statuses, valid_from::text, settled from billing_policies where valid_to = 'infinity';
+select billable_statuses, partial_hour, transient_statuses, creation_fee, id, valid_from::text, settled from billing_policies where valid_to = 'infinity';
 
 -- name: policy_now
 -- The policy that holds now, without holding it.
-select billable_statuses, partial_hour, transient_statuses from billing_policies where valid_to = 'infinity';
+select billable_statuses, partial_hour, transient_statuses, creation_fee from billing_policies where valid_to = 'infinity';
 
 -- name: rewrite_first_policy
 -- Before anything was ever billed the settings are simply what they are, and hold since ever: also for hours that segments closed
 -- between adoption and the first run.
 update billing_policies
-set billable_statuses = %(billable_statuses)s, partial_hour = %(partial_hour)s, transient_statuses = %(transient_statuses)s
+set billable_statuses = %(billable_statuses)s, partial_hour = %(partial_hour)s, transient_statuses = %(transient_statuses)s,
+    creation_fee = %(creation_fee)s
 where valid_from = '-infinity' and valid_to = 'infinity'
   and not exists (select from billing_runs where outcome <> 'held')
 returning true;
@@ -35,8 +36,8 @@ where id = %(policy)s and valid_from < %(as_of)s and valid_to = 'infinity' retur
 
 -- name: begin_policy
 -- Let the new policy begin there. Its change is not finished while segments are open that began under the old one.
-insert into billing_policies (billable_statuses, partial_hour, transient_statuses, valid_from, settled)
-values (%(billable_statuses)s, %(partial_hour)s, %(transient_statuses)s, %(as_of)s, false);
+insert into billing_policies (billable_statuses, partial_hour, transient_statuses, creation_fee, valid_from, settled)
+values (%(billable_statuses)s, %(partial_hour)s, %(transient_statuses)s, %(creation_fee)s, %(as_of)s, false);
 
 -- name: close_segments_of_old_policy
 -- Close some of the open segments of instances that were billable and are not any more, or the other way round, at the instant of

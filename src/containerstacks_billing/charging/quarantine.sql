@@ -29,7 +29,8 @@ with
 -- include: payers, plan_rates, released
 ,
 latest_instant as (
-    select greatest(max(as_of) filter (where outcome = 'completed'), %(as_of)s) as latest from billing_runs
+    -- The first hour of an instance that was created during the run may be paid ahead.
+    select greatest(max(as_of) filter (where outcome = 'completed'), %(as_of)s, billing_clock()) as latest from billing_runs
 ),
 -- include: left_out
 ,

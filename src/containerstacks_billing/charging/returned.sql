@@ -76,7 +76,7 @@ with
 suspect as materialized (
     select organization_id, instance_id, id as segment_id, started_at as starts_at,
         case when outcome is null then charge_until else ended_at end as ends_at, status, ended_at,
-        coalesce(outcome in ('not billable', 'free'), true) and reason not in ('watermark', 'restored') as is_judged
+        coalesce(outcome in ('not billable', 'free'), true) and reason not in ('watermark', 'creation', 'restored') as is_judged
     from billing_usage_segments
     where organization_id between %(first_organization)s and %(last_organization)s
       and instance_id between %(first_instance)s and %(last_instance)s

@@ -81,6 +81,7 @@ def terms_of(settings: Settings) -> Terms:
         billable_statuses=settings.billable_statuses,
         transient_statuses=settings.transient_statuses,
         partial_hour=settings.partial_hour,
+        creation_fee=settings.creation_fee,
         hours_per_month=settings.hours_per_month,
         max_catch_up_hours=settings.max_catch_up_hours,
         currency=settings.currency,

@@ -97,6 +97,11 @@ debit as (
         where organization_id between %(first_organization)s and %(last_organization)s
           and kind = 'host billing' and currency = %(currency)s
           and (description like 'VPS Hourly Billing - %%' or description like 'VPS Creation - %%')
+          -- A fee that paid for a first hour which we did not charge is neither due nor doubled.
+          and not (creation is not null and exists (
+            select from billing_usage_segments paid
+            where paid.organization_id = entry_kind.organization_id and paid.label = creation[1] and reason = 'creation'
+              and posted_at between started_at - interval '10 minutes' and started_at + interval '10 minutes'))
     ) stated
     left join label_here on label_here.organization_id = stated.organization_id and label_here.label = stated.label
     left join (

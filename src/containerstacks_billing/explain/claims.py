@@ -10,6 +10,12 @@ from typing import Any
 from containerstacks_billing.explain.model import HOUR
 from containerstacks_billing.explain.timeline import FOREVER, Period, State, lay_out
 
+# Segments over which the host application moved the watermark by itself, and what that means.
+_OF_HOST = {
+    "watermark": "The host application moved the watermark over it.",
+    "creation": "Paid by the fee that the host application took at creation (CREATION_FEE).",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
@@ -120,7 +126,7 @@ def _settled_segments(records: Records, *, by_host: bool) -> list[Period]:
         if segment.outcome == "not billable":
             since = since if since is not None and segment.starts_at == last_end else segment.starts_at
             last_end = segment.ends_at
-        if (segment.reason == "watermark") is by_host:
+        if (segment.reason in _OF_HOST) is by_host:
             found += _segment(segment, records, since)
     return found
 
@@ -156,9 +162,7 @@ def _verdict(segment: Any, records: Records, since: datetime | None) -> tuple[St
             decided = [
                 one for one in records.decisions if one.segment_id and one.segment_id == segment.segment_id
             ]
-            moved = "The host application moved the watermark over it."
-            plain = moved if segment.reason == "watermark" else "Waived."
-            return State.WAIVED, _waived(decided[-1]) if decided else plain
+            return State.WAIVED, _waived(decided[-1]) if decided else _OF_HOST.get(segment.reason, "Waived.")
         case "damaged":
             damaged = "It begins where something was charged already; it waits for a repair."
             return State.QUARANTINED, _reason(waits) if waits else damaged

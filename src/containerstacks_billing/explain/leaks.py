@@ -168,7 +168,7 @@ def _parameters(
         "first_organization": organization or FIRST_UUID,
         "last_organization": organization or LAST_UUID,
     }
-    statuses, *_ = policy_in_force(connection)
+    statuses = policy_in_force(connection).billable_statuses
     if statuses and one_row(connection, "has_completed_run")[0]:
         values |= {"every_status": statuses == ("*",), "billable_statuses": list(statuses)}
     rates = connection.execute(query("rates_in_force"), values).fetchall()

@@ -9,7 +9,7 @@ afterwards are rates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -153,10 +153,10 @@ def what_if_run(
 
 def _in_force(connection: Connection, terms: Terms) -> Terms:
     """Return the terms with the statuses that billing bills, once it has billed."""
-    statuses, partial_hour, transient = policy_in_force(connection)
+    policy = policy_in_force(connection)
     if not one_row(connection, "has_completed_run")[0]:
         return terms
-    return replace(terms, billable_statuses=statuses, partial_hour=partial_hour, transient_statuses=transient)
+    return replace(terms, **asdict(policy))
 
 
 def _announced_rates(

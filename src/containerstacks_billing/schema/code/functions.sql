@@ -150,7 +150,7 @@ create or replace function billing_segments_of(instance vps_instances, segments 
 as $$
     select instance.organization_id, instance.id, instance.label::text, pending.plan_id, pending.status, pending.backups,
         pending.started_at, pending.ended_at, judged.charge_until, pending.closed_at, pending.reason, instance.rated_from,
-        case when pending.reason = 'watermark' then 'waived' else judged.outcome end
+        case when pending.reason in ('watermark', 'creation') then 'waived' else judged.outcome end
     from unnest(segments) pending, billing_segment_outcome(pending.status, pending.started_at, pending.ended_at) judged
 $$;
 
@@ -160,7 +160,7 @@ create or replace function billing_due_segments(segments billing_pending_segment
     billable_statuses text[]) returns bigint
     language sql immutable parallel safe
 as $$
-    select count(*) filter (where (every_status or status = any (billable_statuses)) and reason is distinct from 'watermark')
+    select count(*) filter (where (every_status or status = any (billable_statuses)) and coalesce(reason not in ('watermark', 'creation'), true))
     from unnest(segments) where closed_at <= until having count(*) > 0
 $$;
 
@@ -379,14 +379,34 @@ exception when others then
     return new;
 end $$;
 
+-- Whether the host took a fee for the first hour of an instance that it created at that time, and the policy in force says that the
+-- fee pays for it. The host debits it between the insert of the row and the update that writes its watermark.
+create or replace function billing_fee_covers_first_hour(organization uuid, label text, created_at timestamptz) returns boolean
+    language plpgsql stable security definer set search_path = public, pg_temp
+as $$
+begin
+    return exists (select from billing_policies where valid_to = 'infinity' and creation_fee = 'covers-first-hour')
+        and exists (
+            select from payment_transactions entry
+            where entry.organization_id = organization and entry.amount < 0 and entry.status = 'completed'
+              and entry.created_at >= billing_fee_covers_first_hour.created_at - interval '5 minutes'
+              and entry.description = 'VPS Creation - ' || label || ' (Initial Hour)');
+exception when others then
+    return false;
+end $$;
+
 -- Trigger, per updated row whose watermark the host moves on by itself (billing_is_paid_by_host): it has been paid for that span, as
 -- by the fee at creation, or waives it. The span becomes a segment that is settled, so nothing of it is charged and `verify` knows
 -- why. A watermark that is no date, or lies more than an hour ahead, is not believed. Rights and search path are the host's.
+--
+-- The first watermark of an instance comes with the fee of the host for its first hour; where the policy says that the fee pays for
+-- that hour, the watermark moves to its end.
 create or replace function billing_keep_watermark() returns trigger
     language plpgsql
 as $$
 declare
     started_at timestamptz;
+    reason     text := 'watermark';
 begin
     started_at := greatest(coalesce(old.last_billed_at, old.created_at), old.rated_until,
         old.pending_segments[cardinality(old.pending_segments)].ended_at);
@@ -394,9 +414,15 @@ begin
         and isfinite(started_at) and new.last_billed_at > started_at
         and new.last_billed_at <= public.billing_clock() + interval '1 hour'
     then
+        if old.last_billed_at is null and started_at = old.created_at and new.last_billed_at < old.created_at + interval '1 hour'
+            and public.billing_fee_covers_first_hour(old.organization_id, old.label::text, old.created_at)
+        then
+            new.last_billed_at := old.created_at + interval '1 hour';
+            reason := 'creation';
+        end if;
         new.pending_segments := array_append(old.pending_segments, row(old.plan_id::text, coalesce(old.lasting_status, old.status::text),
             public.billing_has_backups(old), started_at, new.last_billed_at, public.billing_clock(),
-            'watermark')::public.billing_pending_segment);
+            reason)::public.billing_pending_segment);
         if cardinality(new.pending_segments) > 8 then
             perform public.billing_flush_leaving(old, new.pending_segments, new.last_billed_at, new.id, false);
             new.pending_segments := null;

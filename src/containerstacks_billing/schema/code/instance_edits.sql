@@ -86,7 +86,7 @@ as $$
     from pg_roles r, pg_proc p
     where p.pronamespace = 'public'::regnamespace
       and p.proname in ('billing_clock', 'billing_ends_segment', 'billing_is_set_back', 'billing_is_paid_by_host', 'billing_is_edit',
-                        'billing_takes_lasting_status', 'billing_has_backups', 'billing_segment_end', 'billing_flush_leaving', 'billing_metering_failed')
+                        'billing_takes_lasting_status', 'billing_fee_covers_first_hour', 'billing_has_backups', 'billing_segment_end', 'billing_flush_leaving', 'billing_metering_failed')
       and (has_table_privilege(r.oid, 'vps_instances', 'INSERT, UPDATE, DELETE, TRUNCATE')
            or has_any_column_privilege(r.oid, 'vps_instances', 'INSERT, UPDATE'))
       and not has_function_privilege(r.oid, p.oid, 'EXECUTE') and r.rolname not like 'pg\_%'
