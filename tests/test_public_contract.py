@@ -39,7 +39,7 @@ FLAGS = {
     "prices set": "--base --correct --dry-run --from --json --markup --reason --yes",
     "quarantine": "--json --limit",
     "reconcile": "--accept --check --dry-run --json --reason --restore --yes",
-    "release": "--all --by --cap --charge --dry-run --instance --json --organization --reason --waive --yes",
+    "release": "--all --by --cap --charge --dry-run --instance --json --organization --passed-over --reason --waive --yes",
     "run": "--all --dry-run --json --organization --wait",
     "runs": "--json --limit",
     "runways": "--below --json --limit",

@@ -30,12 +30,18 @@ Examples:
   containerstacks-billing release --all --charge --dry-run
   containerstacks-billing release --organization ID --cap 24 --reason "outage"
   containerstacks-billing release --instance ID --waive --by anna
+  containerstacks-billing release --passed-over --all --waive --reason old
 
 \b
 Instances with more than MAX_CATCH_UP_HOURS due are held until one of these:
   --charge   all hours that are due until now
   --cap N    the N most recent hours; older ones are waived for good
   --waive    nothing; everything that is due is waived for good
+
+\b
+With --passed-over it decides about hours that the host could not collect
+before adoption. Without a decision the next run charges those since the
+watermark, and those before it are never charged.
 
 \b
 It shows what it means and asks. Without a terminal, as in a script, and with
@@ -50,6 +56,7 @@ It shows what it means and asks. Without a terminal, as in a script, and with
 @click.option("--instance", type=INSTANCE_ID, metavar="ID", help="This held instance.")
 @organization_option("Its held instances.")
 @click.option("--all", "every", is_flag=True, help="All held instances.")
+@click.option("--passed-over", is_flag=True, help="Hours that the host could not collect.")
 @click.option("--reason", metavar="TEXT", help="Why; it is kept.")
 @click.option("--by", metavar="NAME", help="Who. [default: user@host]")
 @click.option("--dry-run", is_flag=True, help="Show what it means; change nothing.")
@@ -64,6 +71,7 @@ def release(
     instance: UUID | None,
     organization: UUID | None,
     every: bool,
+    passed_over: bool,
     reason: str | None,
     by: str | None,
     dry_run: bool,
@@ -85,6 +93,8 @@ def release(
             else "what: --charge, --cap N or --waive"
         )
         raise click.BadParameter(f"Say {missing}.")
+    if passed_over and not (charge or waive):
+        raise click.BadParameter("--passed-over goes with --charge or --waive.")
     settings = configured(ctx).settings
     decided_by, why = (by or operator_name())[:255], (reason or "no reason was given")[:1000]
     if not any(decisions):
@@ -100,6 +110,7 @@ def release(
         organization,
         instance,
         dry_run,
+        passed_over,
     )
     _release_instances(settings, order, yes=yes, as_json=as_json)
 
@@ -194,7 +205,7 @@ def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool,
         _see_that_it_is_known(conninfo, order)
     elif asking:
         if not as_json:
-            release_tables.show(released, terms.currency)
+            release_tables.show(released, terms.currency, order)
         require_confirmation("\nDecide so?", "deciding", yes=yes, as_json=as_json)
         released = decide(conninfo, terms, order, holder)
     if as_json:
@@ -202,7 +213,7 @@ def _release_instances(settings: Settings, order: ReleaseDecision, *, yes: bool,
 
         render.emit_json(Released.of(released, order))
     else:
-        release_tables.show(released, terms.currency)
+        release_tables.show(released, terms.currency, order)
         release_tables.conclude(released, order)
 
 

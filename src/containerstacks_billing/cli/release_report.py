@@ -12,11 +12,12 @@ from containerstacks_billing.text import counted, hour_digits
 _MOST_SHOWN = 50
 
 
-def show(released: ReleaseResult, currency: str) -> None:
+def show(released: ReleaseResult, currency: str, order: ReleaseDecision) -> None:
     """Write what becomes of which instance; first those that `quarantine` shows under another reason, or not at all."""
     console = render.stdout()
     if not released.instances:
-        console.print("No such instance is held; there is nothing to decide.")
+        nothing = "No such hour was passed over" if order.passed_over else "No such instance is held"
+        console.print(f"{nothing}; there is nothing to decide.")
         return
     for one in sorted(released.listed, key=lambda one: one.quarantine_reason == HELD)[:_MOST_SHOWN]:
         _show_one(one, currency)

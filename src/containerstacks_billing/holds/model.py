@@ -27,7 +27,8 @@ class Decision(StrEnum):
 class ReleaseDecision:
     """A decision about held instances (one, of an organization, or all), its author and reason.
 
-    `kept_hours` are the most recent hours of each instance, which stay due; older ones are waived.
+    `kept_hours` are the most recent hours of each instance, which stay due; older ones are waived. `passed_over` means
+    the hours that the host could not collect before adoption (passed_over.sql), of instances held or not.
     """
 
     decision: Decision
@@ -37,6 +38,7 @@ class ReleaseDecision:
     organization: UUID | None = None
     instance: UUID | None = None
     dry_run: bool = False
+    passed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Release of held hours by a decision; release.sql argues why no hour is lost."""
+"""Release of held hours, and of those that the host passed over, by a decision.
+
+release.sql argues why no hour is lost.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from containerstacks_billing.charging import lease as leases
 from containerstacks_billing.charging.batch import ChangedMeanwhile, pin_planner
 from containerstacks_billing.charging.lease_model import Lease
 from containerstacks_billing.charging.model import Terms, terms_parameters
+from containerstacks_billing.charging.policies import begin_change
 from containerstacks_billing.charging.returned import flush_segments
 from containerstacks_billing.charging.run_record import database_clock
 from containerstacks_billing.database.connection import Connection, set_timeouts
@@ -19,7 +23,7 @@ from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.run_pool import RunPool
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import InvariantBroken, LeaseLost, WorkFailed
-from containerstacks_billing.holds.model import EVERY_HOUR, HeldHours, ReleaseDecision, ReleaseResult
+from containerstacks_billing.holds.model import EVERY_HOUR, HELD, HeldHours, ReleaseDecision, ReleaseResult
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 
@@ -60,7 +64,7 @@ def _decide(
     }
     released = ReleaseResult(as_of)
     for reach in _ranges(connection, order, values):
-        released = released.with_held_hours(_until_it_holds(connection, values | reach, order.dry_run, lease))
+        released = released.with_held_hours(_until_it_holds(connection, terms, values | reach, order, lease))
     if not order.dry_run:
         with connection.transaction():
             set_timeouts(connection)
@@ -84,7 +88,8 @@ def _ranges(
         reach = {"first_organization": first, "last_organization": last} | only
         with connection.transaction():
             set_timeouts(connection)
-            planned = connection.execute(query("plan_release"), values | reach).fetchall()
+            plan = "plan_passed_over" if order.passed_over else "plan_release"
+            planned = connection.execute(query(plan), values | reach).fetchall()
         for first_organization, last_organization, _ in planned:
             yield only | {
                 "first_organization": first_organization,
@@ -93,14 +98,21 @@ def _ranges(
 
 
 def _until_it_holds(
-    connection: Connection, values: dict[str, Any], dry_run: bool, lease: Lease | None
+    connection: Connection,
+    terms: Terms,
+    values: dict[str, Any],
+    order: ReleaseDecision,
+    lease: Lease | None,
 ) -> list[HeldHours]:
     """Decide about one range; retried from the rows when the host changed an instance meanwhile."""
     last: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
-            with connection.transaction(force_rollback=dry_run):
-                return _decide_range(connection, values, lease)
+            with connection.transaction(force_rollback=order.dry_run):
+                if order.passed_over and _one(connection, "never_billed", values)[0]:
+                    # Before the first run no policy was in force, and segments are judged by the settings.
+                    begin_change(connection, terms, values["as_of"])
+                return _decide_range(connection, values, order, lease)
         except ChangedMeanwhile as error:
             last = error
         except psycopg.Error as error:
@@ -115,7 +127,9 @@ def _until_it_holds(
     )
 
 
-def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease | None) -> list[HeldHours]:
+def _decide_range(
+    connection: Connection, values: dict[str, Any], order: ReleaseDecision, lease: Lease | None
+) -> list[HeldHours]:
     pin_planner(connection)
     if lease is not None:
         fence = {"fencing_token": lease.fencing_token, "nonce": lease.nonce}
@@ -124,7 +138,9 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
     _one(connection, "lock_wallets", values)
     flush_segments(connection, values)
     values = values | {"include_pending": False}
-    first, last = _one(connection, "decide", values)
+    if order.passed_over:
+        connection.execute(query("file_passed_over"), values)
+    first, last = _one(connection, "decide_passed_over" if order.passed_over else "decide", values)
     if first is None:
         return []
     values = values | {
@@ -141,7 +157,16 @@ def _decide_range(connection: Connection, values: dict[str, Any], lease: Lease |
     connection.execute(query("strike_off"), values)
     left = connection.execute(query("held_hours"), values).fetchall()
     return [
-        HeldHours(organization, instance, label, hours, amount, hours_left, amount_left, reason)
+        HeldHours(
+            organization,
+            instance,
+            label,
+            hours,
+            amount,
+            hours_left,
+            amount_left,
+            HELD if order.passed_over else reason,
+        )
         for (organization, instance, label, reason, hours, amount), (*_, hours_left, amount_left) in zip(
             due, left, strict=True
         )

@@ -39,7 +39,8 @@ with unpaid as (
 select rows,
        format(case rows when 1 then '%s failed row' else '%s failed rows' end || ' of the host application, %s in all. Counted once they are '
               '%s h worth %s. Of these %s h, %s, are since the watermarks: the first run charges them, as past due where a wallet cannot '
-              'pay. Earlier ones are never collected. To waive an instance''s, move its last_billed_at to now() before that run.',
+              'pay. Earlier ones are never charged. To waive them all before that run, or to charge the earlier ones too: '
+              'containerstacks-billing release --passed-over --all --waive (or --charge) --reason …, with --dry-run to see it first.',
               rows, round(written.amount, 2), round(hours, 1), round(total.amount, 2), round(unrated_hours, 1), round(unrated_amount, 2)),
        'select organization_id, vps_instance_id, count(*), min(billing_period_start), max(billing_period_end), max(total_amount) '
        'from vps_billing_cycles where run_id is null and status = ''failed'' group by 1, 2 order by 6 desc;'
