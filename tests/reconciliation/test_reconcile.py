@@ -16,6 +16,10 @@ from tests.command import Command
 from tests.fleet import Fleet
 from tests.verification.test_verify_damage import DAMAGES, Damage
 
+from containerstacks_billing.explain.month import month_named
+from containerstacks_billing.explain.snapshot import snapshot
+from containerstacks_billing.explain.statement import Reading, read_statements
+from containerstacks_billing.explain.statement_schema import Statement
 from containerstacks_billing.reconciliation.model import Action, Answer
 from containerstacks_billing.reconciliation.reconcile import Settlement, open_items, settle
 from containerstacks_billing.verification.verify import verify
@@ -34,6 +38,15 @@ def accepted(conninfo: str, **changes: Any) -> tuple[Answer, ...]:
 def restored(conninfo: str, **changes: Any) -> tuple[Answer, ...]:
     order = Settlement(Action.RESTORE, "anna@desk", "repaired", **changes)
     return tuple(one.answer for one in settle(conninfo, order))
+
+
+def statements(fleet: Fleet) -> list[Statement]:
+    """Return the statements of March, April and May."""
+    found = []
+    with snapshot(fleet.conninfo) as connection:
+        for month in ("2026-03", "2026-04", "2026-05"):
+            found += list(read_statements(connection, Reading(month_named(month), "USD")))
+    return found
 
 
 ACCEPTABLE = [damage for damage in DAMAGES if damage.done.__name__ != "_a_balance_is_no_number"]
@@ -112,6 +125,22 @@ def test_accepting_moves_the_opening_and_nothing_else(fleet: Fleet) -> None:
     assert [("balances", "accept", 1, Decimal("0.07"))] == [
         (one.check, one.decision, one.decisions, one.amount) for one in verification.settled
     ]
+
+
+def test_an_acceptance_stands_in_the_month_of_its_decision(fleet: Fleet) -> None:
+    """Overwritten in March and accepted in May, it changes the cash of neither March nor April, and the books close."""
+    fleet.at("2026-03-31 00:00")
+    organization, _ = overwritten(fleet)
+    fleet.at("2026-05-02 00:00")
+    before = statements(fleet)
+    accepted(fleet.conninfo)
+    after = statements(fleet)
+    cash = [[(one.opening, one.entries, one.closing) for one in months[:2]] for months in (before, after)]
+    assert cash[0] == cash[1]
+    assert {"accepted": Decimal("0.07")} == {one.kind: one.amount for one in after[2].entries}
+    assert (before[1].closing, Decimal("15.00")) == (after[2].opening, after[2].closing)
+    assert [[], [], []] == [one.findings for one in after]
+    assert organization == after[0].organization_id
 
 
 def test_restoring_moves_the_balance_back(fleet: Fleet) -> None:
@@ -227,6 +256,31 @@ def test_lost_hours_can_be_given_away(fleet: Fleet) -> None:
     assert [("gaps", "accept", 1)] == [
         (one.check, one.decision, one.decisions) for one in verification.settled
     ]
+
+
+def test_a_watermark_of_a_stopped_instance_is_put_back(fleet: Fleet) -> None:
+    """Set back with triggers off; no run bills the instance, so none mends it. Running again, it is billed from then."""
+    web = fleet.instance(fleet.organization("10.00"), fleet.plan("7.30"))
+    fleet.hours(3)
+    fleet.set(web, status="stopped")
+    fleet.hours(1)
+    fleet.bill()
+    with fleet.conn.transaction():
+        fleet.conn.execute("set local session_replication_role = replica")
+        fleet.conn.execute(
+            "update vps_instances set last_billed_at = last_billed_at - interval '2 hours', rated_until = null"
+        )
+    fleet.hours(1)
+    fleet.bill()
+    assert ["watermarks"] == [one.check for one in verify(fleet.conninfo).discrepancies]
+    assert (Answer.DONE,) == restored(fleet.conninfo)
+    assert () == restored(fleet.conninfo)
+    assert verify(fleet.conninfo).discrepancies == ()
+    fleet.set(web, status="running")
+    fleet.hours(1)
+    fleet.bill()
+    assert ["0.03", "0.01"] == [amount for _, _, amount, _ in fleet.charges()]
+    assert verify(fleet.conninfo).discrepancies == ()
 
 
 def test_a_mark_that_a_copied_wallet_lost_is_set_again(fleet: Fleet) -> None:

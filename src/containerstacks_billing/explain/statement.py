@@ -158,6 +158,11 @@ def _cash(rows: _Rows) -> tuple[Decimal | None, list[EntrySum], Decimal | None]:
     ]
     if organization.opened_in:
         posted.insert(0, EntrySum(kind="opening", entries=1, amount=organization.opened_in))
+    if organization.acceptances:
+        accepted = EntrySum(
+            kind="accepted", entries=organization.acceptances, amount=organization.accepted_in
+        )
+        posted.append(accepted)
     if not organization.wallets and not rows.entries:
         return None, [], None
     opening = organization.opened_before + sum((one.before for one in rows.entries), ZERO)

@@ -47,7 +47,8 @@ portion as not materialized (
 )
 
 -- name: statement_organizations
--- The organizations of the range, those that are deleted and left charges too, with their wallets in the currency.
+-- The organizations of the range, those that are deleted and left charges too, with their wallets in the currency. A difference that
+-- was accepted moved the opening of its wallet; here it stands at the time of that decision, so that no earlier month changes.
 with recursive charged as (
     (select organization_id from vps_billing_cycles
      where run_id is not null and organization_id between %(first_organization)s and %(last_organization)s
@@ -67,18 +68,28 @@ known as (
 select organization_id, organization.id is not null as exists, organization.name,
     to_jsonb(organization) ->> 'address' as address, to_jsonb(organization) ->> 'tax_id' as tax_id,
     coalesce(wallets, 0) as wallets, coalesce(opened_before, 0) as opened_before, coalesce(opened_in, 0) as opened_in,
+    coalesce(accepted_in, 0) as accepted_in, coalesce(acceptances, 0) as acceptances,
     coalesce(carry, 0) as carry, coalesce(balance, 0) as balance, coalesce(opening, 0) as opening
 from known
 left join organizations organization on organization.id = organization_id
 left join lateral (
     select count(*) as wallets, sum(balance) as balance, sum(billing_opening) as opening,
-        sum(billing_opening) filter (where at < %(from)s) as opened_before,
-        sum(billing_opening) filter (where at >= %(from)s and at < %(until)s) as opened_in,
-        sum(billing_carry) as carry
+        sum(billing_opening - accepted) filter (where at < %(from)s) + sum(accepted_before) as opened_before,
+        sum(billing_opening - accepted) filter (where at >= %(from)s and at < %(until)s) as opened_in,
+        sum(decision.accepted_in) as accepted_in, sum(decision.acceptances)::bigint as acceptances, sum(billing_carry) as carry
     from (
         select *, case when isfinite(created_at) then created_at else '-infinity' end as at from wallets
         where wallets.organization_id = known.organization_id and upper(wallets.currency) = %(currency)s
-    ) wallet
+    ) wallet,
+    lateral (
+        select coalesce(sum(amount), 0) as accepted,
+            coalesce(sum(amount) filter (where decided_at < %(from)s), 0) as accepted_before,
+            coalesce(sum(amount) filter (where decided_at >= %(from)s and decided_at < %(until)s), 0) as accepted_in,
+            count(*) filter (where decided_at >= %(from)s and decided_at < %(until)s) as acceptances
+        from billing_decisions
+        where check_name = 'balances' and decision = 'accept' and organization_id = known.organization_id
+          and wallet_id = wallet.id
+    ) decision
 ) wallet on true
 order by organization_id;
 

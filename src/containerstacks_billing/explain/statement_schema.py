@@ -26,7 +26,7 @@ class EntrySum(Document):
 
     kind: str = Field(
         description="opening (of a new wallet), billing, correction, reversal, credit, other billing, top-up,"
-        " host billing or host debit"
+        " host billing, host debit or accepted (a difference between balance and entries that an operator accepted)"
     )
     entries: int
     amount: Money

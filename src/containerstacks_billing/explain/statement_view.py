@@ -29,6 +29,7 @@ _KINDS = {
     "top-up": "Paid in",
     "host billing": "Billed by the application itself",
     "host debit": "Other debits",
+    "accepted": "Difference of the balance that was accepted",
 }
 _STEPS = {
     "usage": "Used in this month",

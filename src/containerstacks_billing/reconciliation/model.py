@@ -19,7 +19,7 @@ class Action(StrEnum):
 
 
 # Checks whose discrepancies can be restored; every check can be accepted.
-RESTORABLE = frozenset({"balances", "carries", "gaps", "past-due"})
+RESTORABLE = frozenset({"balances", "carries", "gaps", "past-due", "watermarks"})
 
 # What an acceptance or a restoration of each check does, for people.
 EFFECTS: dict[tuple[str, Action], str] = {
@@ -30,6 +30,7 @@ EFFECTS: dict[tuple[str, Action], str] = {
     ("gaps", Action.ACCEPT): "leaves the hours uncharged for good",
     ("gaps", Action.RESTORE): "charges the hours with the next run, at the plan charged before them",
     ("past-due", Action.RESTORE): "marks or clears the wallet by what is owed",
+    ("watermarks", Action.RESTORE): "moves the watermark to the end of what was charged or rated",
 }
 
 

@@ -161,6 +161,19 @@ def _gap(connection: Connection, item: OpenItem, order: Settlement) -> SettledIt
     return SettledItem(item, Answer.DONE)
 
 
+def _watermark(connection: Connection, item: OpenItem, order: Settlement) -> SettledItem:
+    if order.action is Action.ACCEPT:
+        return _accept(connection, item, order)
+    places = item.discrepancy.identifiers
+    values = {"organization": places["organization_id"], "instance": places["instance_id"]}
+    # Ours to move: the host has not been paid for the hours in between.
+    connection.execute("select set_config('containerstacks_billing.advancing', 'on', true)")
+    if not connection.execute(query("restore_watermark"), values).rowcount:
+        return SettledItem(item, Answer.ALREADY_RIGHT)
+    _record(connection, item, order)
+    return SettledItem(item, Answer.DONE)
+
+
 def _mark(connection: Connection, item: OpenItem, order: Settlement) -> SettledItem:
     if order.action is Action.ACCEPT:
         return _accept(connection, item, order)
@@ -185,6 +198,7 @@ _STEPS: Mapping[str, Callable[[Connection, OpenItem, Settlement], SettledItem]] 
     "carries": _carries,
     "gaps": _gap,
     "past-due": _mark,
+    "watermarks": _watermark,
 }
 
 

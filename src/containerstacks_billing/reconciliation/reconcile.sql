@@ -99,6 +99,20 @@ where not exists (select from vps_billing_cycles
                   where instance_id = %(instance)s and started_at < %(hours_until)s and ended_at > %(hours_from)s)
   and coalesce(before.plan_id::text, instance.plan_id) is not null;
 
+-- name: restore_watermark
+-- Move a watermark that stands behind what was charged or rated to the end of that. A run does so with the instances that it bills; one
+-- that is not billable has no run to mend it.
+update vps_instances instance
+set last_billed_at = known.rated_until, rated_until = known.rated_until
+from (
+    select greatest(rated_until, (
+            select max(billing_period_end) from vps_billing_cycles
+            where run_id is not null and vps_instance_id = vps_instances.id)) as rated_until
+    from vps_instances where id = %(instance)s
+) known
+where organization_id = %(organization)s and id = %(instance)s and isfinite(known.rated_until)
+  and coalesce(last_billed_at, created_at) < known.rated_until;
+
 -- name: record_reconciliation
 -- Record the decision; one that accepts the same discrepancy a second time changes nothing.
 insert into billing_decisions (organization_id, instance_id, wallet_id, decision, check_name, amount, fingerprint, message,
