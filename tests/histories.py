@@ -20,8 +20,11 @@ from tests.concurrent_changes import ConcurrentChange, Run
 from tests.fleet import Fleet
 from tests.reference import operator
 from tests.reference.model import Model
-from tests.reference.values import CENT, Instance, Terms, Wallet
+from tests.reference.values import CENT, Instance, Terms, Wallet, amount_of
 
+from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Scope
+from containerstacks_billing.adjustments.model import Outcome as Posted
+from containerstacks_billing.adjustments.orders import post_order
 from containerstacks_billing.charging import model as run
 from containerstacks_billing.charging.model import Outcome
 from containerstacks_billing.holds.model import EVERY_HOUR, Decision, ReleaseDecision
@@ -37,7 +40,7 @@ _EMPTY = """
     delete from organizations; delete from users; delete from vps_plans; delete from plan_price_versions;
     delete from billing_usage_segments; delete from billing_quarantine; delete from billing_decisions;
     delete from billing_runs; delete from billing_metering_failures; delete from billing_policies;
-    delete from billing_price_corrections; delete from billing_adjustments; delete from billing_charged_until;
+    delete from billing_price_corrections; delete from billing_adjustments; delete from billing_adjustment_orders; delete from billing_charged_until;
     select setval('test_identifiers', 1);
     insert into billing_policies (billable_statuses, partial_hour, valid_from) values ('{running}', 'prorate', '-infinity');
     reset session_replication_role;
@@ -87,6 +90,7 @@ class History:
         self.went_wrong = False
         self.dumped: dict[UUID, Instance] = {}
         self.set_back: set[UUID] = set()
+        self.orders: dict[int, tuple[str, operator.Changed]] = {}
 
     @property
     def now(self) -> int:
@@ -312,11 +316,7 @@ class History:
         """Put another price in the place of a past one, after wallets that fall short for it were topped up."""
         at = self.fleet.now - timedelta(microseconds=ago)
         self.model.show_prices(self.now)
-        for organization, added in self._added(plan, monthly, micros(at)).items():
-            wallet = self.model.payer(organization, self.terms.currency)
-            if wallet is not None and wallet.balance - wallet.carry < added:
-                short = added - wallet.balance + wallet.carry
-                self.move_money(organization, short.quantize(CENT, ROUND_CEILING))
+        self._provide(self._added(plan, monthly, micros(at)))
         found = find_plans(self.fleet.conn, plan)[0]
         price = Price(monthly, Decimal(0))
         draft = corrections.draft(self.fleet.conn, found, price, at)
@@ -329,6 +329,61 @@ class History:
         self.happened["price corrections"] += 1
         assert all(self.model.payer(one.organization, "USD") is None for one in short_of)
         compare(self, after_run=False)
+
+    def adjust(self, ago: int, length: int, factor: Decimal | None) -> None:
+        """Reverse the hours of a span, or credit a share of them, and remember it for an undo.
+
+        `ago` counts from the end of the hours that were charged last.
+        """
+        ago += self.now - max((unit.end for unit in self.model.units), default=self.now)
+        begin = self.fleet.now - timedelta(microseconds=ago)
+        scope = Scope(begin=begin, end=begin + timedelta(microseconds=length))
+        order = Order(OrderKind.REVERSAL, Mode.WAIVE, scope, "operator", "said so")
+        if factor is not None:
+            order = Order(OrderKind.CREDIT, Mode.CREDIT, scope, "operator", "said so", factor=factor)
+        changes = operator.order_differences(self.model, self.now - ago, self.now - ago + length, factor)
+        done = operator.adjust(self.model, changes, self.terms.currency, factor is not None)
+        outcome = self._post(order)
+        self.happened["credited spans" if factor is not None else "reversed spans"] += bool(done)
+        if outcome.order.order_id is not None:
+            # The same scope again goes on with the same order.
+            self.orders[outcome.order.order_id] = (
+                order.kind,
+                self.orders.get(outcome.order.order_id, ("", []))[1] + done,
+            )
+        compare(self, after_run=False)
+
+    def undo(self, which: int) -> None:
+        """Undo one of the orders, after wallets that fall short for it were topped up."""
+        if not self.orders:
+            return
+        number = sorted(self.orders)[which % len(self.orders)]
+        kind, changed = self.orders.pop(number)
+        added: dict[UUID, Decimal] = {}
+        for unit, rate in operator.undo_differences(changed):
+            if unit.status == "billed":
+                more = amount_of(rate, unit.end - unit.start) - amount_of(
+                    unit.rate_now, unit.end - unit.start
+                )
+                added[unit.organization] = added.get(unit.organization, Decimal(0)) + more
+        self._provide(added)
+        operator.undo(self.model, changed, self.terms.currency)
+        self._post(Order(OrderKind(kind), Mode.UNDO, Scope(), "operator", "said so", undoes=number))
+        self.happened["undone orders"] += bool(changed)
+        compare(self, after_run=False)
+
+    def _post(self, order: Order) -> Posted:
+        outcome = post_order(self.fleet.conninfo, order, holder="test")
+        assert all(self.model.payer(one.organization_id, "USD") is None for one in outcome.left)
+        return outcome
+
+    def _provide(self, added: dict[UUID, Decimal]) -> None:
+        """Top up the wallets that cannot bear what is added."""
+        for organization, amount in added.items():
+            wallet = self.model.payer(organization, self.terms.currency)
+            if wallet is not None and wallet.balance - wallet.carry < amount:
+                short = amount - wallet.balance + wallet.carry
+                self.move_money(organization, short.quantize(CENT, ROUND_CEILING))
 
     def _added(self, plan: str, monthly: Decimal, at: int) -> dict[UUID, Decimal]:
         added: dict[UUID, Decimal] = {}

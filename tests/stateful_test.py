@@ -34,6 +34,8 @@ from tests.concurrent_changes import ConcurrentChange
 from tests.histories import History, prepare
 from tests.reference.values import HOUR, SECOND
 
+from containerstacks_billing.verification.verify import verify
+
 MOST_INSTANCES = 8
 STATUSES = ("running", "running", "stopped", "rebooting")
 BILLABLE = (("running",), ("*",), ("running", "stopped"), ("stopped",), ("running", "rebooting"))
@@ -52,6 +54,8 @@ gaps = st.one_of(
     short_gaps, short_gaps, st.integers(0, 9).map(lambda hours: hours * HOUR), st.integers(HOUR, 30 * HOUR)
 )
 
+# Spans of reversals and credits: whole hours, parts of one, and all that there was.
+spans = st.one_of(st.sampled_from((HOUR, 2 * HOUR, HOUR // 2, 30 * HOUR)), st.integers(HOUR // 4, 12 * HOUR))
 
 changes_meanwhile = st.lists(
     st.tuples(
@@ -249,6 +253,22 @@ class FleetMachine(RuleBasedStateMachine):
         self.corrected = True
         self.history.correct(self._one(self.plans, plan), price, ago)
 
+    @precondition(lambda self: self.history.model.units)
+    @rule(ago=spans, length=spans)
+    def reverse(self, ago: int, length: int) -> None:
+        self.history.adjust(ago, length, None)
+
+    @precondition(lambda self: self.history.model.units)
+    @rule(ago=spans, length=spans, factor=st.sampled_from([Decimal(f) for f in ("0.37", "1", "0.5", "2.5")]))
+    def credit(self, ago: int, length: int, factor: Decimal) -> None:
+        self.history.adjust(ago, length, factor)
+
+    @precondition(lambda self: self.history.orders)
+    @rule(gap=short_gaps, order=which)
+    def undo(self, gap: int, order: int) -> None:
+        self.history.wait(gap)
+        self.history.undo(order)
+
     @rule(
         organization=which,
         balance=balances,
@@ -385,6 +405,9 @@ class FleetMachine(RuleBasedStateMachine):
         if hasattr(self, "history") and not self.history.went_wrong:
             self.history.wait(HOUR)
             self.history.bill(workers=1)
+            # What the proof of the books says of adjustments; of wallets that were taken away it says more.
+            found = verify(self.history.fleet.conninfo).discrepancies
+            assert [] == [str(one) for one in found if one.check in {"reversals", "amounts", "runs"}]
             for judge in self.judges:
                 judge(self.history, self.tally)
             self.tally.update(unit.status for unit in self.history.model.units)

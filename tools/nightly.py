@@ -119,6 +119,12 @@ PARTS = (
         30,
     ),
     Part(
+        "orders broken off",
+        "-m tests.faultlab.order_attacks --kills 2000 --cuts 500 --minutes {minutes} --seed {seed}",
+        _document("{kills} kills and {cuts} cuts in reversals, credits and settlements"),
+        40,
+    ),
+    Part(
         "orders of statements",
         "-m tests.faultlab.interleavings --minutes {minutes} --seed {seed}",
         _document("{schedules} schedules, {statements} statements"),

@@ -144,6 +144,15 @@ def test_more_than_the_charge_only_with_a_factor(fleet: Fleet) -> None:
     assert (Decimal("11.60"), Decimal(0)) == fleet.balance(organization)
 
 
+def test_what_is_owed_is_free_at_most_whatever_the_factor(fleet: Fleet) -> None:
+    """Ten times what was never paid is nothing to give back: the hours are free, and no money moves."""
+    organization, _ = billed_fleet(fleet, 2, balance="0.00")
+    post(fleet, credit("00:00", "02:00", "10"))
+
+    assert [("01 00:00", "01 02:00", "0", "refunded")] == fleet.charges()
+    assert (Decimal("0.00"), Decimal(0)) == fleet.balance(organization)
+
+
 def test_a_cap_bounds_the_credit_of_each_instance_by_what_it_was_charged(fleet: Fleet) -> None:
     """Ten times two hours would be two dollars; half of what its last four hours cost is twenty cents; again is nothing."""
     organization, _ = billed_fleet(fleet, 4)

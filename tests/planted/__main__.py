@@ -51,6 +51,7 @@ _PATIENT = ("nice", "-n", "15")
 # Each ends with 1 when it has found something, and with 0 when not; what it found is on its standard output.
 ATTACKERS: dict[str, tuple[str, ...]] = {
     "schedules": (*_PYTEST, "tests/planted/test_schedules.py"),
+    "adjustments": (*_PYTEST, "tests/adjustments"),
     "campaign": ("tests.faultlab", "--until-found", "--json", "--minutes", "{minutes}", "--seconds", "8"),
 }
 
@@ -102,7 +103,15 @@ def attack(name: str, server: str, seconds: float, attackers: Sequence[str]) -> 
         }
         if wrong := plain_run(name, server, Path(place), environment):
             return Attempt(name, None, 0, broken=f"a plain run is wrong without any fault: {wrong}")
-        return let_loose(name, Path(place), environment, seconds, attackers)
+        return let_loose(name, Path(place), environment, seconds, fitting(name, attackers))
+
+
+def fitting(name: str, attackers: Sequence[str]) -> Sequence[str]:
+    """Return the attackers that a bug is meant for: those of adjustments touch no run, and no run touches them."""
+    if name == NOTHING:
+        return attackers
+    is_about_adjustments = "/adjustments/" in PATCHES[name].read_text()
+    return [one for one in attackers if (one == "adjustments") == is_about_adjustments]
 
 
 def plain_run(name: str, server: str, place: Path, environment: dict[str, str]) -> str:
@@ -208,7 +217,7 @@ def main() -> int:
         "--attacker", action="append", choices=list(ATTACKERS), help="only this one (default: all)"
     )
     parser.add_argument(
-        "--short", action="store_true", help="the schedules alone, which meet each bug at the same statement"
+        "--short", action="store_true", help="only those that meet each bug at the same statement every time"
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document")
     parser.add_argument("--write", metavar="NAME", help="renew a patch from the difference in src/")
@@ -216,7 +225,7 @@ def main() -> int:
     if chosen.write:
         return write(chosen.write)
     names = [name for name in PATCHES if not chosen.names or name.startswith(tuple(chosen.names))]
-    attackers = ["schedules"] if chosen.short else chosen.attacker or list(ATTACKERS)
+    attackers = ["schedules", "adjustments"] if chosen.short else chosen.attacker or list(ATTACKERS)
     began, attempts = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="containerstacks-planted-", dir=quick_place()) as place:
         server = EmbeddedServer(Path(place), settings=_SETTINGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
+from math import ceil
 from uuid import UUID
 
 from tests.reference.model import HELD, Model
@@ -28,7 +30,7 @@ def differences(
     until = correction_reaches(model, plan, at, now)
     changed = []
     for unit in model.units:
-        if unit.plan == plan and at <= unit.start < until:
+        if unit.plan == plan and at <= unit.start < until and not unit.ordered:
             old = model.price_at(plan, unit.start)
             rate = replace(old, monthly=monthly).hourly(unit.hours_per_month, unit.backups)
             length = unit.end - unit.start
@@ -59,6 +61,84 @@ def correct(model: Model, plan: str, monthly: Decimal, at: int, now: int, curren
         payer = model.payer(organization, currency)
         assert payer is not None
         model.debit(payer, difference)
+
+
+Changed = list[tuple[Unit, Decimal, Decimal, bool, bool]]
+
+
+def order_differences(
+    model: Model, begin: int, end: int, factor: Decimal | None
+) -> list[tuple[Unit, Decimal]]:
+    """Return the hours that a reversal (no factor) or a credit changes, each with its new rate.
+
+    A reversal takes the hours that begin in the span, to nothing. A credit takes a multiple of what an hour stands at, as
+    far as the span covers it, rounded up to eight digits; an hour is credited once, and what is owed is free at most.
+    """
+    changed = []
+    for unit in model.units:
+        rate = unit.rate_now if unit.status == "billed" else unit.hourly_rate
+        length = unit.end - unit.start
+        if factor is None:
+            if begin <= unit.start < end and rate > 0:
+                changed.append((unit, Decimal(0)))
+        elif (covered := min(end, unit.end) - max(begin, unit.start)) > 0 and rate > 0 and not unit.credited:
+            exact = Fraction(rate) * (length - covered * Fraction(factor)) * 10**8 / length
+            rate = Decimal(ceil(exact)).scaleb(-8)
+            changed.append((unit, max(rate, Decimal(0)) if unit.status == "failed" else rate))
+    return [(unit, rate) for unit, rate in changed if rate != unit.rate_now]
+
+
+def adjust(
+    model: Model, changes: list[tuple[Unit, Decimal]], currency: str, is_credit: bool | None
+) -> Changed:
+    """Put hours to other rates, and return what they were: paid ones get a difference, past-due ones another amount.
+
+    `is_credit` is None where an order is undone. Wallets are taken to hold what is added.
+    """
+    done: Changed = []
+    added: dict[UUID, Decimal] = {}
+    for unit, rate in changes:
+        length = unit.end - unit.start
+        before = unit.rate_now if unit.status == "billed" else unit.hourly_rate
+        if unit.status != "billed" or not model.payer(unit.organization, currency):
+            if unit.status == "billed":
+                continue
+            unit.hourly_rate = unit.rate_now = rate
+            unit.amount = amount_of(rate, length)
+            unit.status = "failed" if unit.amount else "refunded"
+        else:
+            difference = amount_of(rate, length) - amount_of(before, length)
+            if not difference:
+                continue
+            unit.rate_now = rate
+            unit.adjustment += difference
+            added[unit.organization] = added.get(unit.organization, Decimal(0)) + difference
+        done.append((unit, before, rate, unit.ordered, unit.credited))
+        if is_credit is not None:
+            unit.ordered, unit.credited = True, unit.credited or is_credit
+    for organization, difference in added.items():
+        payer = model.payer(organization, currency)
+        assert payer is not None
+        model.debit(payer, difference)
+    return done
+
+
+def undo_differences(changed: Changed) -> list[tuple[Unit, Decimal]]:
+    """Return the hours whose rate is still the one that an order set, each with the rate from before it."""
+    return [
+        (unit, before)
+        for unit, before, after, *_ in changed
+        if (unit.rate_now if unit.status == "billed" else unit.hourly_rate) == after
+    ]
+
+
+def undo(model: Model, changed: Changed, currency: str) -> None:
+    """Undo an order: every hour stands as before it, where it stands as the order left it."""
+    done = adjust(model, undo_differences(changed), currency, None)
+    undone = {id(unit) for unit, *_ in done}
+    for unit, _, _, ordered, credited in changed:
+        if id(unit) in undone:
+            unit.ordered, unit.credited = ordered, credited
 
 
 def release(model: Model, terms: Terms, now: int, kept_hours: float = FOR_EVER, **only: object) -> None:

@@ -125,7 +125,10 @@ class Segment:
 
 @dataclass
 class Unit:
-    """One hour of one instance, or the last part of one: charged, and paid or past due; corrected, perhaps, since."""
+    """One hour of one instance, or the last part of one: charged, and paid or past due; corrected, perhaps, since.
+
+    `ordered` says that a reversal or a credit set its rate, `credited` that it was a credit.
+    """
 
     organization: UUID
     instance: UUID
@@ -139,6 +142,8 @@ class Unit:
     status: str = "failed"
     rate_now: Decimal = Decimal(0)
     adjustment: Decimal = Decimal(0)
+    credited: bool = False
+    ordered: bool = False
 
 
 def amount_of(rate: Decimal, microseconds: int) -> Decimal:

@@ -9,14 +9,15 @@
 
 -- part: chosen_charge
 -- Charges of ours in the scope, with the hours of each that are meant: those that begin in the span; or, pro rata, all that
--- overlap it, where the first and the last stand by themselves with the share of them that lies inside. A charge that was past due
+-- overlap it, where the first and the last stand by themselves with how much of them lies inside. A charge that was past due
 -- belongs to the run in which it fell due, whichever run collected it.
 chosen_charge as (
     select charge.id as charge_id, charge.organization_id, vps_instance_id as instance_id, charge.plan_id, charge.segment_id,
         charge.run_id, charge.status, charge.metadata, billing_period_start as starts_at, billing_period_end as ends_at,
         hourly_rate, total_amount, piece_from as hours_from, piece_until as hours_until,
-        case when %(pro_rata)s then extract(epoch from least(piece_until, %(until)s) - greatest(piece_from, %(from)s))
-            / extract(epoch from piece_until - piece_from) else 1 end as share
+        extract(epoch from piece_until - piece_from) as length,
+        extract(epoch from case when %(pro_rata)s then least(piece_until, %(until)s) - greatest(piece_from, %(from)s)
+                                else piece_until - piece_from end) as covered
     from vps_billing_cycles charge, lateral (
         select greatest(0, floor(extract(epoch from %(from)s - billing_period_start) / 3600))::integer as touched_from,
             greatest(0, ceil(extract(epoch from %(from)s - billing_period_start) / 3600))::integer as first_begun,
@@ -48,14 +49,14 @@ chosen_charge as (
 -- else that of the charge; and the order that set it, if one did.
 current_hours as (
     select organization_id, charge_id, instance_id, plan_id, segment_id, run_id, status, metadata, starts_at, ends_at,
-        hourly_rate, hours_from, hours_until, share, hourly_rate as old_rate, null::bigint as set_by
+        hourly_rate, hours_from, hours_until, length, covered, hourly_rate as old_rate, null::bigint as set_by
     from chosen_charge
     where not exists (
         select from billing_adjustments adjustment
         where adjustment.organization_id = chosen_charge.organization_id and adjustment.charge_id = chosen_charge.charge_id)
     union all
     select organization_id, charge_id, instance_id, plan_id, segment_id, run_id, status, metadata, starts_at, ends_at,
-        hourly_rate, piece.hours_from, piece.hours_until, share, coalesce(latest.new_rate, hourly_rate), latest.order_id
+        hourly_rate, piece.hours_from, piece.hours_until, length, covered, coalesce(latest.new_rate, hourly_rate), latest.order_id
     from chosen_charge, lateral (
         select at as hours_from, lead(at) over (order by at) as hours_until
         from (
@@ -83,7 +84,8 @@ current_hours as (
 
 -- part: ordered_change
 -- What an order makes of them. Waived hours cost nothing; rated again, they cost what the recorded price of their plan at their
--- start comes to now; credited, they cost less by a factor, rounded in favour of the charge and never twice. A cap bounds the
+-- start comes to now; credited, they cost less by a factor, rounded in favour of the charge and never twice; what is owed goes down to
+-- nothing at most. A cap bounds the
 -- credit of an instance by a share of what its charges of a span stand at.
 paid_rate as (
     -- Every rate that a price of the plan can have led to, to know whether a charge was rated with backups.
@@ -121,7 +123,8 @@ rated_again as (
 ),
 wanted as (
     select current_hours.*, case %(mode)s when 'waive' then 0 when 'rerate' then old_rate
-            else round(ceil((old_rate - old_rate * share * %(factor)s) * 100000000) / 100000000, 8) end as new_rate,
+            else greatest(case when status = 'failed' then 0 end,
+                round(ceil(old_rate * (length - covered * %(factor)s) * 100000000 / length) / 100000000, 8)) end as new_rate,
         old_rate <= 0 or %(mode)s = 'credit' and (
             exists (select from billing_adjustment_orders given where given.id = set_by and given.mode = 'credit')
             or exists (select from billing_adjustment_orders given
@@ -129,7 +132,7 @@ wanted as (
     from current_hours where %(mode)s <> 'rerate'
     union all
     select organization_id, charge_id, instance_id, plan_id, segment_id, run_id, status, metadata, starts_at, ends_at, hourly_rate,
-        rated_again.hours_from, rated_again.hours_until, share, old_rate, set_by, rate, old_rate = rate
+        rated_again.hours_from, rated_again.hours_until, length, covered, old_rate, set_by, rate, old_rate = rate
     from current_hours
     join rated_again using (charge_id)
     where piece_of = current_hours.hours_from
@@ -169,54 +172,42 @@ change as not materialized (
     from wanted left join capped using (organization_id, instance_id)
 )
 
--- part: undone_change
--- What undoing an order makes of them: the rate from before it, where its own still holds. A charge that was past due and was rated
--- anew in place remembers what it was (metadata), also when it was paid since.
-undone as (
-    select organization_id, adjustment.charge_id, adjustment.instance_id, charge.run_id, charge.status, charge.metadata,
-        billing_period_start as starts_at, billing_period_end as ends_at, charge.hourly_rate, adjustment.hours_from,
-        adjustment.hours_until, adjustment.new_rate as old_rate, adjustment.old_rate as new_rate, adjustment.id as adjustment_id
-    from billing_adjustments adjustment
-    join vps_billing_cycles charge using (organization_id)
-    where adjustment.order_id = %(undoes)s and charge.id = adjustment.charge_id
+-- part: undone_hours
+-- The hours that an order changed, with the rate that it set and the one from before: those of its adjustments; and past-due
+-- charges that it rated anew in place, which remember both (metadata), also when they were paid since.
+undone_target as (
+    select organization_id, charge_id, hours_from, hours_until, new_rate as rate, old_rate as rate_before, false as in_place
+    from billing_adjustments
+    where order_id = %(undoes)s and charge_id is not null
       and organization_id between %(first_organization)s and %(last_organization)s
-),
-in_place as (
-    select organization_id, id as charge_id, vps_instance_id as instance_id, run_id,
-        case when status = 'billed' then status else 'failed' end as status, metadata, billing_period_start as starts_at,
-        billing_period_end as ends_at, hourly_rate, billing_period_start as hours_from, billing_period_end as hours_until,
-        hourly_rate as old_rate, (metadata #>> '{billing_order,before}')::numeric as new_rate,
-        hourly_rate = (metadata #>> '{billing_order,rate}')::numeric as is_unchanged
+    union all
+    select organization_id, id, billing_period_start, billing_period_end, (metadata #>> '{billing_order,rate}')::numeric,
+        (metadata #>> '{billing_order,before}')::numeric, true
     from vps_billing_cycles
     where organization_id between %(first_organization)s and %(last_organization)s
-      and run_id is not null and past_due_since is not null and status in ('billed', 'failed', 'refunded')
+      and run_id is not null and past_due_since is not null
       and billing_period_start >= %(starts_from)s and billing_period_start < %(starts_until)s
       and (metadata #>> '{billing_order,id}')::bigint = %(undoes)s
 ),
+chosen_charge as (
+    select charge.id as charge_id, charge.organization_id, vps_instance_id as instance_id, charge.plan_id, charge.segment_id,
+        charge.run_id, case when in_place and charge.status = 'refunded' then 'failed' else charge.status end as status,
+        charge.metadata, billing_period_start as starts_at, billing_period_end as ends_at, hourly_rate, total_amount,
+        target.hours_from, target.hours_until, 1 as length, 1 as covered
+    from undone_target target
+    join vps_billing_cycles charge on charge.organization_id = target.organization_id and charge.id = target.charge_id
+    where charge.organization_id between %(first_organization)s and %(last_organization)s
+)
+
+-- part: undone_change
+-- What undoing an order makes of them: the rate from before it, where its own holds still.
 change as not materialized (
-    select organization_id, charge_id, instance_id, run_id, status, metadata, starts_at, ends_at, hourly_rate, hours_from,
-        hours_until, old_rate, new_rate,
-        case when exists (
-                select from billing_adjustments later
-                where later.organization_id = undone.organization_id and later.charge_id = undone.charge_id
-                  and later.order_id = %(order_id)s and later.hours_from = undone.hours_from) then 'already'
-             when exists (
-                select from billing_adjustments later
-                where later.organization_id = undone.organization_id and later.charge_id = undone.charge_id
-                  and later.id > adjustment_id and later.hours_from < undone.hours_until
-                  and later.hours_until > undone.hours_from) or status <> 'billed' then 'changed since'
+    select hour.organization_id, hour.charge_id, instance_id, run_id, status, metadata, starts_at, ends_at, hourly_rate,
+        hour.hours_from, hour.hours_until, old_rate, rate_before as new_rate,
+        case when set_by = %(order_id)s then 'already'
+             when old_rate <> rate or status not in ('billed', 'failed') then 'changed since'
              else 'now' end as answer
-    from undone
-    union all
-    select organization_id, charge_id, instance_id, run_id, status, metadata, starts_at, ends_at, hourly_rate, hours_from,
-        hours_until, old_rate, new_rate,
-        case when status = 'billed' and exists (
-                select from billing_adjustments later
-                where later.organization_id = in_place.organization_id and later.charge_id = in_place.charge_id
-                  and later.order_id = %(order_id)s) then 'already'
-             when not is_unchanged or status = 'billed' and exists (
-                select from billing_adjustments later
-                where later.organization_id = in_place.organization_id and later.charge_id = in_place.charge_id) then 'changed since'
-             else 'now' end
-    from in_place
+    from current_hours hour
+    join undone_target target on target.organization_id = hour.organization_id and target.charge_id = hour.charge_id
+        and target.hours_from <= hour.hours_from and target.hours_until >= hour.hours_until
 )

@@ -115,7 +115,7 @@ select * from change_summary order by organization_id;
 -- name: preview_undo
 -- What undoing an order changes, by organization.
 with
--- include: payers, undone_change, difference, affordable, change_by_organization
+-- include: payers, undone_hours, current_hours, undone_change, difference, affordable, change_by_organization
 select * from change_summary order by organization_id;
 
 -- name: post_ordered_adjustments
@@ -131,7 +131,7 @@ select * from adjustment;
 insert into billing_adjustments (correction_id, order_id, posting, charge_id, organization_id, instance_id, hours_from, hours_until,
     old_rate, new_rate, amount, payment_transaction_id, created_at, decided_by, reason)
 with
--- include: payers, undone_change, difference, affordable, adjustment
+-- include: payers, undone_hours, current_hours, undone_change, difference, affordable, adjustment
 select * from adjustment;
 
 -- name: reprice_ordered_past_due
@@ -143,7 +143,7 @@ select count(*) from repriced;
 -- name: mark_undone_past_due
 -- Mark the wallets past due again whose charges are about to be, since when they were.
 with
--- include: payers, undone_change, difference
+-- include: payers, undone_hours, current_hours, undone_change, difference
 ,
 owing as (
     select organization_id, min((metadata #>> '{billing_order,marked_since}')::timestamptz) as since
@@ -159,7 +159,7 @@ where wallets.organization_id between %(first_organization)s and %(last_organiza
 -- name: reprice_undone_past_due
 -- Give past-due charges back the rate from before the order.
 with
--- include: undone_change, difference, repriced
+-- include: undone_hours, current_hours, undone_change, difference, repriced
 select count(*) from repriced;
 
 -- name: announce_adjustments

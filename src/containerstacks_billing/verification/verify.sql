@@ -402,8 +402,9 @@ judged as (
         when mode = 'undo' and not exists (
             select from billing_adjustments undone
             where undone.organization_id = adjustment.organization_id and undone.charge_id = adjustment.charge_id
-              and undone.order_id = adjustment.undoes and undone.hours_from = adjustment.hours_from
-              and undone.amount = -adjustment.amount)
+              and undone.order_id = adjustment.undoes and undone.hours_from <= adjustment.hours_from
+              and undone.hours_until >= adjustment.hours_until and undone.new_rate = adjustment.old_rate
+              and undone.old_rate = adjustment.new_rate)
           and not exists (
             select from vps_billing_cycles charge
             where charge.organization_id = adjustment.organization_id and charge.id = adjustment.charge_id
