@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -10,7 +12,10 @@ from tests.fleet import Fleet
 from containerstacks_billing.database.connection import connect
 from containerstacks_billing.database.inspect import denied_writers
 from containerstacks_billing.errors import SchemaMismatch
+from containerstacks_billing.reconciliation.model import Action
+from containerstacks_billing.reconciliation.reconcile import Settlement, settle
 from containerstacks_billing.schema.drift import expected_schema_problem
+from containerstacks_billing.schema.lost_columns import REMADE
 from containerstacks_billing.schema.migrator import migrate
 from containerstacks_billing.verification.verify import verify
 
@@ -32,19 +37,9 @@ CHANGES = [
         "alter table vps_instances rename column made_at to created_at",
     ),
     (
-        "alter table vps_instances drop column pending_segments",
-        "vps_instances.pending_segments (missing)",
-        "alter table vps_instances add column pending_segments billing_pending_segment[]",
-    ),
-    (
-        "alter table wallets drop column billing_carry",
-        "wallets.billing_carry (missing)",
-        "alter table wallets add column billing_carry numeric(12, 8) not null default 0",
-    ),
-    (
-        "alter table wallets drop column billing_opening",
-        "wallets.billing_opening (missing)",
-        "alter table wallets add column billing_opening numeric not null default 0",
+        "alter table vps_billing_cycles drop column past_due_batch",
+        "vps_billing_cycles.past_due_batch (missing)",
+        "alter table vps_billing_cycles add column past_due_batch integer",
     ),
 ]
 
@@ -102,3 +97,58 @@ def test_roles_of_the_host_may_call_what_triggers_call(
             assert denied_writers(connection) == ()
         host.execute("update vps_instances set status = 'stopped' where id = %s", (web,))
         host.execute("delete from vps_instances where id = %s", (web,))
+
+
+# Columns of billing that migrate makes again, and what only a person can decide afterwards.
+LOST = [
+    ("wallets.billing_carry", []),
+    ("wallets.billing_opening", []),
+    ("wallets.past_due_since", []),
+    ("vps_instances.rated_from", ["metering"]),
+    ("vps_instances.rated_until", ["metering"]),
+    ("vps_instances.pending_segments", ["gaps", "metering"]),
+    ("vps_instances.sealed_by", []),
+    ("vps_instances.lasting_status", ["metering"]),
+]
+
+
+@pytest.mark.parametrize(("column", "left"), LOST, ids=[column for column, _ in LOST])
+def test_migrate_makes_a_column_of_billing_again(
+    conn: psycopg.Connection, column: str, left: list[str]
+) -> None:
+    """Carry, opening, mark and watermark come from the books; the rest is named, settled, and the books close again."""
+    fleet = Fleet(conn)
+    plan = fleet.plan("10.00")
+    rich, poor = fleet.organization("10.00"), fleet.organization("0.01")
+    web = fleet.instance(rich, plan)
+    fleet.instance(poor, plan)
+    fleet.hours(3)
+    fleet.bill()
+    fleet.hours(1)
+    fleet.set(web, plan_id=fleet.plan("20.00"))
+    before = fleet.rows("select * from wallets order by id")
+    table, name = column.split(".")
+    conn.execute(f"alter table {table} drop column {name} cascade".encode())
+    fleet.top_up(rich, "5.00")
+    fleet.set(web, label="edited")
+    for ask in (fleet.bill, lambda: verify(fleet.conninfo)):
+        with pytest.raises(SchemaMismatch) as refused:
+            ask()
+        assert (True, REMADE) == (f"{column} (missing)" in str(refused.value), refused.value.hint)
+    assert [f"The column {column}, missing, was made again."] == [
+        one.sentence.partition(" What")[0]
+        for one in migrate(fleet.conninfo).findings
+        if f"column {column}" in one.sentence
+    ]
+    assert [(one.billing_carry, one.billing_opening, one.past_due_since) for one in before] == [
+        (one.billing_carry, one.billing_opening, one.past_due_since)
+        for one in fleet.rows("select * from wallets order by id")
+    ]
+    assert left == sorted({one.check for one in verify(fleet.conninfo).discrepancies})
+    settle(fleet.conninfo, Settlement(Action.RESTORE, "anna", "dropped by the host"))
+    settle(fleet.conninfo, Settlement(Action.ACCEPT, "anna", "dropped by the host"))
+    fleet.hours(2)
+    fleet.bill()
+    # Ten dollars a month for four hours, twenty for two.
+    assert Decimal("0.10958904") == sum(Decimal(amount) for _, _, amount, _ in fleet.charges(web))
+    assert verify(fleet.conninfo).discrepancies == ()

@@ -19,6 +19,7 @@ from containerstacks_billing.errors import SchemaMismatch
 from containerstacks_billing.schema.catalog import expected_catalog
 from containerstacks_billing.schema.files import DeliveredSchema, SchemaFile, delivered_schema
 from containerstacks_billing.schema.history import Recorded, find_table, read_record, statement
+from containerstacks_billing.schema.lost_columns import REMADE, can_be_made_again
 from containerstacks_billing.schema.squash import with_baseline
 
 # Without these a run charges the same: what is missing is a status, a warning, a login or a convenience.
@@ -41,6 +42,15 @@ _UNNOTICED = (
     "What the host changed meanwhile went unnoticed: "
     "look at `containerstacks-billing run --dry-run` before you bill."
 )
+_COLUMN_HINT = (
+    "Give the columns of the host back their names and types, or install a version of containerstacks-billing that"
+    " knows the new ones. What stood in a column of vps_billing_cycles is in a backup alone, see “Backup and restore”"
+    " in docs/billing-daemon.md. Then `containerstacks-billing migrate`."
+)
+_FROM_THE_BOOKS = (
+    "What was in it is derived from the books; `containerstacks-billing verify` names what they do not know,"
+    " and `reconcile` settles it."
+)
 # Statements to copy; an unusable index of that name may stand in the way.
 _INDEX_HINTS = {
     "vps_billing_cycles_one_charge_per_hour": "CREATE UNIQUE INDEX CONCURRENTLY vps_billing_cycles_one_charge_per_hour"
@@ -62,7 +72,7 @@ class Defect:
     @property
     def name(self) -> str:
         """The name without arguments."""
-        return self.subject.partition("(")[0]
+        return self.subject.partition("(")[0].rstrip()
 
     @property
     def place(self) -> str:
@@ -153,19 +163,20 @@ def drift(connection: Connection, *, ignoring: Collection[str] = ()) -> SchemaMi
 
 
 def repairable(connection: Connection) -> list[Defect]:
-    """Return what `migrate` repairs. Raises SchemaMismatch where the rows of a table are lost."""
+    """Return what `migrate` repairs. Raises SchemaMismatch where the rows of a table or a column are lost."""
     found = _defects(connection)
     if lost := [one for one in found if one.kind == "table" and one.name not in _WRITTEN_AGAIN]:
         raise _tables(lost)
-    if columns := [one for one in found if one.kind == "column"]:
+    columns = [one for one in found if one.kind == "column"]
+    if any(not can_be_made_again(one.subject) for one in columns):
         raise _columns(columns)
-    return [one for one in found if one.kind.rpartition(" ")[2] in ("table", "function", "trigger")]
+    return [one for one in found if one.kind.rpartition(" ")[2] in ("table", "column", "function", "trigger")]
 
 
 def repaired(defect: Defect) -> str:
     """Return what was repaired and what follows from it, in sentences."""
-    consequence = "Roles of least privilege need `grants` again." if defect.kind == "table" else _UNNOTICED
-    return f"{defect.repair('was')} {consequence}"
+    consequences = {"table": "Roles of least privilege need `grants` again.", "column": _FROM_THE_BOOKS}
+    return f"{defect.repair('was')} {consequences.get(defect.kind, _UNNOTICED)}"
 
 
 def _defects(connection: Connection) -> list[Defect]:
@@ -200,13 +211,12 @@ def _tables(defects: list[Defect]) -> SchemaMismatch:
 
 
 def _columns(defects: list[Defect]) -> SchemaMismatch:
+    lost = [defect for defect in defects if not can_be_made_again(defect.subject)]
     return SchemaMismatch(
         "Columns that billing needs are missing or have another type: "
         f"{', '.join(defect.subject for defect in defects)}. Nothing is billed, and no change of"
         " an instance is metered.",
-        "Give the columns of the host back their names and types, or install a version of containerstacks-billing that"
-        " knows the new ones. What stood in a column of billing is in a backup alone, see “Backup and restore” in"
-        " docs/billing-daemon.md. Then `containerstacks-billing migrate`.",
+        _COLUMN_HINT if lost else REMADE,
     )
 
 

@@ -47,6 +47,7 @@ from containerstacks_billing.schema.files import DeliveredSchema, SchemaFile, de
 from containerstacks_billing.schema.history import Recorded, find_table, read_record
 from containerstacks_billing.schema.host_statements import broken_statements
 from containerstacks_billing.schema.lock import MigrationLock, Patience, Progress
+from containerstacks_billing.schema.lost_columns import make_again
 from containerstacks_billing.schema.model import (
     Finding,
     MigrationReport,
@@ -85,6 +86,9 @@ def migrate(
             _status(file, done) for file in applier.pending() if (done := applier.apply(file)) is not None
         ]
         repairs = repairable(guard)
+        for defect in repairs:
+            if defect.kind == "column":
+                lock.run(partial(make_again, guard, defect.name), f"making {defect.name} again")
         for file in _repairing(delivered, repairs):
             applier.apply(file, again=True)
         for defect in repairs:
