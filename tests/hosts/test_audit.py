@@ -22,6 +22,7 @@ from containerstacks_billing.explain.audit import AuditOrder, AuditRow, audit_ro
 from containerstacks_billing.explain.snapshot import snapshot
 
 CENT = Decimal("0.01")
+ADJUSTED = 1
 # Monthly price, with the hourly rate as the host's column keeps it and what it debits for an hour.
 PRICES = {
     "7.30": (Decimal("0.0100"), Decimal("0.01")),
@@ -347,3 +348,72 @@ def test_the_command_and_its_file(
         "since": "",
         "asOf": document["asOf"],
     }.items() <= line.items()
+
+
+def test_what_is_proposed_is_paid_back_once(
+    containerstacks: ContainerStacks, command: Command, tmp_path: Path
+) -> None:
+    """Two customers were debited twice; one line is lowered, a raised one is refused; the same file again pays nothing."""
+    host = containerstacks
+    first, second = customer(host, "7.30", "first"), customer(host, "7.30", "second")
+    for _ in range(6):
+        host.hours(1.001)
+        bill(host, first, twice=True)
+        bill(host, second, twice=True)
+    host.adopt()
+    environment = {"DATABASE_URL": f"{host.conn.info.dsn} password={host.conn.info.password}"}
+    file = tmp_path / "audit.csv"
+    assert 0 == command("audit", "--csv", str(file), environment=environment).returncode
+    text = file.read_text()
+    lowered = [
+        line.replace(",0.07,", ",0.05,") if str(first.organization) in line else line
+        for line in text.splitlines()
+    ]
+    file.write_text("\n".join(lowered))
+    before = {one: host.balance(one) for one in (first.organization, second.organization)}
+    shown = command(
+        "audit", "post", "--file", str(file), "--reason", "agreed", "--dry-run", environment=environment
+    )
+    posted = command(
+        "audit", "post", "--file", str(file), "--reason", "agreed", "--yes", "--json", environment=environment
+    )
+    again = command(
+        "audit", "post", "--file", str(file), "--reason", "agreed", "--yes", "--json", environment=environment
+    )
+    raised = tmp_path / "raised.csv"
+    raised.write_text(text.replace(",0.07,", ",7.00,"))
+    refused = command(
+        "audit",
+        "post",
+        "--file",
+        str(raised),
+        "--reason",
+        "x",
+        "--dry-run",
+        "--json",
+        environment=environment,
+    )
+    moved = {one: host.balance(one) - before[one] for one in before}
+
+    assert (0, True) == (shown.returncode, "Nothing was changed." in shown.stdout), shown.stderr
+    assert {"credited": 2, "amount": "0.12"}.items() <= json.loads(posted.stdout).items()
+    assert (0, ["already paid back"] * 2) == (
+        json.loads(again.stdout)["credited"],
+        [one["answer"] for one in json.loads(again.stdout)["lines"]],
+    )
+    assert (0, 1) == (again.returncode, len({one["answer"] for one in json.loads(refused.stdout)["lines"]}))
+    assert {first.organization: Decimal("0.05"), second.organization: Decimal("0.07")} == moved
+    entries = host._rows(
+        "select * from payment_transactions where provider_transaction_id like 'billing-audit-%%'"
+    )
+    assert {("manual_adjustment", "VPS Billing Repayment")} == {
+        (e.payment_method, e.description) for e in entries
+    }
+    assert [(ADJUSTED, None)] * 2 == [
+        (one.order_id, one.charge_id) for one in host._rows("select * from billing_adjustments")
+    ]
+    assert 0 == command("verify", environment=environment).returncode
+    why = command("why", str(entries[0].id), environment=environment)
+    assert (0, True) == (why.returncode, "audit 1" in why.stdout), why.stdout + why.stderr
+    assert 0 == command("why", str(entries[0].id), "--customer", environment=environment).returncode
+    assert {Decimal("0.02"), Decimal(0)} == {one.proposed for one in audited(host).values()}

@@ -53,6 +53,7 @@ class Scope:
     plan_id: UUID | None = None
     organization: UUID | None = None
     region: str | None = None
+    file_sha256: str | None = None
     instances: tuple[UUID, ...] | None = None
 
     def document(self) -> dict[str, Any]:
@@ -64,6 +65,7 @@ class Scope:
             "plan": self.plan_id and str(self.plan_id),
             "organization": self.organization and str(self.organization),
             "region": self.region,
+            "fileSha256": self.file_sha256,
             "instances": None if self.instances is None else sorted(str(one) for one in self.instances),
         }
         return {key: value for key, value in found.items() if value is not None}

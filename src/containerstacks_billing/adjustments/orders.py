@@ -9,7 +9,7 @@ what changes is the rate at which an hour stands.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -98,21 +98,15 @@ def post_order(
         lost = threading.Event()
         with leases.renewed(connections, lease, lost.set):
             bounds = bounds_of(connection, order)
-            order = _record(connection, lease, order, bounds)
-            now = _clock(connection)
+            order = record(connection, lease, order, bounds)
+            now = clock_of(connection)
             for first, last in ranges(connection, at_once, order.scope.organization):
                 values = parameters(order, bounds, first, last) | {"posted_at": now}
                 done.append(post(connection, lease, values, statements_of(order)))
                 posted(done[-1])
             effects = list(_effects(connection, order, bounds))
             left = [one for one in effects if one.unposted_charges]
-            closing = {
-                "order_id": order.order_id,
-                "posted_at": now,
-                "unposted_charges": sum(one.unposted_charges for one in left),
-                "unposted_amount": sum(one.unposted_amount for one in left),
-            }
-            connection.execute(query("close_order"), closing)
+            close(connection, order, now, left)
             uncharged = _uncharged(connection, order)
     return Outcome(
         order,
@@ -173,7 +167,7 @@ def _recorded(connection: Connection, order: Order) -> int | None:
     return row[0] if row else None
 
 
-def _record(connection: Connection, lease: Lease, order: Order, bounds: Bounds) -> Order:
+def record(connection: Connection, lease: Lease, order: Order, bounds: Bounds) -> Order:
     """Write the order down, unless it was before."""
     with connection.transaction():
         set_timeouts(connection)
@@ -183,7 +177,7 @@ def _record(connection: Connection, lease: Lease, order: Order, bounds: Bounds) 
             values = _identity(order) | {
                 "starts_from": bounds.starts_from,
                 "starts_until": bounds.starts_until,
-                "decided_at": _clock(connection),
+                "decided_at": clock_of(connection),
                 "decided_by": order.by,
                 "reason": order.reason,
             }
@@ -192,11 +186,23 @@ def _record(connection: Connection, lease: Lease, order: Order, bounds: Bounds) 
     return replace(order, order_id=found)
 
 
+def close(connection: Connection, order: Order, now: datetime, left: Sequence[Effect]) -> None:
+    """Note how much wallets could not bear."""
+    closing = {
+        "order_id": order.order_id,
+        "posted_at": now,
+        "unposted_charges": sum(one.unposted_charges for one in left),
+        "unposted_amount": sum(one.unposted_amount for one in left),
+    }
+    connection.execute(query("close_order"), closing)
+
+
 def _identity(order: Order) -> dict[str, Any]:
     return {"kind": order.kind, "mode": order.mode, "scope": order.document(), "undoes": order.undoes}
 
 
-def _clock(connection: Connection) -> datetime:
+def clock_of(connection: Connection) -> datetime:
+    """Return the instant of the database clock."""
     [row] = connection.execute("select billing_clock()").fetchall()
     now: datetime = row[0]
     return now

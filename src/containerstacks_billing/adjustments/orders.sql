@@ -206,3 +206,11 @@ limit %(limit)s;
 -- name: bounds_of_order
 -- Between which instants the charges begin that an order is about.
 select kind, mode, starts_from, starts_until from billing_adjustment_orders where id = %(undoes)s;
+
+-- name: post_repayment
+-- Pay back to one organization what an audit found, once per organization and order.
+insert into billing_adjustments (order_id, posting, organization_id, amount, payment_transaction_id, created_at, decided_by, reason)
+select %(order_id)s, %(posting)s, %(organization)s, -%(amount)s::numeric,
+    billing_batch_uuid(%(posting_key)s, uuid_hash_extended(%(organization)s, 0)), %(posted_at)s, %(decided_by)s, %(reason)s
+where exists (select from wallets where organization_id = %(organization)s and upper(currency) = %(currency)s)
+on conflict do nothing;

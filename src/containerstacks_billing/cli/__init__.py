@@ -5,6 +5,7 @@ from __future__ import annotations
 from containerstacks_billing.cli import (
     admission,
     audit,
+    audit_post,
     config,
     credit,
     daemon,
@@ -39,6 +40,7 @@ __all__ = [
     "admission",
     "app",
     "audit",
+    "audit_post",
     "config",
     "credit",
     "daemon",

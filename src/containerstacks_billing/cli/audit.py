@@ -22,12 +22,24 @@ Examples:
   containerstacks-billing audit                     by customer
   containerstacks-billing audit --csv overcharged.csv
   containerstacks-billing audit --since 2026-01-01 --json
+  containerstacks-billing audit post --file overcharged.csv --reason agreed
+"""
+POST_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing audit post --file overcharged.csv \\
+      --reason "agreed with the customers" --dry-run
+  containerstacks-billing audit post --file overcharged.csv --reason x --yes
+
+\b
+The file is one of `audit --csv`. Lines may be deleted and `proposed` may be
+lowered; a raised one is not posted. Given again, it posts what is missing.
 """
 _SHOWN = 50
 _RIGHT = ("Due", "Ledger", "Wallet moved", "Doubled", "Creation", "Rounding", "Unknown", "Net", "Proposed")
 
 
-@app.command(epilog=_EXAMPLES)
+@app.group(epilog=_EXAMPLES, invoke_without_command=True)
 @click.option("--since", type=INSTANT, metavar="T", help="Only what was debited from then on; default all.")
 @organization_option("Only this organization.")
 @click.option(
@@ -53,6 +65,10 @@ def audit(
     credit. What is not known any more is said to be unknown, and nothing is proposed for it. Reads one
     snapshot and changes nothing.
     """
+    if ctx.invoked_subcommand is not None:
+        if since or organization or csv_file:
+            raise click.UsageError(f"`audit {ctx.invoked_subcommand}` takes its options behind its name.")
+        return
     from containerstacks_billing.cli import render
     from containerstacks_billing.cli.arguments import require_organization
     from containerstacks_billing.config.target import target

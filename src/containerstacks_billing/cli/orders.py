@@ -111,7 +111,7 @@ def scope_of(
         instances = instances_in(connection, region)
         if not instances:
             raise click.BadParameter(f"no instance is in the region {region!r}.", param_hint="--region")
-    return Scope(run, begin, end, plan_id, organization, region, instances)
+    return Scope(run, begin, end, plan_id, organization, region, instances=instances)
 
 
 def instances_of(file: Path) -> tuple[UUID, ...]:
