@@ -16,8 +16,11 @@ from tests.faultlab.primary_and_standby import INSTANCES, FailoverPair, Servers
 from tests.faultlab.replica import scratch
 from tests.fleet import Fleet
 
+from containerstacks_billing.daemon.server_watch import ServerWatch
+from containerstacks_billing.database.connection import connect
 from containerstacks_billing.drill import oracle
 from containerstacks_billing.drill.commit_proxy import CommitProxy, mentions
+from containerstacks_billing.errors import DatabaseUnavailable
 
 HOUR_IN_A_SECOND = 3600.0
 
@@ -62,7 +65,10 @@ def settle(fleet: Fleet, conninfo: str) -> oracle.Verdict:
 def test_the_daemon_follows_a_promotion(
     failover_pair: FailoverPair, tmp_path: Path, running: list[Daemon]
 ) -> None:
-    """Runs that it has seen complete are lost with the primary; it finds the other one and charges them again, alone."""
+    """Runs that it has seen complete are lost with the primary; it finds the other one and charges them again, alone.
+
+    The former primary comes back writable, and stands first: nothing is charged on it, and no heartbeat is written.
+    """
     daemons.compress(failover_pair.conn, HOUR_IN_A_SECOND, failover_pair.fleet.now)
     daemon = daemons.start(
         tmp_path,
@@ -84,11 +90,45 @@ def test_the_daemon_follows_a_promotion(
     failover_pair.lease_runs_out()
     daemon.until(lambda: completed(daemon) >= seen + 2)
     daemon.when(lambda row: row.status == "running" and row.last_run_success)
+
+    former = failover_pair.pair.standby
+    former.start()
+    written = "select count(*)::text || max(heartbeat_at) from vps_billing_cycles, billing_daemon_status"
+    left = former.one(written)
+    daemon.until(lambda: daemon.lines("a former primary that came back writable"))
+    assert left == former.one(written)
+    former.kill()
+    seen = completed(daemon)
+    daemon.until(lambda: completed(daemon) >= seen + 2)
     assert 0 == daemon.stop()
 
     verdict = settle(failover_pair.fleet, failover_pair.pair.conninfo)
     assert () == verdict.lines
     assert verdict.charged == verdict.due > before
+
+
+def test_heartbeat_and_charges_keep_to_one_server(failover_pair: FailoverPair) -> None:
+    """Promoted while the former primary is writable: the heartbeat follows the run; the former primary is refused to both."""
+    pair, watch = failover_pair.pair, ServerWatch()
+    with (
+        connect(pair.primary.conninfo(), purpose="billing") as old,
+        connect(pair.primary.conninfo(), purpose="billing") as again,
+    ):
+        watch.beats_on(old)
+        watch.charges_on(again)
+        assert not watch.has_parted()
+        pair.promote()
+        with connect(pair.primary.conninfo(), purpose="billing") as new:
+            watch.charges_on(new)
+            assert watch.has_parted()
+            for reach in (watch.beats_on, watch.charges_on):
+                with pytest.raises(
+                    DatabaseUnavailable, match="timeline 1 of the database that was on timeline 2"
+                ):
+                    reach(old)
+            watch.beats_on(new)
+            watch.charges_on(new)
+            assert not watch.has_parted()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class RunOrder:
 
     `as_of` is read from the database where it is not given; only tests give it. `host_clock` reads the time of this
     host, which is recorded with the run to detect a database clock that jumped.
+    `reached` is called with a connection before the lease is taken; what it raises ends the order.
     `confirm` is called under the lease, before the run opens; what it raises ends the order and nothing is charged.
     `waiting` is called once, with a sentence, when the lease is not free at once, `opened` when the run's row stands,
     `progressed` with the plan and after each batch, by its worker. `stopping` ends the run after the batches under way.
@@ -69,6 +70,7 @@ class RunOrder:
     host_clock: Callable[[], datetime] = Clock().host_time
     wait_seconds: float = 90
     stopping: threading.Event = field(default_factory=threading.Event)
+    reached: Callable[[Connection], None] = lambda _: None
     confirm: Callable[[], None] = lambda: None
     opened: Callable[[OpenRun], None] = lambda _: None
     waiting: Callable[[str], None] = lambda _: None
@@ -124,6 +126,7 @@ def _obtain_lease(connection: Connection, order: RunOrder) -> Lease:
         problem = expected_schema_problem(connection) or hidden_rows_problem(connection)
     if problem:
         raise problem
+    order.reached(connection)
     return leases.acquire(
         connection,
         order.holder,

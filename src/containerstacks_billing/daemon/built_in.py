@@ -20,6 +20,7 @@ from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
 from containerstacks_billing.clock import Clock
 from containerstacks_billing.config.target import target
 from containerstacks_billing.daemon import application_side
+from containerstacks_billing.daemon.server_watch import ServerWatch
 from containerstacks_billing.errors import BillingError, LeaseNotObtained
 from containerstacks_billing.hosts.adopted import require_statuses
 from containerstacks_billing.identity import process_name
@@ -85,6 +86,7 @@ class BuiltInBilling:
             "The sign of life is written again",
             level="warning",
         )
+        self._servers = ServerWatch()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.last_check: FailoverCheck | None = None
@@ -187,6 +189,7 @@ class BuiltInBilling:
             host_clock=self._clock.host_time,
             wait_seconds=0,
             stopping=stopping,
+            reached=self._servers.charges_on,
             confirm=self._confirm,
             opened=opened.append,
         )

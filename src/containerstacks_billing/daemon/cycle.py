@@ -14,6 +14,7 @@ from containerstacks_billing.charging.run import RunOrder, run_billing, terms_of
 from containerstacks_billing.daemon.run_log import RunLog
 from containerstacks_billing.daemon.shutdown import Shutdown
 from containerstacks_billing.daemon.state import DaemonState, StopRequested
+from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.errors import (
     BillingError,
     ConfigurationError,
@@ -121,6 +122,11 @@ class Cycle:
         state = self._state
         settings = state.settings
 
+        def reached(connection: Connection) -> None:
+            state.servers.charges_on(connection)
+            if state.servers.has_parted():
+                state.heartbeat_news.set()
+
         def confirm() -> None:
             require_statuses(state.conninfo, settings)
             state.begin_run()
@@ -135,6 +141,7 @@ class Cycle:
             host_clock=state.clock.host_time,
             wait_seconds=LEASE_WAIT_SECONDS,
             stopping=state.after_batch,
+            reached=reached,
             confirm=confirm,
             opened=log.opened,
             progressed=progressed,

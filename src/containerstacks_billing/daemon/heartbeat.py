@@ -101,11 +101,14 @@ class Heartbeat:
 
     def _connect(self) -> Connection:
         conninfo = self._state.conninfo
-        if self._connection is not None and (self._connection.closed or conninfo != self._connected_to):
+        if self._connection is not None and (
+            self._connection.closed or conninfo != self._connected_to or self._state.servers.has_parted()
+        ):
             self._disconnect()
         if self._connection is None:
             self._connection = connect(conninfo, purpose="billing")
             self._connected_to = conninfo
+            self._state.servers.beats_on(self._connection)
         if not self._restored:
             with contextlib.suppress(BillingError), diagnosed(conninfo):
                 self._restore(self._connection)

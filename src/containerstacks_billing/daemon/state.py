@@ -20,6 +20,7 @@ from containerstacks_billing.config.load import Configuration
 from containerstacks_billing.config.target import target
 from containerstacks_billing.daemon.model import Beat
 from containerstacks_billing.daemon.progress import LoopProgress
+from containerstacks_billing.daemon.server_watch import ServerWatch
 from containerstacks_billing.identity import process_facts
 from containerstacks_billing.settings import Settings
 from containerstacks_billing.version import __version__
@@ -54,6 +55,7 @@ class DaemonState:
         # In containers every daemon is pid 1, and host names are used again.
         self.instance_id = f"{socket.gethostname()[:200]}-{os.getpid()}-{secrets.token_hex(3)}"
         self.progress = LoopProgress(clock)
+        self.servers = ServerWatch()
         self.after_batch = threading.Event()
         self.loop_news = threading.Event()
         self.heartbeat_news = threading.Event()

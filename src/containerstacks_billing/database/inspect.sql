@@ -111,3 +111,9 @@ from vps_instances
 -- name: examine_denied_writers
 -- Roles that may write an instance and not call the functions of its triggers.
 select distinct role::text from billing_denied_functions() order by 1
+
+-- name: server_identity
+-- The cluster, the timeline that is written and the start of this server; nothing of a standby.
+select (select system_identifier::text from pg_control_system()),
+    case when not pg_is_in_recovery() then ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer end,
+    pg_postmaster_start_time();
