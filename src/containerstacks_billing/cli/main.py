@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _VERBS = (
     "up", "run", "verify", "reconcile", "status", "runs", "prices", "quarantine", "release", "reverse", "credit",
     "decisions", "runways", "events",
-    "admission", "why", "statement", "leaks", "audit",
+    "admission", "why", "statement", "leaks", "audit", "months",
     "daemon", "serve", "migrate", "doctor", "grants", "config", "service", "token", "db", "drill",
 )  # fmt: skip
 # Long-running verbs, whose standard error is a log.

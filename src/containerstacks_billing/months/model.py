@@ -1,0 +1,100 @@
+"""Months of charges as values: their sums, and what keeps one from being complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from containerstacks_billing.text import counted, minute
+
+
+class MonthState(StrEnum):
+    """Whether a month can be closed."""
+
+    OPEN = "open"
+    CLOSABLE = "closable"
+
+
+@dataclass(frozen=True, slots=True)
+class MonthSums:
+    """What the hours that start in one month come to, and what was posted in it.
+
+    `rows` are charges whose first hour is in the month, `bytes` their share of the table with its indexes. `hours` and
+    `amount` are those of billed charges; past-due ones are counted by themselves. `debits`, `credits` and
+    `adjustments` count by the instant at which they were posted.
+    """
+
+    starts_at: datetime
+    ends_at: datetime
+    rows: int
+    bytes: int
+    organizations: int
+    hours: Decimal
+    amount: Decimal
+    past_due_rows: int
+    past_due_amount: Decimal
+    adjustments: Decimal
+    debits: Decimal
+    credits: Decimal
+
+    @property
+    def name(self) -> str:
+        """Return its name: 2026-10."""
+        return f"{self.starts_at.astimezone(UTC):%Y-%m}"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What of an ended month is neither charged nor decided."""
+
+    uncharged_instances: int
+    unsettled_segments: int
+    unposted_corrections: int
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for each thing that waits."""
+        found = []
+        if self.uncharged_instances:
+            found.append(
+                f"{counted(self.uncharged_instances, 'instance')} not charged to the end of the month"
+            )
+        if self.unsettled_segments:
+            found.append(f"{counted(self.unsettled_segments, 'usage segment')} not charged yet")
+        if self.unposted_corrections:
+            found.append(f"{counted(self.unposted_corrections, 'price correction')} not posted in full")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class LastVerification:
+    """When all the books were compared last, and how many discrepancies there were."""
+
+    read_at: datetime
+    discrepancies: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonthStatus:
+    """A month, its state, and the sentences that say what it waits for."""
+
+    sums: MonthSums
+    state: MonthState
+    waiting: tuple[str, ...]
+
+
+def status_of(
+    sums: MonthSums, waiting: Waiting | None, verified: LastVerification | None, now: datetime
+) -> MonthStatus:
+    """Return the state of a month: closable once it ended, nothing of it waits, and verify found nothing since."""
+    if now < sums.ends_at:
+        return MonthStatus(sums, MonthState.OPEN, (f"it ends at {minute(sums.ends_at)} UTC",))
+    found = waiting.sentences() if waiting else []
+    if verified is None or verified.read_at < sums.ends_at:
+        found.append("not verified since it ended: containerstacks-billing verify")
+    elif verified.discrepancies:
+        found.append(
+            f"verify found {counted(verified.discrepancies, 'discrepancy')} at {minute(verified.read_at)} UTC"
+        )
+    return MonthStatus(sums, MonthState.OPEN if found else MonthState.CLOSABLE, tuple(found))
