@@ -33,8 +33,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from tests.memory import MEMORY, quick_place
 
+from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.sandbox import server as embedded
-from containerstacks_billing.sandbox.programs import BINARIES_SETTING
+from containerstacks_billing.sandbox.programs import BINARIES_SETTING, find_programs
 from containerstacks_billing.schema import migrator
 
 pytest_plugins = ("tests.command", "tests.copied_books")
@@ -76,9 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
     version = _version(config)
     if version != "18" and _foreign_server(config) is None:
         # Every embedded server of the session is of this version, those of subprocesses too.
-        binaries = Path(f"/usr/lib/postgresql/{version}/bin")
-        if not (binaries / "initdb").exists():
-            raise pytest.UsageError(f"PostgreSQL {version} is missing: apt-get install postgresql-{version}")
+        binaries = Path(os.environ.get(BINARIES_SETTING) or f"/usr/lib/postgresql/{version}/bin")
+        try:
+            find_programs(binaries, int(version))
+        except ConfigurationError as error:
+            raise pytest.UsageError(f"{error}; or apt-get install postgresql-{version}") from error
         os.environ[BINARIES_SETTING] = str(binaries)
     if not hasattr(config, "workerinput"):
         directory = Path(tempfile.mkdtemp(prefix=f"{SERVER_PREFIX}{os.getpid()}-", dir=quick_place()))

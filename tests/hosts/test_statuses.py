@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from tests.clock import host_clock_follows
@@ -71,7 +72,7 @@ def test_migrate_dry_run_and_doctor_say_the_same(adopted: ContainerStacks, comma
     """The same sentence, and the name of the host."""
     report = command("migrate", environment=environment(adopted))
     assert LEFT_OUT in " ".join(report.stdout.split())
-    named = "Host application: ContainerStacks (docs/hosts/containerstacks.md)"
+    named = f"Host application: ContainerStacks ({Path(__file__).parents[2]}/docs/hosts/containerstacks.md)"
     assert named in report.stdout
     assert named in command("status", environment=environment(adopted)).stdout
     document = json.loads(command("status", "--json", environment=environment(adopted)).stdout)

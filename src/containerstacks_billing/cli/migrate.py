@@ -29,7 +29,7 @@ Examples:
   containerstacks-billing migrate --dry-run  what would change, lock and last
   containerstacks-billing migrate            do it; repeating it is harmless
   containerstacks-billing migrate --status   what was applied, and when
-  containerstacks-billing migrate --fence-host-billing   (docs/hosts)
+  containerstacks-billing migrate --fence-host-billing
 """
 
 

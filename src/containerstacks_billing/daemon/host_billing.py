@@ -7,6 +7,7 @@ from containerstacks_billing.daemon.state import DaemonState
 from containerstacks_billing.database.connection import bounded_transaction, connect
 from containerstacks_billing.database.statements import query
 from containerstacks_billing.errors import BillingError
+from containerstacks_billing.manuals import manual
 from containerstacks_billing.schema.diagnose import diagnosed
 
 SECONDS_BETWEEN = 3600.0
@@ -40,5 +41,5 @@ class HostBilling:
                 "The host application bills too: hours that both charge are charged twice",
                 debits=row[0],
                 amount=row[1],
-                hint="Switch its hourly billing off (docs/hosts), and compare: containerstacks-billing verify",
+                hint=f"Switch its hourly billing off ({manual('hosts')}), and compare: containerstacks-billing verify",
             )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from containerstacks_billing.errors import ConfigurationError
+from containerstacks_billing.manuals import manual
 
 LONGEST_FILE_BYTES = 2_000_000
 _LONGEST_TEXT = 500
@@ -52,7 +53,7 @@ def read_letterhead(path: Path | None) -> Letterhead:
         given = tomllib.loads(_text(path))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"The letterhead {path} cannot be read: {error}.", "See docs/statements.md."
+            f"The letterhead {path} cannot be read: {error}.", f"See {manual('statements.md')}."
         ) from None
     known = {field.name for field in fields(Letterhead)}
     if unknown := sorted(given.keys() - known):

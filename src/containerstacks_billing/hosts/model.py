@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 
+from containerstacks_billing.manuals import manual
+
 
 class Host(Enum):
     """A host application, by its name, and where its document stands."""
@@ -16,8 +18,8 @@ class Host(Enum):
 
     @property
     def document(self) -> str | None:
-        """The page that says what to switch off there, and what bills what."""
-        return None if self is Host.NONE else f"docs/hosts/{self.value.lower()}.md"
+        """The path of the page that says what to switch off there, and what bills what."""
+        return None if self is Host.NONE else manual(f"hosts/{self.value.lower()}.md")
 
     @property
     def switch_off(self) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.errors import MIGRATE_HINT
 from containerstacks_billing.errors import SchemaMismatch
+from containerstacks_billing.manuals import manual
 from containerstacks_billing.schema.catalog import expected_catalog
 from containerstacks_billing.schema.files import DeliveredSchema, SchemaFile, delivered_schema
 from containerstacks_billing.schema.history import Recorded, find_table, read_record, statement
@@ -33,8 +34,9 @@ _WRITTEN_AGAIN = {
     STATUS_TABLE, "billing_application_sides", "billing_quarantine", "billing_quarantine_counts", "billing_runways",
 }  # fmt: skip
 
+_GUIDE = manual("billing-daemon.md")
 _RESTORE_HINT = (
-    "Restore what was in there from a backup, see “Backup and restore” in docs/billing-daemon.md: "
+    f"Restore what was in there from a backup, see “Backup and restore” in {_GUIDE}: "
     "`containerstacks-billing migrate` cannot know it."
 )
 _MIGRATE_HINT = "Run `containerstacks-billing migrate`, which makes them again."
@@ -45,7 +47,7 @@ _UNNOTICED = (
 _COLUMN_HINT = (
     "Give the columns of the host back their names and types, or install a version of containerstacks-billing that"
     " knows the new ones. What stood in a column of vps_billing_cycles is in a backup alone, see “Backup and restore”"
-    " in docs/billing-daemon.md. Then `containerstacks-billing migrate`."
+    f" in {_GUIDE}. Then `containerstacks-billing migrate`."
 )
 _FROM_THE_BOOKS = (
     "What was in it is derived from the books; `containerstacks-billing verify` names what they do not know,"

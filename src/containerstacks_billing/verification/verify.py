@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from containerstacks_billing.database.connection import Connection, connect
 from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.database.statements import one_row, query
+from containerstacks_billing.manuals import manual
 from containerstacks_billing.schema.diagnose import diagnosed
 from containerstacks_billing.schema.drift import expected_schema_problem
 from containerstacks_billing.schema.row_security import hidden_rows_problem
@@ -60,7 +61,7 @@ _COMPARISONS = (
         "No hour is charged by the host as well",
         "charges",
         ("find_hours_charged_by_both",),
-        "Switch the hourly billing of the host application off (docs/hosts/), or refuse its debits: "
+        f"Switch the hourly billing of the host application off ({manual('hosts')}), or refuse its debits: "
         "containerstacks-billing migrate --fence-host-billing. What it took twice is the customers'.",
     ),
     _Comparison(
