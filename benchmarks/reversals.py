@@ -24,7 +24,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.fleet import SERVER, START, Bench, _fill
-from containerstacks_billing.adjustments.model import Answers, Mode, Order, OrderKind, Outcome, Scope
+from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Outcome, Scope
 from containerstacks_billing.adjustments.orders import post_order, preview
 from containerstacks_billing.adjustments.posting import Posted
 from containerstacks_billing.database.connection import connect
@@ -70,7 +70,7 @@ def _figures(conninfo: str, run: int) -> dict[str, Any]:
         begun = time.perf_counter()
         shown = preview(connection, order)
         figures["previewSeconds"] = round(time.perf_counter() - begun, 2)
-    answers = Answers.of(shown.effects)
+    answers = shown.effects.answers
     figures |= {
         "charges": answers.charges,
         "amount": str(answers.now),

@@ -374,7 +374,7 @@ class History:
 
     def _post(self, order: Order) -> Posted:
         outcome = post_order(self.fleet.conninfo, order, holder="test")
-        assert all(self.model.payer(one.organization_id, "USD") is None for one in outcome.left)
+        assert all(self.model.payer(one.organization_id, "USD") is None for one in outcome.effects.left)
         return outcome
 
     def _provide(self, added: dict[UUID, Decimal]) -> None:

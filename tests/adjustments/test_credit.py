@@ -11,7 +11,7 @@ import pytest
 from tests.adjustments.test_reverse import adjustments, billed_fleet, entries, post, prove, state, undo
 from tests.fleet import Fleet, instant
 
-from containerstacks_billing.adjustments.model import Answers, Cap, Mode, Order, OrderKind, Scope
+from containerstacks_billing.adjustments.model import Cap, Mode, Order, OrderKind, Scope
 from containerstacks_billing.adjustments.orders import instances_in, preview
 
 
@@ -40,7 +40,7 @@ def test_an_outage_is_credited_once_and_the_entry_explains_itself(fleet: Fleet) 
     order = credit("00:00", "03:00")
     post(fleet, order)
     post(fleet, order)
-    wider = Answers.of(preview(fleet.conn, credit("00:00", "06:00")).effects)
+    wider = preview(fleet.conn, credit("00:00", "06:00")).effects.answers
 
     assert [
         ("0.30", "manual_adjustment", "billing-credit-1",

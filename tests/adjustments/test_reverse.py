@@ -15,7 +15,7 @@ import pytest
 from tests.daemons import held_lease
 from tests.fleet import Fleet, clock, instant
 
-from containerstacks_billing.adjustments.model import Answers, Mode, Order, OrderKind, Outcome, Scope
+from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Outcome, Scope
 from containerstacks_billing.adjustments.orders import post_order, preview
 from containerstacks_billing.errors import LeaseNotObtained, WorkFailed
 from containerstacks_billing.pricing import corrections
@@ -42,7 +42,7 @@ def undo(number: int, kind: OrderKind = OrderKind.REVERSAL) -> Order:
 
 def post(fleet: Fleet, order: Order) -> Outcome:
     """Preview, post, and prove the books; what was shown is what moved."""
-    shown, before = Answers.of(preview(fleet.conn, order).effects), moved(fleet)
+    shown, before = preview(fleet.conn, order).effects.answers, moved(fleet)
     outcome = post_order(fleet.conninfo, order, holder="test", wait_seconds=0)
     prove(fleet)
     assert shown.now == moved(fleet) - before
@@ -138,7 +138,7 @@ def test_hours_that_were_reversed_before_are_left_out(fleet: Fleet) -> None:
     outcome = preview(fleet.conn, reversal(begin="2026-03-01 02:00", end="2026-03-01 06:00"))
     post(fleet, reversal(begin="2026-03-01 02:00", end="2026-03-01 06:00"))
 
-    answers = Answers.of(outcome.effects)
+    answers = outcome.effects.answers
     assert (Decimal("-0.2"), Decimal(2)) == (answers.now, answers.already_hours)
     assert [
         ("01 00:00", "01 04:00", "0.1", "0", "-0.4"),
@@ -229,7 +229,7 @@ def test_a_charge_that_was_paid_later_belongs_to_the_run_that_wrote_it(fleet: Fl
         ("01 00:00", "01 02:00", "0.2", "billed"),
         ("01 02:00", "01 04:00", "0.2", "failed"),
     ] == fleet.charges()
-    second = Answers.of(preview(fleet.conn, reversal(run=2)).effects)
+    second = preview(fleet.conn, reversal(run=2)).effects.answers
     post(fleet, reversal(run=1))
 
     assert (Decimal(0), Decimal(0)) == (second.now, second.past_due)
@@ -282,8 +282,8 @@ def test_an_undo_that_a_wallet_cannot_bear_is_finished_after_its_top_up(fleet: F
     fleet.top_up(organization, "1.00")
     done = post(fleet, undo(number))
 
-    assert [Decimal("0.4")] == [one.unposted_amount for one in short.left]
-    assert ([], 1) == (done.left, done.adjustments)
+    assert [Decimal("0.4")] == [one.unposted_amount for one in short.effects.left]
+    assert ([], 1) == (done.effects.left, done.adjustments)
     assert (Decimal("0.70"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -303,7 +303,7 @@ def test_an_undo_leaves_hours_that_were_adjusted_again_since(fleet: Fleet) -> No
     assert number is not None
     outcome = preview(fleet.conn, undo(number, OrderKind.CREDIT))
 
-    answers = Answers.of(outcome.effects)
+    answers = outcome.effects.answers
     assert (1, Decimal(0)) == (answers.changed_charges, answers.now)
 
 
@@ -318,7 +318,7 @@ def test_without_a_wallet_nothing_is_posted_and_it_is_said(fleet: Fleet) -> None
     fleet.conn.execute("delete from wallets where organization_id = %s", (gone,))
     outcome = post_order(fleet.conninfo, reversal(run=1), holder="test", wait_seconds=0)
 
-    answers = Answers.of(outcome.left)
+    answers = outcome.effects.answers
     assert (1, Decimal("-0.1")) == (answers.no_wallet_organizations, answers.no_wallet)
     assert (Decimal("10.00"), Decimal(0)) == fleet.balance(other)
 
@@ -349,7 +349,7 @@ def test_credits_by_hand_since_the_run_are_shown_and_not_subtracted(fleet: Fleet
         (organization,),
     )
     fleet.conn.execute("update wallets set balance = balance + 0.15")
-    answers = Answers.of(preview(fleet.conn, reversal(run=1)).effects)
+    answers = preview(fleet.conn, reversal(run=1)).effects.answers
 
     assert (Decimal("-0.2"), Decimal("0.15")) == (answers.now, answers.by_hand)
 

@@ -12,6 +12,8 @@ from typing import Any
 from uuid import UUID
 
 ZERO = Decimal(0)
+# So many organizations are kept of an order, so that memory does not grow with the fleet.
+MOST_SHOWN = 1000
 _CENT = Decimal("0.01")
 # Wide enough for every charge; PostgreSQL cannot subtract an instant from infinity before version 17.
 ALWAYS_FROM, ALWAYS_UNTIL = datetime(1970, 1, 1, tzinfo=UTC), datetime(2300, 1, 1, tzinfo=UTC)
@@ -166,6 +168,15 @@ class Effect:
         """Whether there is something to post or to rate anew."""
         return bool(self.charges > self.unposted_charges or self.past_due_amount)
 
+    @property
+    def is_worth_telling(self) -> bool:
+        """Whether anything is to be said about it."""
+        return bool(self.charges or self.past_due_amount or self.already_charges or self.changed_charges)
+
+    def rank(self) -> tuple[Decimal, str]:
+        """Return the key that puts the largest amounts first."""
+        return -abs(self.amount + self.past_due_amount), str(self.organization_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -180,6 +191,7 @@ class Answers:
     already_hours: Decimal = ZERO
     changed_charges: int = 0
     no_wallet_organizations: int = 0
+    unposted_charges: int = 0
     no_wallet: Decimal = ZERO
     wallet_short_organizations: int = 0
     wallet_short: Decimal = ZERO
@@ -201,6 +213,7 @@ class Answers:
                 "already_hours": effect.already_hours,
                 "changed_charges": effect.changed_charges,
                 "no_wallet_organizations": int(effect.has_no_wallet),
+                "unposted_charges": effect.unposted_charges,
                 "no_wallet": effect.unposted_amount if effect.has_no_wallet else ZERO,
                 "wallet_short_organizations": int(short),
                 "wallet_short": effect.unposted_amount if short else ZERO,
@@ -209,6 +222,12 @@ class Answers:
             for name, value in found.items():
                 total[name] += value
         return cls(**total)
+
+    def __add__(self, other: Answers) -> Answers:
+        """Return the sums of both."""
+        return Answers(
+            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        )
 
     @property
     def is_left_open(self) -> bool:
@@ -224,13 +243,34 @@ class Uncharged:
     hours: Decimal = ZERO
 
 
+@dataclass(slots=True)
+class Effects:
+    """Effects of an order on a fleet of any size: the sums of all, and the organizations with the largest amounts."""
+
+    answers: Answers = field(default_factory=Answers)
+    largest: list[Effect] = field(default_factory=list)
+    organizations: int = 0
+
+    def add(self, effects: Iterable[Effect]) -> None:
+        """Add the organizations of a range."""
+        found = list(effects)
+        self.answers += Answers.of(found)
+        told = [one for one in found if one.is_worth_telling]
+        self.organizations += len(told)
+        self.largest = sorted([*self.largest, *told], key=Effect.rank)[:MOST_SHOWN]
+
+    @property
+    def left(self) -> list[Effect]:
+        """Those of the largest of which something could not be moved."""
+        return [one for one in self.largest if one.unposted_charges]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an order did, or would do: the order as recorded, its effects, the rows it wrote, and what it left out."""
 
     order: Order
-    effects: list[Effect]
-    left: list[Effect] = field(default_factory=list)
+    effects: Effects
     adjustments: int = 0
     repriced: int = 0
     uncharged: Uncharged = Uncharged()

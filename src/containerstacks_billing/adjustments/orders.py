@@ -9,7 +9,7 @@ what changes is the rate at which an hour stands.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,9 @@ from psycopg.rows import class_row
 from containerstacks_billing.adjustments.model import (
     ALWAYS_FROM,
     ALWAYS_UNTIL,
+    Answers,
     Effect,
+    Effects,
     Mode,
     Order,
     OrderKind,
@@ -74,7 +76,7 @@ def preview(connection: Connection, order: Order) -> Outcome:
     """
     order = replace(order, order_id=_recorded(connection, order))
     bounds = bounds_of(connection, order)
-    effects = list(_effects(connection, order, bounds))
+    effects = _effects(connection, order, bounds)
     return Outcome(order, effects, uncharged=_uncharged(connection, order))
 
 
@@ -104,14 +106,12 @@ def post_order(
                 values = parameters(order, bounds, first, last) | {"posted_at": now}
                 done.append(post(connection, lease, values, statements_of(order)))
                 posted(done[-1])
-            effects = list(_effects(connection, order, bounds))
-            left = [one for one in effects if one.unposted_charges]
-            close(connection, order, now, left)
+            effects = _effects(connection, order, bounds)
+            close(connection, order, now, effects.answers)
             uncharged = _uncharged(connection, order)
     return Outcome(
         order,
         effects,
-        left,
         sum(one.adjustments for one in done),
         sum(one.repriced for one in done),
         uncharged,
@@ -186,13 +186,13 @@ def record(connection: Connection, lease: Lease, order: Order, bounds: Bounds) -
     return replace(order, order_id=found)
 
 
-def close(connection: Connection, order: Order, now: datetime, left: Sequence[Effect]) -> None:
+def close(connection: Connection, order: Order, now: datetime, left: Answers) -> None:
     """Note how much wallets could not bear."""
     closing = {
         "order_id": order.order_id,
         "posted_at": now,
-        "unposted_charges": sum(one.unposted_charges for one in left),
-        "unposted_amount": sum(one.unposted_amount for one in left),
+        "unposted_charges": left.unposted_charges,
+        "unposted_amount": left.no_wallet + left.wallet_short,
     }
     connection.execute(query("close_order"), closing)
 
@@ -208,10 +208,12 @@ def clock_of(connection: Connection) -> datetime:
     return now
 
 
-def _effects(connection: Connection, order: Order, bounds: Bounds) -> Iterator[Effect]:
+def _effects(connection: Connection, order: Order, bounds: Bounds) -> Effects:
     statement = "preview_undo" if order.mode is Mode.UNDO else "preview_order"
+    found = Effects()
     for first, last in ranges(connection, ORGANIZATIONS_AT_ONCE, order.scope.organization):
-        yield from ask(connection, statement, class_row(Effect), parameters(order, bounds, first, last))
+        found.add(ask(connection, statement, class_row(Effect), parameters(order, bounds, first, last)))
+    return found
 
 
 def _uncharged(connection: Connection, order: Order) -> Uncharged:

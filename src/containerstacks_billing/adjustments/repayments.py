@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from containerstacks_billing.adjustments.model import Order
+from containerstacks_billing.adjustments.model import Answers, Order
 from containerstacks_billing.adjustments.orders import Bounds, clock_of, close, parameters, record
 from containerstacks_billing.adjustments.posting import lock, move_wallets, new_posting
 from containerstacks_billing.charging import lease as leases
@@ -112,5 +112,5 @@ def post_repayments(
                         move_wallets(connection, values, "announce_adjustments")
                 credited += written
                 posted(written)
-            close(connection, order, now, [])
+            close(connection, order, now, Answers())
     return order, credited

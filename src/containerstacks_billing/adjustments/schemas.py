@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from containerstacks_billing.adjustments.model import Answers, Effect, Outcome
+from containerstacks_billing.adjustments.model import Outcome
 from containerstacks_billing.adjustments.records import MovedOrganization, RecordedOrder
 from containerstacks_billing.document import Document, Hours, Instant, Money
 
@@ -49,6 +49,7 @@ class AnswersDocument(Document):
     already_hours: Money
     changed_charges: int
     no_wallet_organizations: int
+    unposted_charges: int
     no_wallet: Money
     wallet_short_organizations: int
     wallet_short: Money
@@ -70,7 +71,8 @@ class OrderResult(Document):
     uncharged_instances: int = Field(description="Instances with hours of the span that are not charged yet")
     uncharged_hours: Money
     answers: AnswersDocument
-    organizations: list[EffectDocument]
+    organizations: list[EffectDocument] = Field(description="The largest amounts first, 1,000 at most")
+    more: int = Field(description="Organizations that are not listed")
 
     @classmethod
     def of(cls, shown: Outcome, done: Outcome | None) -> OrderResult:
@@ -88,8 +90,9 @@ class OrderResult(Document):
             repriced=done.repriced if done else 0,
             uncharged_instances=shown.uncharged.instances,
             uncharged_hours=shown.uncharged.hours,
-            answers=AnswersDocument.model_validate(Answers.of(shown.effects)),
-            organizations=[EffectDocument.model_validate(one) for one in listed(shown.effects)],
+            answers=AnswersDocument.model_validate(shown.effects.answers),
+            organizations=[EffectDocument.model_validate(one) for one in shown.effects.largest],
+            more=shown.effects.organizations - len(shown.effects.largest),
         )
 
 
@@ -146,13 +149,3 @@ class OrderDetail(OrderDocument):
         """Return the document of an order."""
         plain = OrderDocument.model_validate(order).model_dump()
         return cls(**plain, moved=[MovedDocument.model_validate(one) for one in moved])
-
-
-def listed(effects: Sequence[Effect]) -> list[Effect]:
-    """Return the organizations that anything is to be said about, the largest amounts first."""
-    found = [
-        one
-        for one in effects
-        if one.charges or one.past_due_amount or one.already_charges or one.changed_charges
-    ]
-    return sorted(found, key=lambda one: (-abs(one.amount + one.past_due_amount), str(one.organization_id)))

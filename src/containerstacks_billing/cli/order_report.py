@@ -8,7 +8,6 @@ from decimal import Decimal
 
 from containerstacks_billing.adjustments.model import Answers, Effect, Mode, Outcome
 from containerstacks_billing.adjustments.records import MovedOrganization, RecordedOrder
-from containerstacks_billing.adjustments.schemas import listed
 from containerstacks_billing.cli import render
 from containerstacks_billing.money import plain
 from containerstacks_billing.text import counted, hour_digits, minute
@@ -25,14 +24,16 @@ def show_outcome(outcome: Outcome, currency: str) -> None:
     if order.mode is Mode.UNDO:
         what = f"undo of {order.kind} {order.undoes}"
     console.print(render.printable(f"{what.capitalize()}: {scope_in_words(json.loads(order.document()))}."))
-    found = [one for one in listed(outcome.effects) if one.charges or one.past_due_amount]
+    effects = outcome.effects
+    found = [one for one in effects.largest if one.charges or one.past_due_amount]
     if found:
         headings = ("Organization", "Hours", "Charged", "Stands at", "Moves", "Balance", "After", "Runway")
         rows = [_row(one) for one in found[:LINES]]
         console.print(render.table(headings, rows, right=headings[1:]))
-        if len(found) > LINES:
-            console.print(f"… and {counted(len(found) - LINES, 'organization')} more; --json shows them all.")
-    _show_answers(Answers.of(outcome.effects), currency)
+        if effects.organizations > LINES:
+            more = counted(effects.organizations - len(rows), "organization")
+            console.print(f"… and {more} more; --json lists the largest 1,000.")
+    _show_answers(effects.answers, currency)
     if outcome.uncharged.instances:
         hours = hour_digits(outcome.uncharged.hours)
         console.print(
@@ -105,11 +106,10 @@ def show_posted(outcome: Outcome) -> None:
     console.print(f"\n{order.kind.capitalize()} {order.order_id}: {adjusted} posted.")
     if outcome.repriced:
         console.print(f"{counted(outcome.repriced, 'past-due charge')} rated anew.")
-    short = [one for one in outcome.left if not one.has_no_wallet]
-    for one in outcome.left[:LINES]:
+    for one in outcome.effects.left[:LINES]:
         why = "it has no wallet any more" if one.has_no_wallet else f"its wallet holds {one.balance}"
         console.print(render.printable(f"not posted: {plain(one.unposted_amount)} of {one.name}: {why}"))
-    if short:
+    if outcome.effects.answers.wallet_short_organizations:
         console.print("Give the same command again after a top-up: it posts what is missing, nothing twice.")
 
 

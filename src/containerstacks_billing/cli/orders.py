@@ -147,7 +147,6 @@ def carry_out(
     ctx: click.Context, make: Callable[[Connection], Order], *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     """Preview an order, ask, and post it; exits with 1 where something is left that no wallet could take or bear."""
-    from containerstacks_billing.adjustments.model import Answers
     from containerstacks_billing.adjustments.orders import post_order, preview
     from containerstacks_billing.adjustments.schemas import OrderResult
     from containerstacks_billing.cli import order_report, render
@@ -165,8 +164,8 @@ def carry_out(
         shown = preview(connection, order)
     if not as_json:
         order_report.show_outcome(shown, order.currency)
-    answers = Answers.of(shown.effects)
-    nothing = not any(one.changes_anything for one in shown.effects)
+    answers = shown.effects.answers
+    nothing = not answers.organizations
     done = None
     if dry_run or nothing:
         if not as_json:
@@ -175,7 +174,7 @@ def carry_out(
         question = "Post what is missing?" if shown.order.order_id is not None else "Post this?"
         require_confirmation(f"\n{question}", "a decision about money", yes=yes, as_json=as_json)
         done = post_order(conninfo, order, holder=f"{order.kind} by {operator_name()}")
-        answers = Answers.of(done.left)
+        answers = done.effects.answers
         if not as_json:
             order_report.show_posted(done)
     if as_json:
