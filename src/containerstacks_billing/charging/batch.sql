@@ -93,6 +93,7 @@ bill as materialized (
         coalesce(sum(amount) filter (where covered), 0) as amount,
         count(distinct instance_id) filter (where covered) as instances,
         coalesce(sum(extract(epoch from ends_at - starts_at)) filter (where covered), 0) / 3600 as hours,
+        min(starts_at) filter (where covered) as first_start, max(ends_at) filter (where covered) as last_end,
         (array_agg(instance_id))[1] as one_instance
     from charged group by organization_id, covered
 ),

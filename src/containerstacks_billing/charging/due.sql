@@ -185,6 +185,7 @@ piece as materialized (
 -- What was billed, posted: one ledger entry per wallet, over the whole cents of its carry and of what was billed; no cents, no
 -- entry. The same cents come off its balance, and what is left below a cent is carried on. `bill` has a row for each
 -- organization that was billed or is past due; the wallet is marked, or its mark cleared, by the same update.
+-- The metadata name the period of the hours, by which the charges of an entry are found without an index of their own.
 entry as (
     insert into payment_transactions (id, organization_id, amount, currency, payment_method, payment_provider,
         provider_transaction_id, status, description, metadata, created_at, updated_at)
@@ -198,7 +199,9 @@ entry as (
                  order by started_at desc limit 1), one_instance::text) end
             || ' (' || trim_scale(round(hours, 4))::text || 'h)',
         jsonb_build_object('balance_before', balance, 'balance_after', balance - debit, 'run_id', %(run_id)s::bigint,
-            'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry),
+            'instances', instances, 'hours', trim_scale(round(hours, 6)), 'exact_amount', amount, 'carry_before', billing_carry,
+            'period_start', to_char(first_start at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'period_end', to_char(last_end at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
         %(as_of)s, %(as_of)s
     from bill join payer using (organization_id), lateral (select trunc(billing_carry + amount, 2) as debit) cents
     where debit > 0 and instances > 0

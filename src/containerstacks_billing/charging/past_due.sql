@@ -58,6 +58,8 @@ bill as materialized (
         coalesce(sum(paid_amount), 0) as amount, count(distinct vps_instance_id) as instances,
         coalesce(sum(extract(epoch from case when is_whole then billing_period_end else paid_until end - billing_period_start)), 0)
             / 3600 as hours,
+        min(settled.billing_period_start) as first_start,
+        max(case when is_whole then billing_period_end else paid_until end) as last_end,
         (array_agg(vps_instance_id))[1] as one_instance
     from payer
     left join (select organization_id, count(*) as charges from past_due group by organization_id) owing using (organization_id)
@@ -83,7 +85,9 @@ billed as (
             then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(charge.organization_id, 0)) end,
         updated_at = %(as_of)s
     from settled join bill using (organization_id)
+    -- The status is repeated so that the index of what is past due is read, and not all that was ever charged.
     where charge.organization_id between %(first_organization)s and %(last_organization)s
+      and charge.status = 'failed' and charge.run_id is not null
       and charge.id = settled.id
 ),
 cleared as (

@@ -32,12 +32,13 @@ moved as (
         case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate, sealed_by
 ),
 wallet as materialized (
-    select organization_id, total, hours, one_instance,
+    select organization_id, total, hours, first_end - interval '1 hour' as first_start, last_end, one_instance,
         (total = 0 or total <= available) and past_due_since is null as covered,
         case when trunc(billing_carry + total, 2) > 0
              then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(organization_id, 0)) end as entry_id
     from (
-        select organization_id, sum(hourly_rate) as total, count(*) as hours, (array_agg(instance_id))[1] as one_instance
+        select organization_id, sum(hourly_rate) as total, count(*) as hours, min(ends_at) as first_end, max(ends_at) as last_end,
+            (array_agg(instance_id))[1] as one_instance
         from moved group by organization_id
     ) due
     join payer using (organization_id)
@@ -59,7 +60,7 @@ written as (
 bill as (
     select organization_id, not covered as is_past_due, case when covered then total else 0 end as amount,
         case when covered then hours else 0 end as instances, case when covered then hours else 0 end::numeric as hours,
-        one_instance
+        first_start, last_end, one_instance
     from wallet
 ),
 -- include: posting
