@@ -44,7 +44,10 @@ def test_an_entry_leads_to_what_each_instance_cost(conn: psycopg.Connection[Any]
         (
             entry.first[11:16],
             entry.last[11:16],
-            {row.vps_instance_id: (row.hours, row.cost) for row in fleet.rows(documented_statement(), entry.id)},
+            {
+                row.vps_instance_id: (row.hours, row.cost)
+                for row in fleet.rows(documented_statement(), entry.id)
+            },
         )
         for entry in entries
     ]
