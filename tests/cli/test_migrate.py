@@ -44,7 +44,7 @@ def test_every_form_has_its_json(command: Any) -> None:
     assert set(pending[0]) == {"version", "name", "steps", "effects", "besideDaemon"}
     report = json.loads(command("--json").stdout)
     assert [one["version"] for one in report["applied"]] == [one["version"] for one in pending]
-    assert (report["findings"], report["builtInBilling"]["who"]) == ([], "nobody")
+    assert (report["findings"], report["takeover"]["by"]) == ([], "nobody")
     known = json.loads(command("--status", "--json").stdout)["migrations"]
     assert {one["state"] for one in known} == {"applied"}
     assert set(known[0]) == {"version", "name", "state", "appliedAt", "durationMs"}
@@ -83,7 +83,7 @@ def test_it_says_what_takes_over_from_the_daemon(command: Any, empty_database: s
             "insert into billing_application_sides (holder, setting, failover_after, looked_at)"
             " values ('built-in host-1-7', 'on', '90 minutes', now())"
         )
-    assert json.loads(command("--json").stdout)["builtInBilling"]["who"] == "both"
+    assert json.loads(command("--json").stdout)["takeover"]["by"] == "both"
 
 
 def test_plan_and_status_exclude_each_other(command: Any) -> None:

@@ -192,9 +192,15 @@ def _show_report(report: MigrationReport, built_in: FailoverTarget, host: Host, 
         from containerstacks_billing.schema.schemas import FindingDocument, MigrationDocument
 
         applied = [MigrationDocument.model_validate(one) for one in report.applied]
-        shown = {"who": built_in.who, "sentence": built_in.explained, "advice": built_in.advice}
+        # As in `status --json` and over HTTP; with what would change it.
+        shown = {
+            "by": built_in.who,
+            "sentence": built_in.sentence,
+            "reason": built_in.reason,
+            "advice": built_in.advice,
+        }
         findings = [FindingDocument.model_validate(one) for one in report.findings]
-        document = {"applied": applied, "findings": findings, "builtInBilling": shown}
+        document = {"applied": applied, "findings": findings, "takeover": shown}
         repaired = [one.sentence for one in report.findings if one.kind == "repaired"]
         render.emit_json({**document, "repaired": repaired, "host": host.value})
         return
