@@ -385,7 +385,7 @@ def test_the_status_reads_no_large_table() -> None:
     [
         ("quarantine_first", "billing_quarantine_oldest"),
         ("past_due_first", "billing_runways_owing"),
-        ("past_due_first", "vps_billing_cycles_past_due"),
+        ("past_due_first", "vps_billing_cycles_past_due_hours"),
         ("runways_first", "billing_runways_ending"),
         ("newest_debit_of_host", "payment_transactions_debits_of_host"),
         ("last_built_in_run", "billing_runs_built_in"),

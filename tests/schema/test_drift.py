@@ -205,7 +205,9 @@ def test_a_run_writes_again_what_a_table_said_that_was_made_again(fleet: Fleet, 
     assert fleet.rows(shown) == before
 
 
-@pytest.mark.parametrize("name", ["vps_billing_cycles_one_charge_per_hour", "vps_billing_cycles_past_due"])
+@pytest.mark.parametrize(
+    "name", ["vps_billing_cycles_one_charge_per_hour", "vps_billing_cycles_past_due_hours"]
+)
 def test_a_missing_index_comes_with_its_statement(conn: Connection, database: str, name: str) -> None:
     """Which migrate does not run, because it builds while the host writes; it makes the same index."""
     definition = "select pg_get_indexdef(%s::regclass)"

@@ -319,17 +319,32 @@ def watermarks(conninfo: str) -> list[Any]:
         return marks + connection.execute("select billing_opening from wallets order by id").fetchall()
 
 
+def test_a_column_without_use_stays_where_a_view_shows_it(database: str) -> None:
+    """A view of the host over all columns of the charges neither fails the migration nor is lost."""
+    with opened(database) as connection:
+        connection.execute("alter table vps_billing_cycles add column grown_from timestamptz")
+        connection.execute("create view shown as select * from vps_billing_cycles")
+        connection.execute("delete from schema_migrations where version = 49")
+        migrate(database)
+        assert connection.execute("select count(grown_from) from shown").fetchone() == (0,)
+        connection.execute("drop view shown")
+        connection.execute("delete from schema_migrations where version = 49")
+        migrate(database)
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            connection.execute("select grown_from from vps_billing_cycles")
+
+
 def test_an_index_left_invalid_by_a_killed_build_is_built_again(legacy_database: str) -> None:
     """A broken index under our name is found out and replaced, not taken for done."""
     with opened(legacy_database) as connection:
         # A unique index over rows that are not: the build fails and leaves its ruin.
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(
-                "create unique index concurrently vps_billing_cycles_past_due on vps_billing_cycles (organization_id)"
+                "create unique index concurrently vps_billing_cycles_past_due_hours on vps_billing_cycles (organization_id)"
             )
         migrate(legacy_database)
         row = connection.execute(
-            "select indisvalid, indisunique from pg_index where indexrelid = 'vps_billing_cycles_past_due'::regclass"
+            "select indisvalid, indisunique from pg_index where indexrelid = 'vps_billing_cycles_past_due_hours'::regclass"
         ).fetchone()
         assert row == (True, False)
         connection.execute("drop index vps_billing_cycles_one_charge_per_hour")

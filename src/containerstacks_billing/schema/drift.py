@@ -58,8 +58,9 @@ _INDEX_HINTS = {
     "vps_billing_cycles_one_charge_per_hour": "CREATE UNIQUE INDEX CONCURRENTLY vps_billing_cycles_one_charge_per_hour"
     " ON vps_billing_cycles (organization_id, billing_period_start, vps_instance_id,"
     " (CASE WHEN run_id IS NULL THEN id END)) NULLS NOT DISTINCT;",
-    "vps_billing_cycles_past_due": "CREATE INDEX CONCURRENTLY vps_billing_cycles_past_due"
-    " ON vps_billing_cycles (organization_id) WHERE status = 'failed' AND run_id IS NOT NULL;",
+    "vps_billing_cycles_past_due_hours": "CREATE INDEX CONCURRENTLY vps_billing_cycles_past_due_hours"
+    " ON vps_billing_cycles (organization_id, billing_period_start, vps_instance_id)"
+    " WHERE status = 'failed' AND run_id IS NOT NULL;",
 }
 
 

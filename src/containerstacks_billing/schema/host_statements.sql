@@ -9,7 +9,7 @@ from (values
     ('vps_instances', 'last_billed_at'), ('vps_instances', 'rated_from'), ('vps_instances', 'rated_until'),
     ('vps_instances', 'pending_segments'), ('vps_instances', 'sealed_by'), ('vps_instances', 'lasting_status'),
     ('vps_billing_cycles', 'run_id'), ('vps_billing_cycles', 'plan_id'), ('vps_billing_cycles', 'segment_id'),
-    ('vps_billing_cycles', 'grown_from'), ('vps_billing_cycles', 'past_due_since'), ('vps_billing_cycles', 'past_due_batch')
+    ('vps_billing_cycles', 'past_due_since'), ('vps_billing_cycles', 'past_due_batch')
 ) as wanted (table_name, column_name)
 join pg_class on pg_class.oid = to_regclass(wanted.table_name) and relkind in ('r', 'p')
 where not exists (select from pg_attribute

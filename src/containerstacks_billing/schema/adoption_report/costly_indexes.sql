@@ -3,7 +3,7 @@ with costly as (
     select i.indexrelid::regclass::text as name
       from pg_index i join pg_class c on c.oid = i.indexrelid
      where i.indrelid = 'vps_billing_cycles'::regclass and not i.indisprimary
-       and c.relname not in ('vps_billing_cycles_one_charge_per_hour', 'vps_billing_cycles_past_due',
+       and c.relname not in ('vps_billing_cycles_one_charge_per_hour', 'vps_billing_cycles_past_due', 'vps_billing_cycles_past_due_hours',
                              'vps_billing_cycles_once_past_due', 'vps_billing_cycles_long_charges')
        and coalesce(pg_get_expr(i.indpred, i.indrelid), '') not like '%run_id IS NULL%'
     union all

@@ -19,7 +19,7 @@ select case when t.tgenabled is null then 'trigger' else 'disabled trigger' end,
  where to_regclass(wanted.on_table) is not null and t.tgenabled is distinct from 'O' and t.tgenabled is distinct from 'A'
 union all
 select 'index', wanted.name, 'vps_billing_cycles'
-  from (values ('vps_billing_cycles_one_charge_per_hour'), ('vps_billing_cycles_past_due')) as wanted (name)
+  from (values ('vps_billing_cycles_one_charge_per_hour'), ('vps_billing_cycles_past_due_hours')) as wanted (name)
  where to_regclass('vps_billing_cycles') is not null
    and not exists (select from pg_index where indexrelid = to_regclass(wanted.name) and indisvalid)
 union all
