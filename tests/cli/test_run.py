@@ -333,7 +333,7 @@ def test_a_new_billable_statuses_holds_from_its_run_on_and_is_told(fleet: Fleet,
         environment = {"DATABASE_URL": fleet.conninfo, "BILLABLE_STATUSES": statuses, "LOG_FORMAT": "logfmt"}
         told.append(command("run", environment=environment).stderr)
 
-    sentence = "BILLABLE_STATUSES or PARTIAL_HOUR changed; hours before this run are charged by the old ones"
+    sentence = "The billing policy changed; hours before this run are charged by the old one"
     assert [False, True, False] == [sentence in one for one in told], told
     # Four hours of the stopped one lie before the change: they are never charged.
     assert (

@@ -169,11 +169,13 @@ def _open(connection: Connection, order: RunOrder, lease: Lease) -> tuple[OpenRu
     order.opened(run)
     if run.begins_policy:
         logs.logger().warning(
-            "BILLABLE_STATUSES or PARTIAL_HOUR changed; hours before this run are charged by the old ones",
+            "The billing policy changed; hours before this run are charged by the old one",
             run=run.run_id,
             token=run.fencing_token,
             billable_statuses=",".join(run.terms.billable_statuses),
+            transient_statuses=",".join(run.terms.policy.transient_statuses) or "none",
             partial_hour=run.terms.partial_hour,
+            creation_fee=run.terms.creation_fee,
             since=run.as_of.isoformat(),
         )
     return run, host_clock
