@@ -25,6 +25,8 @@ def tool(conn: psycopg.Connection[Any]) -> Tool:
         programs = find_programs(major=conn.info.server_version // 10_000)
     except ConfigurationError as missing:
         pytest.skip(f"pg_dump of the server's version is not installed: {missing}")
+    if not Path(programs.path("pg_dump")).exists():
+        pytest.skip(f"pg_dump is missing in {programs.directory}, which has the server alone")
 
     def run(name: str, *arguments: str) -> None:
         done = subprocess.run(
