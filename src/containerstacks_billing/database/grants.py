@@ -41,6 +41,8 @@ BILLING_RIGHTS: dict[str, tuple[str, ...]] = {
     # A minimum is set by people, as the owner of the tables.
     "billing_minimum_balances": ("SELECT",),
     "billing_statements": ("SELECT", "INSERT"),
+    "billing_months": ("SELECT", "INSERT", "UPDATE"),
+    "billing_month_totals": ("SELECT", "INSERT"),
     "billing_verifications": ("SELECT", "INSERT", "DELETE"),
     "billing_leak_reports": ("SELECT", "INSERT", "DELETE"),
     "billing_events": ("SELECT", "INSERT", "UPDATE", "DELETE"),

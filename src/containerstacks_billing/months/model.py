@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
+from uuid import UUID
 
+from containerstacks_billing.database.ids import FIRST_UUID, LAST_UUID
 from containerstacks_billing.text import counted, minute
 
 
 class MonthState(StrEnum):
-    """Whether a month can be closed."""
+    """How far the closing of a month is."""
 
     OPEN = "open"
     CLOSABLE = "closable"
+    CLOSING = "closing"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +82,16 @@ class LastVerification:
 
 @dataclass(frozen=True, slots=True)
 class MonthStatus:
-    """A month, its state, and the sentences that say what it waits for."""
+    """A month, its state, and the sentences that say what it waits for.
+
+    `unverified` says why the last result of verify does not do; `sha256` is the hash of a closed month.
+    """
 
     sums: MonthSums
     state: MonthState
-    waiting: tuple[str, ...]
+    waiting: tuple[str, ...] = ()
+    unverified: str | None = None
+    sha256: str | None = None
 
 
 def status_of(
@@ -90,11 +100,68 @@ def status_of(
     """Return the state of a month: closable once it ended, nothing of it waits, and verify found nothing since."""
     if now < sums.ends_at:
         return MonthStatus(sums, MonthState.OPEN, (f"it ends at {minute(sums.ends_at)} UTC",))
-    found = waiting.sentences() if waiting else []
+    found = tuple(waiting.sentences()) if waiting else ()
+    unverified = None
     if verified is None or verified.read_at < sums.ends_at:
-        found.append("not verified since it ended: containerstacks-billing verify")
+        unverified = "not verified since it ended: containerstacks-billing verify"
     elif verified.discrepancies:
-        found.append(
+        unverified = (
             f"verify found {counted(verified.discrepancies, 'discrepancy')} at {minute(verified.read_at)} UTC"
         )
-    return MonthStatus(sums, MonthState.OPEN if found else MonthState.CLOSABLE, tuple(found))
+    state = MonthState.OPEN if found or unverified else MonthState.CLOSABLE
+    return MonthStatus(sums, state, found, unverified)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A month, its instants, and the last run whose charges for its hours are frozen in it."""
+
+    month: str
+    starts_at: datetime
+    ends_at: datetime
+    last_run_id: int
+
+    def values(self, first: UUID = FIRST_UUID, last: UUID = LAST_UUID) -> dict[str, Any]:
+        """Return what the statements of a month bind, for a range of organizations."""
+        return {
+            "month": self.month,
+            "from": self.starts_at,
+            "until": self.ends_at,
+            "last_run_id": self.last_run_id,
+            "first_organization": first,
+            "last_organization": last,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMonth:
+    """A month that is closed or being closed, as its row says."""
+
+    month: str
+    starts_at: datetime
+    ends_at: datetime
+    state: str
+    last_run_id: int
+    closed_by: str
+    closing_since: datetime
+    closed_at: datetime | None
+    previous_sha256: str | None
+    sha256: str | None
+
+    @property
+    def span(self) -> Span:
+        """Return what its statements bind."""
+        return Span(self.month, self.starts_at, self.ends_at, self.last_run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSums:
+    """What is, or would be, frozen of a month; `late_amount` was billed in it for hours of months closed before."""
+
+    organizations: int
+    charges: int
+    hours: Decimal
+    amount: Decimal
+    late_amount: Decimal
+    debits: Decimal
+    credits: Decimal

@@ -9,7 +9,9 @@ from psycopg.rows import class_row, dict_row
 from containerstacks_billing.database.connection import Connection
 from containerstacks_billing.database.statements import ask, one_row
 from containerstacks_billing.months.model import (
+    KnownMonth,
     LastVerification,
+    MonthState,
     MonthStatus,
     MonthSums,
     Waiting,
@@ -25,7 +27,18 @@ def list_months(connection: Connection) -> tuple[datetime, list[MonthStatus]]:
     waiting = _waiting(connection, [one.ends_at for one in months if one.ends_at <= now])
     last = last_verification(connection)
     verified = LastVerification(last["read_at"], last["discrepancies"]) if last else None
-    return now, [status_of(one, waiting.get(one.ends_at), verified, now) for one in months]
+    known = {one.month: one for one in known_months(connection)}
+    return now, [
+        MonthStatus(one, MonthState(row.state), sha256=row.sha256)
+        if (row := known.get(one.name))
+        else status_of(one, waiting.get(one.ends_at), verified, now)
+        for one in months
+    ]
+
+
+def known_months(connection: Connection) -> list[KnownMonth]:
+    """Return the months that are closed or being closed, oldest first."""
+    return ask(connection, "known_months", class_row(KnownMonth)).fetchall()
 
 
 def _waiting(connection: Connection, ends: list[datetime]) -> dict[datetime, Waiting]:

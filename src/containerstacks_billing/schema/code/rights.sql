@@ -42,6 +42,8 @@ as $$
         ('billing_tokens',              array['SELECT']),
         ('billing_minimum_balances',    array['SELECT']),
         ('billing_statements',          array['SELECT', 'INSERT']),
+        ('billing_months',              array['SELECT', 'INSERT', 'UPDATE']),
+        ('billing_month_totals',        array['SELECT', 'INSERT']),
         ('billing_verifications',       array['SELECT', 'INSERT', 'DELETE']),
         ('billing_leak_reports',        array['SELECT', 'INSERT', 'DELETE']),
         ('billing_events',              array['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
