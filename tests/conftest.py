@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from tests.memory import MEMORY, quick_place
 
 from containerstacks_billing.errors import ConfigurationError
 from containerstacks_billing.sandbox import server as embedded
+from containerstacks_billing.sandbox.cleanup import living_postmaster
 from containerstacks_billing.sandbox.programs import BINARIES_SETTING, find_programs
 from containerstacks_billing.schema import migrator
 
@@ -274,5 +276,9 @@ def _stop_forgotten_servers() -> None:
     for directory in itertools.chain.from_iterable(place.glob(f"{SERVER_PREFIX}*") for place in places):
         pid = directory.name.removeprefix(SERVER_PREFIX).split("-")[0]
         if directory.stat().st_uid == os.geteuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            embedded.EmbeddedServer(directory).stop()
+            try:
+                embedded.EmbeddedServer(directory).stop()
+            except ConfigurationError:  # of a version whose programs this session does not have
+                if (postmaster := living_postmaster(directory / "data")) is not None:
+                    os.kill(postmaster, signal.SIGINT)
             shutil.rmtree(directory, ignore_errors=True)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -259,25 +260,51 @@ def wheels(target: Path) -> None:
     subprocess.run([*download, "pip", "setuptools", "wheel"], check=True, capture_output=True)
 
 
-def test_a_walk_with_the_wheel(machine: Machine, tmp_path: Path) -> None:
-    """The same with pipx, outside of homes, and the unit that `service install` writes."""
+def offline(machine: Machine, place: Path) -> None:
+    """Let pip and uv of the machine take packages from a directory there, since it has no network."""
+    machine.do("sh", "-c", "rm -rf ~root/.config/pip /etc/xdg/pip")  # of the machine below; they would win
+    kept = "/var/lib/wheels-of-the-walk"
+    machine.do("mkdir", kept)
+    for file in place.iterdir():  # not by pip itself, which would follow the link /proc/…/root
+        shutil.copy(file, f"/proc/{machine.init}/root{kept}/{file.name}")
+    machine.write("/etc/pip.conf", f"[global]\nno-index = true\nfind-links = {kept}\n")
+    machine.write(
+        "/etc/uv/uv.toml", f'no-index = true\nfind-links = ["{kept}"]\npython-preference = "only-system"\n'
+    )
+
+
+def bring_uv(machine: Machine, place: Path) -> None:
+    """Install uv, as whoever uses it has done before."""
+    download = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "-d", str(place), "uv"]
+    subprocess.run(download, check=True, capture_output=True)
+    with zipfile.ZipFile(next(place.glob("uv-*.whl"))) as archive:
+        (program,) = (name for name in archive.namelist() if name.endswith("/scripts/uv"))
+        target = Path(f"/proc/{machine.init}/root/usr/local/bin/uv")
+        target.write_bytes(archive.read(program))
+        target.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("tool", "installs"),
+    [
+        ("pipx", "sudo env PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install"),
+        ("uv", "sudo env UV_TOOL_DIR=/opt/uv UV_TOOL_BIN_DIR=/usr/local/bin uv tool install"),
+    ],
+)
+def test_a_walk_with_the_wheel(machine: Machine, tmp_path: Path, tool: str, installs: str) -> None:
+    """The same with pipx or uv, outside of homes, and the unit that `service install` writes."""
     wheel = next(built(ROOT, tmp_path, "--no-deb").glob("*.whl"))
     wheels(tmp_path / "wheels")
-    machine.do("sh", "-c", "rm -rf ~root/.config/pip /etc/xdg/pip")  # of the machine below; they would win
-    machine.do("mkdir", "/var/lib/wheels-of-the-walk")
-    for file in (
-        tmp_path / "wheels"
-    ).iterdir():  # not by pip itself, which would follow the link /proc/…/root
-        shutil.copy(file, f"/proc/{machine.init}/root/var/lib/wheels-of-the-walk/{file.name}")
-    machine.write("/etc/pip.conf", "[global]\nno-index = true\nfind-links = /var/lib/wheels-of-the-walk\n")
+    if tool == "uv":
+        bring_uv(machine, tmp_path)
+    offline(machine, tmp_path / "wheels")
     machine.write("/opt/containerstacks/.env", "BILLING_INTERVAL_MINUTES=60\n", "644")
-    walk = Walk(machine, WALKS / "wheel.txt")
+    walk = Walk(machine, WALKS / f"wheel-{tool}.txt")
     env = "/opt/containerstacks/.env"
     with host_of(machine) as host:
         walk.brings(wheel)
-        walk.types(
-            "sudo env PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install ./containerstacks_billing-0.1.0-py3-none-any.whl"
-        )
+        began = time.monotonic()
+        walk.types(f"{installs} ./containerstacks_billing-0.1.0-py3-none-any.whl")
         walk.writes(f"DATABASE_URL={DATABASE.format(password='first-f2c81d')}", env)
         sudo = "sudo containerstacks-billing --env-file /opt/containerstacks/.env"
         assert "chmod 600 /opt/containerstacks/.env" in walk.knows(f"{sudo} doctor", code=1)
@@ -285,6 +312,7 @@ def test_a_walk_with_the_wheel(machine: Machine, tmp_path: Path) -> None:
         walk.knows(f"{sudo} migrate")
         walk.knows(f"{sudo} service install --create-user")
         eventually(lambda: hours(host) == [5] * 3)
+        walk.knows(f"echo 'from the wheel to the first bill: {time.monotonic() - began:.0f} s'")
         is_killed_stopped_and_reloaded(walk, host)
         has_its_password_rotated(walk, host, env, f"sudo systemctl restart {UNIT}")
         is_proved(walk)
