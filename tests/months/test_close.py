@@ -234,6 +234,13 @@ def test_the_commands(books: Books, command: Command, tmp_path: Path) -> None:
     assert {"ok": True, "months": ["2026-03"], "sha256": closed["sha256"], "discrepancies": []} == document(
         "verify"
     )
+    shown = document("show", "2026-03")
+    assert closed["sha256"] == shown["sha256"]
+    assert [(str(books.rich), 4, "8", "0.088"), (str(books.poor), 1, "2", "0.022")] == [
+        (one["organizationId"], one["charges"], one["hours"], one["amount"]) for one in shown["organizations"]
+    ]
+    table = command("months", "show", "2026-03", environment={"DATABASE_URL": books.fleet.conninfo})
+    assert f"sha256 {closed['sha256']}" == table.stdout.splitlines()[-1]
     file = tmp_path / "march.csv"
     command(
         "months", "export", "2026-03", "--csv", str(file), environment={"DATABASE_URL": books.fleet.conninfo}

@@ -45,6 +45,12 @@ _EXPORT_EXAMPLES = """
 Examples:
   containerstacks-billing months export 2026-10 --csv hours-2026-10.csv
 """
+_SHOW_EXAMPLES = """
+\b
+Examples:
+  containerstacks-billing months show 2026-10
+  containerstacks-billing months show 2026-10 --json | jq '.organizations[]'
+"""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _KIB = 1024
 _RIGHT = ("Rows", "Size", "Hours", "Amount", "Past due")
@@ -201,6 +207,54 @@ def export(ctx: click.Context, month: str, csv_file: Path) -> None:
     render.stderr().print(
         render.printable(f"{counted(lines, 'charge')} of {named.name} in {csv_file}."), soft_wrap=True
     )
+
+
+@verbs.command(epilog=_SHOW_EXAMPLES)
+@click.argument("month", metavar="MONTH", help="A closed month, like 2026-10.")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, month: str, as_json: bool) -> None:
+    """Show what is frozen of a closed month, by organization."""
+    from containerstacks_billing.cli import render
+    from containerstacks_billing.config.target import target
+    from containerstacks_billing.explain.month import month_named
+    from containerstacks_billing.explain.snapshot import snapshot
+    from containerstacks_billing.months.proof import closed_month
+    from containerstacks_billing.months.read import frozen_totals
+    from containerstacks_billing.months.schemas import FrozenMonthDocument, FrozenTotalDocument
+    from containerstacks_billing.text import hour_digits, minute
+
+    named = month_named(month)
+    with snapshot(target(configured(ctx).settings).conninfo) as connection:
+        known = closed_month(connection, named.name)
+        totals = [FrozenTotalDocument.model_validate(one) for one in frozen_totals(connection, named.name)]
+    if as_json:
+        facts = {
+            name: getattr(known, name) for name in FrozenMonthDocument.model_fields if hasattr(known, name)
+        }
+        render.emit_json(FrozenMonthDocument.model_validate({**facts, "organizations": totals}))
+        return
+    console = render.stdout()
+    right = ("Charges", "Hours", "Amount", "Late", "Debits", "Credits", "Carried")
+    rows = [
+        (
+            render.shortened(one.organization or str(one.organization_id)),
+            f"{one.charges:,}",
+            hour_digits(one.hours),
+            one.amount,
+            one.late_amount if one.late_charges else None,
+            one.debits,
+            one.credits or None,
+            one.carry_out,
+        )
+        for one in totals
+    ]
+    console.print(render.table(("Organization", *right), rows, right=right))
+    if known.closed_at is not None:
+        console.print(
+            f"Closed by {render.printable(known.closed_by)} at {minute(known.closed_at)} UTC.", soft_wrap=True
+        )
+    console.print(f"sha256 {known.sha256}", soft_wrap=True)
 
 
 def _show(months: list[MonthStatus]) -> None:

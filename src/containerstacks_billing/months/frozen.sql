@@ -223,3 +223,12 @@ select line from month_line order by organization_id, instance_id, first_at, cha
 -- The hash over the lines of each organization, as it was frozen.
 select organization_id, sha256 from billing_month_totals where month = %(month)s and charges + late_charges > 0
 order by organization_id;
+
+-- name: frozen_totals_of_month
+-- What is frozen of a month by organization, the largest amount first.
+select organization_id, organizations.name as organization, charges, instances, seconds / 3600 as hours, amount, late_charges,
+    late_amount, billed, adjustments, debits, credits, carry_in, carry_out, sha256
+from billing_month_totals
+left join organizations on organizations.id = organization_id
+where month = %(month)s
+order by amount + late_amount desc, organization_id;

@@ -74,7 +74,7 @@ def export(conninfo: str, name: str, file: Path) -> int:
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         if problem := hidden_rows_problem(connection):
             raise problem
-        month = _closed(connection, name)
+        month = closed_month(connection, name)
         with _replacing(file) as write:
             write(HEADING)
             for first, last in ranges(connection):
@@ -89,7 +89,7 @@ def export(conninfo: str, name: str, file: Path) -> int:
 def verify_export(conninfo: str, name: str, file: Path) -> list[Difference]:
     """Return the organizations whose lines in a file are not those that were frozen."""
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
-        _closed(connection, name)
+        closed_month(connection, name)
         frozen = dict(ask(connection, "frozen_hashes_of_month", values={"month": name}).fetchall())
     exported = _hashes(file)
     return [
@@ -121,7 +121,8 @@ def _hashes(file: Path) -> dict[UUID, str]:
     return {organization: known.hexdigest() for organization, known in hashes.items()}
 
 
-def _closed(connection: Connection, name: str) -> KnownMonth:
+def closed_month(connection: Connection, name: str) -> KnownMonth:
+    """Return a closed month; raises WorkFailed for one that is not."""
     for one in known_months(connection):
         if one.month == name and one.state == MonthState.CLOSED:
             return one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from psycopg.rows import class_row, dict_row
 
@@ -45,3 +46,8 @@ def _waiting(connection: Connection, ends: list[datetime]) -> dict[datetime, Wai
     """Return what waits in the months that end at these instants."""
     rows = ask(connection, "waiting_in_months", dict_row, {"ends": ends}).fetchall()
     return {row.pop("ends_at"): Waiting(**row) for row in rows}
+
+
+def frozen_totals(connection: Connection, month: str) -> list[dict[str, Any]]:
+    """Return what is frozen of a month by organization, the largest amount first."""
+    return ask(connection, "frozen_totals_of_month", dict_row, {"month": month}).fetchall()

@@ -94,3 +94,35 @@ class MonthsProofDocument(Document):
     months: list[str]
     sha256: str | None = Field(description="The hash of the last month, which all others lead to")
     discrepancies: list[MonthDifferenceDocument]
+
+
+class FrozenTotalDocument(Document):
+    """What is frozen of one organization; its account is null where it was deleted before."""
+
+    organization_id: UUID
+    organization: str | None = Field(description="Its name today; null where it is deleted")
+    charges: int
+    instances: int
+    hours: Hours
+    amount: Money
+    late_charges: int
+    late_amount: Money
+    billed: Money | None
+    adjustments: Money | None
+    debits: Money | None
+    credits: Money | None
+    carry_in: Money | None
+    carry_out: Money | None
+    sha256: str = Field(description="Over the lines of its hours, as months export writes them")
+
+
+class FrozenMonthDocument(Document):
+    """A closed month with what is frozen of each organization."""
+
+    month: str
+    closed_by: str
+    closed_at: Instant
+    last_run_id: int
+    previous_sha256: str | None
+    sha256: str
+    organizations: list[FrozenTotalDocument]
