@@ -21,9 +21,10 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.fleet import SERVER, START, Bench, _fill
+from benchmarks.processor import postmaster_of, server_seconds
 from containerstacks_billing.sandbox.server import EmbeddedServer
 from containerstacks_billing.schema.migrator import migrate
-from containerstacks_billing.verification.verify import verify
+from containerstacks_billing.verification.verify import SHARED_FROM_CHARGES, verify
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="a directory for the server, kept, and used again when it is there"
     )
+    parser.add_argument("--one-reader", action="store_true", help="compare over one connection")
     asked = parser.parse_args()
     directory = asked.keep or Path(tempfile.mkdtemp(prefix="containerstacks-verification-"))
     known = (directory / "filled").exists()
@@ -54,14 +56,15 @@ def main() -> None:
                     conn.execute("vacuum vps_instances")
                 conn.execute("vacuum analyze")
             (directory / "filled").touch()
-        _verify(conninfo)
+        _verify(conninfo, postmaster_of(directory), one_reader=asked.one_reader)
     finally:
         server.stop()
         if asked.keep is None:
             shutil.rmtree(directory)
 
 
-def _verify(conninfo: str) -> None:
+def _verify(conninfo: str, postmaster: int, *, one_reader: bool) -> None:
+    used = server_seconds(postmaster)
     begun = last = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds: dict[str, float] = {}
@@ -73,13 +76,16 @@ def _verify(conninfo: str) -> None:
         seconds[doing] = round(seconds.get(doing, 0) + now - last, 2)
         last, doing = now, what
 
-    verification = verify(conninfo, progressed=progressed)
+    shared_from = sys.maxsize if one_reader else SHARED_FROM_CHARGES
+    verification = verify(conninfo, progressed=progressed, shared_from=shared_from)
     progressed("")
     figures = {
         "ok": verification.ok,
         "examined": {check.name: check.examined for check in verification.checks},
         "seconds": round(time.perf_counter() - begun, 1),
-        "secondsByCheck": seconds,
+        "serverCpuSeconds": round(server_seconds(postmaster) - used, 1),
+        # Between one beginning and the next, so of a check only where one reader does them all.
+        "secondsByCheck": seconds if one_reader else {},
         "memoryMiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "memoryGrownMiB": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
         "discrepancies": [str(one) for one in verification.discrepancies[:10]],

@@ -169,8 +169,9 @@ def test_a_waived_segment_is_explained(books: Books) -> None:
     assert () == books.verify().discrepancies
 
 
-def test_a_run_that_commits_meanwhile_is_not_seen(books: Books) -> None:
-    """A whole run passes between the first comparison and the second: one snapshot, so nothing seems to differ."""
+@pytest.mark.parametrize("shared_from", [0, 50_000], ids=["two readers", "one reader"])
+def test_a_run_that_commits_meanwhile_is_not_seen(books: Books, shared_from: int) -> None:
+    """A whole run passes after the snapshot was taken: both readers see what was before it, so nothing seems to differ."""
     books.fleet.hours(2)
     runs: list[Any] = []
 
@@ -178,7 +179,7 @@ def test_a_run_that_commits_meanwhile_is_not_seen(books: Books) -> None:
         if not runs:
             runs.append(books.fleet.bill())
 
-    verification = books.verify(progressed=progressed)
+    verification = books.verify(progressed=progressed, shared_from=shared_from)
     assert (Outcome.COMPLETED, 4) == (runs[0].outcome, runs[0].instances_billed)
     assert () == verification.discrepancies
     assert () == books.verify().discrepancies

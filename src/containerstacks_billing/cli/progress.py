@@ -1,9 +1,11 @@
-"""Progress display of a run on standard error: a bar on a terminal, elsewhere a line at growing intervals."""
+"""Progress displays on standard error: the bar of a run, or lines at growing intervals; the step of a comparison."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +19,16 @@ _FIRST_LINE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _BAR_CELLS = 20
 _NARROW = 72
+
+
+@contextmanager
+def current_step(console: Console) -> Iterator[Callable[[str], None]]:
+    """Show the step that was named last, on a terminal alone; any thread may name one. Nothing of it stays."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda _: None
+        return
+    with console.status("Reading the books") as status:
+        yield status.update
 
 
 class RunDisplay:

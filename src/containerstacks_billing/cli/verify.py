@@ -54,6 +54,7 @@ def verify(ctx: click.Context, organization: UUID | None, signal_address: str | 
     raises the alarm.
     """
     from containerstacks_billing.cli import render
+    from containerstacks_billing.cli.progress import current_step
     from containerstacks_billing.config.target import target
     from containerstacks_billing.identity import operator_name
     from containerstacks_billing.verification.results import record
@@ -61,7 +62,8 @@ def verify(ctx: click.Context, organization: UUID | None, signal_address: str | 
     from containerstacks_billing.verification.verify import verify as compare
 
     conninfo = target(configured(ctx).settings).conninfo
-    verification = compare(conninfo, organization=organization)
+    with current_step(render.stderr()) as progressed:
+        verification = compare(conninfo, organization=organization, progressed=progressed)
     if organization is not None and not any(
         check.examined for check in verification.checks if check.name in ("charged-once", "gaps", "carries")
     ):

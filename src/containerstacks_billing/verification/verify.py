@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -31,14 +31,10 @@ from containerstacks_billing.verification.model import (
     Settled,
     Verification,
 )
+from containerstacks_billing.verification.readers import READ_EVERYTHING, Reading, read_all, second_reader
 
-# Bounds are for connections that others wait for, and none waits for a reader.
-_READ_EVERYTHING = """
-    select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),
-        set_config('idle_in_transaction_session_timeout', '0', true),
-        set_config('work_mem', '128MB', true), set_config('jit', 'off', true), set_config('TimeZone', 'UTC', true),
-        set_config('DateStyle', 'ISO', true)
-"""
+# Below so many charges a second connection costs more than it saves.
+SHARED_FROM_CHARGES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +100,11 @@ _COMPARISONS = (
     _Comparison("policies", "Billing policies follow each other", "policies", ("find_broken_policies",)),
 )
 CHECKS = tuple(comparison.name for comparison in _COMPARISONS)
+# Each statement once, under the first comparison that asks for it.
+_BY_STATEMENT: dict[str, _Comparison] = {}
+for _comparison in _COMPARISONS:
+    for _statement in _comparison.statements:
+        _BY_STATEMENT.setdefault(_statement, _comparison)
 
 
 def verify(
@@ -112,52 +113,59 @@ def verify(
     organization: UUID | None = None,
     shown: int = SHOWN_PER_CHECK,
     progressed: Callable[[str], None] = lambda _: None,
+    shared_from: int = SHARED_FROM_CHARGES,
 ) -> Verification:
     """Compare the books as they stand at one instant, reading only; `shown` bounds the discrepancies kept per check.
 
-    With an organization, its own rows are compared, and the hours of its instances wherever they were. `progressed` is
-    told what is being compared. Raises SchemaMismatch, RightsMissing, DatabaseUnavailable.
+    With an organization, its own rows are compared, and the hours of its instances wherever they were. From
+    `shared_from` charges on two connections read one snapshot; `progressed` gets what is compared next, from either of
+    their threads. Raises SchemaMismatch, RightsMissing, DatabaseUnavailable.
     """
     with diagnosed(conninfo), connect(conninfo, purpose="reading") as connection:
         if problem := expected_schema_problem(connection) or hidden_rows_problem(connection):
             raise problem
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
-            connection.execute(_READ_EVERYTHING)
-            return _compare(connection, organization, shown, progressed)
+            connection.execute(READ_EVERYTHING)
+            values: dict[str, Any] = {
+                "whole": organization is None,
+                "first_organization": organization or FIRST_UUID,
+                "last_organization": organization or LAST_UUID,
+                "shown": shown,
+            }
+            progressed("Counting what there is to compare")
+            scope = one_row(connection, "verify_scope", dict_row, values)
+            values["read_at"] = scope["read_at"]
+            if scope["charges"] < shared_from:
+                return _compare(connection, None, scope, values, progressed)
+            with second_reader(connection, conninfo) as second:
+                return _compare(connection, second, scope, values, progressed)
 
 
 def _compare(
-    connection: Connection, organization: UUID | None, shown: int, progressed: Callable[[str], None]
+    first: Connection,
+    second: Connection | None,
+    scope: dict[str, Any],
+    values: dict[str, Any],
+    progressed: Callable[[str], None],
 ) -> Verification:
-    values: dict[str, Any] = {
-        "whole": organization is None,
-        "first_organization": organization or FIRST_UUID,
-        "last_organization": organization or LAST_UUID,
-        "shown": shown,
-    }
-    scope = one_row(connection, "verify_scope", dict_row, values)
-    values["read_at"] = scope["read_at"]
-    accepted = set(connection.execute(query("accepted_fingerprints")).fetchall())
+    shown = values["shown"]
+    accepted = set(first.execute(query("accepted_fingerprints")).fetchall())
     # Accepted discrepancies are found again each time; room for them beside those that are shown.
-    values["shown"] = shown + len(accepted)
+    values = {**values, "shown": shown + len(accepted)}
+    answers = read_all(_readings(values, progressed), first, second)
     found: Counter[str] = Counter()
     kept: dict[str, list[Discrepancy]] = defaultdict(list)
-    asked: set[str] = set()
-    for comparison in _COMPARISONS:
-        for statement in comparison.statements:
-            if statement in asked:
-                continue
-            asked.add(statement)
-            progressed(comparison.description)
-            counted: dict[str, int] = {}
-            for discrepancy, total in _discrepancies(connection, comparison.name, statement, values):
-                counted.setdefault(discrepancy.check, total)
-                if (discrepancy.check, discrepancy.fingerprint) in accepted:
-                    counted[discrepancy.check] -= 1
-                else:
-                    kept[discrepancy.check].append(discrepancy)
-            found.update(counted)
+    # In the order of the comparisons, whichever reader ended first.
+    for statement in _BY_STATEMENT:
+        counted: dict[str, int] = {}
+        for discrepancy, total in answers[statement]:
+            counted.setdefault(discrepancy.check, total)
+            if (discrepancy.check, discrepancy.fingerprint) in accepted:
+                counted[discrepancy.check] -= 1
+            else:
+                kept[discrepancy.check].append(discrepancy)
+        found.update(counted)
     checks = tuple(
         Check(
             one.name,
@@ -174,10 +182,33 @@ def _compare(
         read_at=scope["read_at"],
         checks=checks,
         discrepancies=tuple(one for check in checks for one in kept[check.name][:shown]),
-        host=HostRows(**one_row(connection, "verify_host_rows", dict_row, values)),
-        open_items=OpenItems(**one_row(connection, "count_open_items", dict_row, values)),
-        settled=tuple(Settled(*row) for row in connection.execute(query("verify_accepted"), values)),
+        host=HostRows(**answers["verify_host_rows"]),
+        open_items=OpenItems(**answers["count_open_items"]),
+        settled=tuple(Settled(*row) for row in first.execute(query("verify_accepted"), values)),
     )
+
+
+def _readings(values: dict[str, Any], progressed: Callable[[str], None]) -> dict[str, Reading[Any]]:
+    """Return what is to be read, by statement; the one that takes longest is among the first."""
+
+    def compared(comparison: _Comparison, statement: str) -> Reading[Any]:
+        def read(connection: Connection) -> list[tuple[Discrepancy, int]]:
+            progressed(comparison.description)
+            return list(_discrepancies(connection, comparison.name, statement, values))
+
+        return read
+
+    def counted(statement: str, what: str) -> Reading[Any]:
+        def read(connection: Connection) -> dict[str, Any]:
+            progressed(what)
+            return cast("dict[str, Any]", one_row(connection, statement, dict_row, values))
+
+        return read
+
+    readings = {statement: compared(one, statement) for statement, one in _BY_STATEMENT.items()}
+    readings["verify_host_rows"] = counted("verify_host_rows", "Counting what the host billed itself")
+    readings["count_open_items"] = counted("count_open_items", "Counting what waits")
+    return readings
 
 
 def _discrepancies(
