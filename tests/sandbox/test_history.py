@@ -41,7 +41,7 @@ def test_a_few_days_of_history_are_runs_of_the_past(
 def test_a_month_of_history_has_something_for_every_page(
     database: str, conn: psycopg.Connection[Any]
 ) -> None:
-    """A price that changed, a customer who recovers and owes again, and every cent explained."""
+    """A price that changed, a credit, a reversal, a customer who recovers and owes again, and every cent explained."""
     assert make_demo_fleet(database)
     history.make_history(order_on(database))
     run_billing(order_on(database))
@@ -52,5 +52,10 @@ def test_a_month_of_history_has_something_for_every_page(
         " where label = 'timetable'"
     ).fetchall()
     assert 2 == len(rates)
+    adjusted = conn.execute(
+        "select kind, count(*) > 1 from billing_adjustments one join billing_adjustment_orders given"
+        " on given.id = order_id group by kind order by kind"
+    ).fetchall()
+    assert [("credit", True), ("reversal", True)] == adjusted
     assert [(Decimal(0),)] != conn.execute("select max(past_due_amount) from billing_runs").fetchall()
     assert () == verify(database).discrepancies

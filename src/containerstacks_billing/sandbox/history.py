@@ -1,14 +1,18 @@
 """A month of history for the demo: real runs in compressed time bill customers who came a month ago.
 
 The runs are those of the product; only the instant that they treat as now is given to them. In the month there are an
-outage of eleven hours with its catch-up, a price that was raised, and a customer whose wallet is empty twice.
+outage of eleven hours with its catch-up, a price that was raised, and a customer whose wallet is empty twice; half of
+the outage was credited, and three hours of a wrong setting were taken back.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
+from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Scope
+from containerstacks_billing.adjustments.orders import post_order
 from containerstacks_billing.charging.run import RunOrder, run_billing
 from containerstacks_billing.charging.run_record import database_clock
 from containerstacks_billing.database.connection import Connection, connect, set_timeouts
@@ -22,6 +26,7 @@ HOURLY_FROM = 72
 HOURS_LEFT = 7
 _HOUR = timedelta(hours=1)
 _OUTAGE = range(30, 41)
+_MISTAKE = range(44, 48)
 _TOP_UP_HOURS_AGO = 9 * 24
 
 
@@ -48,7 +53,23 @@ def make_history(order: RunOrder) -> int:
                 _run(order, now - back * _HOUR)
         finally:
             _write(connection, ("history_date_runs",), now)
+    _adjust(order, now)
     return len(hours)
+
+
+def _adjust(order: RunOrder, now: datetime) -> None:
+    """Credit half of the outage, and take back three hours of the day before it."""
+    outage = Scope(begin=now - _OUTAGE[-1] * _HOUR, end=now - _OUTAGE[0] * _HOUR)
+    mistake = Scope(begin=now - _MISTAKE[-1] * _HOUR, end=now - _MISTAKE[0] * _HOUR)
+    half = Order(
+        OrderKind.CREDIT, Mode.CREDIT, outage, "demo", "half of the outage", currency=order.terms.currency,
+        factor=Decimal("0.5"),
+    )  # fmt: skip
+    taken_back = Order(
+        OrderKind.REVERSAL, Mode.WAIVE, mistake, "demo", "a setting was wrong", currency=order.terms.currency
+    )
+    for one in (half, taken_back):
+        post_order(order.conninfo, one, holder=order.holder)
 
 
 def _hours_ago() -> list[int]:
