@@ -412,4 +412,6 @@ def test_a_held_run_says_why_and_what_to_do(fleet: Fleet, command: Command) -> N
     assert "A run would be held now: 40 instances are billable, 1 was at the last run." in rehearsed.stdout
     assert held.stdout.startswith("Run 2 is held and charged nothing: 40 instances are billable")
     assert "containerstacks-billing release" in held.stdout
+    preview = command("release", "--dry-run", environment=environment)
+    assert (0, True) == (preview.returncode, "would charge 40 instances for 40 hours: 0.4" in preview.stdout)
     assert 1 == len(fleet.charges())
