@@ -44,6 +44,34 @@ def test_the_invoice_shows_hours_rates_and_labels(successor: Successor) -> None:
     }
 
 
+def test_a_charge_that_is_paid_in_part_is_described_anew(successor: Successor) -> None:
+    """Three hours in one charge, of which the wallet then pays two: both parts name their own hours."""
+    host = successor
+    poor = host.customer("0.00")
+    host.create_vps(poor, host.plan("7.30", backup_price_hourly="0.01"), "late", backup_frequency="daily")
+    host.adopt(billable_statuses=("*",))
+    fleet = host.fleet
+    assert fleet is not None
+    host.hours(3)
+    host_clock_follows(fleet)
+    fleet.bill()
+    host.add_funds(poor, "0.05")
+    fleet.bill()
+
+    described = host._rows(
+        "select status, metadata from vps_billing_cycles where run_id is not null order by billing_period_start"
+    )
+    same = {
+        "base_hourly_rate": 0.01,
+        "backup_hourly_rate": 0.01,
+        "backup_frequency": "daily",
+        "vps_label": "late",
+    }
+    assert [("billed", {"hours_charged": 2, **same}), ("failed", {"hours_charged": 1, **same})] == [
+        tuple(row) for row in described
+    ]
+
+
 def test_charges_elsewhere_are_not_described(containerstacks: ContainerStacks) -> None:
     """ContainerStacks reads no metadata, and its charges keep none."""
     host = containerstacks

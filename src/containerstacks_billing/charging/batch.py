@@ -111,17 +111,12 @@ def charge_and_post(connection: Connection, scope: BatchScope) -> BatchResult:
 
 
 def _record(connection: Connection, scope: BatchScope, result: BatchResult) -> None:
-    """Describe the charges where the host invoices them, and add the batch to the row of its run, at the end.
-
-    What is compared here was true for all of the batch.
-    """
+    """Add the batch to the row of its run, at the end: what is compared here was true for all of the batch."""
     totals = {
         "batch_instances": result.instances,
         "batch_hours": result.hours,
         "batch_amount": result.amount,
     }
-    if scope.run.has_invoices:
-        ask(connection, "describe_charges", values=scope.parameters())
     recorded = ask(connection, "record_batch", values=scope.parameters() | totals).fetchone()
     if recorded is None:
         raise LeaseLost("the run was closed, or the clock went back; this batch charged nothing")

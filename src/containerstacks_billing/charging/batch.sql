@@ -75,7 +75,7 @@ settled as (
 ),
 written as (
     insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
-        total_amount, status, payment_transaction_id, run_id, plan_id, segment_id, past_due_since, created_at, updated_at)
+        total_amount, status, payment_transaction_id, run_id, plan_id, segment_id, past_due_since, metadata, created_at, updated_at)
     select
         billing_batch_uuid(%(batch_key)s,
             uuid_hash_extended(instance_id, hashfloat8extended(date_part('epoch', starts_at), 0))),
@@ -84,6 +84,15 @@ written as (
         case when covered then entry_id end,
         %(run_id)s, plan_id, segment_id,
         case when not covered then %(as_of)s end,
+        case when %(has_invoices)s then jsonb_build_object(
+            'hours_charged', trim_scale(round(extract(epoch from ends_at - starts_at) / 3600, 6)),
+            'base_hourly_rate', trim_scale(plain_rate), 'backup_hourly_rate', trim_scale(hourly_rate - plain_rate),
+            'backup_frequency', case when hourly_rate > plain_rate then coalesce(
+                (select to_jsonb(instance) ->> 'backup_frequency' from vps_instances instance where id = instance_id), 'weekly')
+                else 'none' end,
+            'vps_label', coalesce(
+                (select label from billing_usage_segments segment where segment.id = segment_id),
+                (select label from vps_instances where id = instance_id))) end,
         %(as_of)s, %(as_of)s
     from charged
     order by organization_id, starts_at, instance_id
@@ -103,37 +112,6 @@ select (select count(*) from open_period) = (select count(*) from advanced)
     coalesce(bool_or(is_past_due), false) as short, null::uuid[] as unsealed,
     coalesce(sum(instances), 0)::bigint as instances, coalesce(sum(hours), 0) as hours, coalesce(sum(amount), 0) as amount
 from bill;
-
--- name: describe_charges
--- Write into the charges of the batch what the invoices of the host's successor read from their metadata: hours, hourly rates of
--- plan and backups, label. Only where the tables are the successor's; a charge that a partial payment cut is described anew.
-with
-touched as (
-    select id from vps_billing_cycles where id between %(first_id)s and %(last_id)s
-    union
-    select id from vps_billing_cycles
-    where run_id = %(run_id)s and past_due_since is not null
-      and organization_id between %(first_organization)s and %(last_organization)s
-)
-update vps_billing_cycles charge
-set metadata = coalesce(charge.metadata, '{}') || jsonb_build_object(
-    'hours_charged', trim_scale(round(extract(epoch from charge.billing_period_end - charge.billing_period_start) / 3600, 6)),
-    'base_hourly_rate', trim_scale(charge.hourly_rate - backups.rate), 'backup_hourly_rate', trim_scale(backups.rate),
-    'backup_frequency', case when backups.rate > 0 then coalesce(to_jsonb(instance) ->> 'backup_frequency', 'weekly') else 'none' end,
-    'vps_label', coalesce(segment.label, instance.label))
-from touched
-join vps_billing_cycles one using (id)
-left join vps_instances instance on instance.id = one.vps_instance_id
-left join billing_usage_segments segment on segment.id = one.segment_id
-left join plan_price_versions version on version.plan_id = one.plan_id
-    and version.valid_from <= one.billing_period_start and one.billing_period_start < version.valid_to,
-lateral (
-    select case when one.hourly_rate > round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s, 8)
-                then one.hourly_rate - round((base_price + coalesce(markup_price, 0)) / %(hours_per_month)s, 8)
-                else 0 end as rate
-) backups
-where charge.id = touched.id and charge.run_id is not null
-  and charge.organization_id between %(first_organization)s and %(last_organization)s;
 
 -- name: record_batch
 -- Add the batch to the run row, if the run is still open, and the clock was not set back into the hours that it bills: a host

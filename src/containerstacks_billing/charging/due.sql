@@ -163,7 +163,7 @@ approved_segment as (
     where unapproved_hours_of_both <= %(max_catch_up_hours)s
 ),
 piece as materialized (
-    select organization_id, instance_id, segment_id, plan_rate.plan_id, rate as hourly_rate,
+    select organization_id, instance_id, segment_id, plan_rate.plan_id, rate as hourly_rate, plan_rate.hourly_rate as plain_rate,
         segment.starts_at + first_hour * interval '1 hour' as starts_at,
         case when last_hour = hours then until else segment.starts_at + last_hour * interval '1 hour' end as ends_at,
         case when is_open or last_hour < hours then (last_hour - first_hour) * rate

@@ -148,6 +148,7 @@ class BatchScope:
             "first_instance": self.batch.first_instance,
             "last_instance": self.batch.last_instance,
             "include_pending": False,
+            "has_invoices": self.run.has_invoices,
             "rates": self.rates.document if self.rates else None,
             "rates_fingerprint": self.rates.fingerprint if self.rates else None,
         }

@@ -50,7 +50,10 @@ settled as materialized (
     select past_due.*, paid_hours,
         case when paid_hours = hours then total_amount else paid_hours * hourly_rate end as paid_amount,
         billing_period_start + paid_hours * interval '1 hour' as paid_until,
-        paid_hours = hours as is_whole
+        paid_hours = hours as is_whole,
+        -- What is described for invoices is described anew: the charge may be divided here, and an order may have rated it since.
+        case when jsonb_typeof(metadata -> 'backup_hourly_rate') = 'number'
+             then least((metadata ->> 'backup_hourly_rate')::numeric, hourly_rate) end as backup_rate
     from paid join past_due using (id)
 ),
 bill as materialized (
@@ -74,7 +77,11 @@ rest as (
         billing_batch_uuid(%(batch_key)s,
             uuid_hash_extended(vps_instance_id, hashfloat8extended(date_part('epoch', paid_until), 0))),
         organization_id, vps_instance_id, paid_until, billing_period_end, hourly_rate, total_amount - paid_amount,
-        'failed', %(run_id)s, plan_id, segment_id, past_due_since, metadata, created_at, %(as_of)s
+        'failed', %(run_id)s, plan_id, segment_id, past_due_since,
+        case when backup_rate is null then settled.metadata else settled.metadata || jsonb_build_object(
+            'hours_charged', trim_scale(round(extract(epoch from billing_period_end - paid_until) / 3600, 6)),
+            'base_hourly_rate', trim_scale(settled.hourly_rate - backup_rate), 'backup_hourly_rate', trim_scale(backup_rate)) end,
+        created_at, %(as_of)s
     from settled where not is_whole
 ),
 billed as (
@@ -83,6 +90,9 @@ billed as (
         billing_period_end = case when is_whole then charge.billing_period_end else paid_until end,
         payment_transaction_id = case when trunc(settled.billing_carry + amount, 2) > 0
             then billing_batch_uuid(%(batch_key)s, uuid_hash_extended(charge.organization_id, 0)) end,
+        metadata = case when backup_rate is null then charge.metadata else charge.metadata || jsonb_build_object(
+            'hours_charged', trim_scale(round(extract(epoch from case when is_whole then settled.billing_period_end else paid_until end - settled.billing_period_start) / 3600, 6)),
+            'base_hourly_rate', trim_scale(settled.hourly_rate - backup_rate), 'backup_hourly_rate', trim_scale(backup_rate)) end,
         updated_at = %(as_of)s
     from settled join bill using (organization_id)
     -- The status is repeated so that the index of what is past due is read, and not all that was ever charged.

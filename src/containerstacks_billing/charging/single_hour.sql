@@ -29,7 +29,13 @@ moved as (
       and coalesce(last_billed_at, instance.created_at) < valid_to
       and payer.organization_id = instance.organization_id and available is not null
     returning instance.organization_id, instance.id as instance_id, last_billed_at as ends_at, plan_rate.plan_id,
-        case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate, sealed_by
+        case when billing_has_backups(instance) then hourly_rate_with_backups else hourly_rate end as hourly_rate, sealed_by,
+        case when %(has_invoices)s then jsonb_build_object(
+            'hours_charged', 1, 'base_hourly_rate', trim_scale(hourly_rate), 'backup_hourly_rate',
+            case when billing_has_backups(instance) then trim_scale(hourly_rate_with_backups - hourly_rate) else 0 end,
+            'backup_frequency', case when billing_has_backups(instance) and hourly_rate_with_backups > hourly_rate
+                then coalesce(to_jsonb(instance) ->> 'backup_frequency', 'weekly') else 'none' end,
+            'vps_label', label) end as metadata
 ),
 wallet as materialized (
     select organization_id, total, hours, first_end - interval '1 hour' as first_start, last_end, one_instance,
@@ -45,7 +51,7 @@ wallet as materialized (
 ),
 written as (
     insert into vps_billing_cycles (id, organization_id, vps_instance_id, billing_period_start, billing_period_end, hourly_rate,
-        total_amount, status, payment_transaction_id, run_id, plan_id, past_due_since, created_at, updated_at)
+        total_amount, status, payment_transaction_id, run_id, plan_id, past_due_since, metadata, created_at, updated_at)
     select
         billing_batch_uuid(%(batch_key)s, uuid_hash_extended(instance_id, 0)),
         organization_id, instance_id, ends_at - interval '1 hour', ends_at, hourly_rate, hourly_rate,
@@ -53,7 +59,7 @@ written as (
         case when covered then entry_id end,
         %(run_id)s, plan_id,
         case when not covered then %(as_of)s end,
-        %(as_of)s, %(as_of)s
+        metadata, %(as_of)s, %(as_of)s
     from moved join wallet using (organization_id)
     order by organization_id, ends_at, instance_id
 ),
