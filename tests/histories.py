@@ -327,7 +327,7 @@ class History:
             self.fleet.conninfo, draft, self.terms.currency, holder="test", by="operator", reason=None
         )
         self.happened["price corrections"] += 1
-        assert all(self.model.payer(one.organization, "USD") is None for one in short_of)
+        assert all(self.model.payer(one.organization_id, "USD") is None for one in short_of)
         compare(self, after_run=False)
 
     def adjust(self, ago: int, length: int, factor: Decimal | None) -> None:
