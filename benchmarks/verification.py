@@ -16,6 +16,7 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -52,7 +53,9 @@ def main() -> None:
             with psycopg.connect(conninfo, autocommit=True) as conn:
                 _fill(conn, bench)
                 for hour in range(1, asked.hours + 1):
+                    before = conn.execute("select pg_current_wal_lsn()").fetchone()
                     bench.bill(START + timedelta(hours=hour))
+                    _print_wal(conn, before, asked.instances)
                     conn.execute("vacuum vps_instances")
                 conn.execute("vacuum analyze")
             (directory / "filled").touch()
@@ -61,6 +64,26 @@ def main() -> None:
         server.stop()
         if asked.keep is None:
             shutil.rmtree(directory)
+
+
+def _print_wal(conn: psycopg.Connection[Any], before: tuple[Any, ...] | None, charges: int) -> None:
+    """Print what the run wrote ahead, in bytes per charge, on standard error."""
+    assert before is not None
+    grown = conn.execute("select pg_wal_lsn_diff(pg_current_wal_lsn(), %s)", before).fetchone()
+    assert grown is not None
+    print(f"WAL of the run: {grown[0] / charges:,.0f} bytes a charge", file=sys.stderr, flush=True)
+
+
+def _sizes(conninfo: str) -> dict[str, float]:
+    """Return bytes per row with indexes, of the two tables that grow every hour."""
+    with psycopg.connect(conninfo) as conn:
+        return {
+            name: round(size / max(rows, 1), 1)
+            for name, size, rows in conn.execute(
+                "select relname, pg_total_relation_size(oid), reltuples from pg_class"
+                " where relname in ('vps_billing_cycles', 'payment_transactions') and relkind = 'r'"
+            )
+        }
 
 
 def _verify(conninfo: str, postmaster: int, *, one_reader: bool) -> None:
@@ -82,6 +105,7 @@ def _verify(conninfo: str, postmaster: int, *, one_reader: bool) -> None:
     figures = {
         "ok": verification.ok,
         "examined": {check.name: check.examined for check in verification.checks},
+        "bytesPerRow": _sizes(conninfo),
         "seconds": round(time.perf_counter() - begun, 1),
         "serverCpuSeconds": round(server_seconds(postmaster) - used, 1),
         # Between one beginning and the next, so of a check only where one reader does them all.

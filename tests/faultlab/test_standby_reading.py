@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from tests.faultlab.primary_and_standby import FailoverPair
 from tests.faultlab.replica import Pair, scratch
 
 from containerstacks_billing.cli import app
+from containerstacks_billing.database.connection import connect
 from containerstacks_billing.schema.migrator import migrate
+from containerstacks_billing.verification.readers import second_reader
+from containerstacks_billing.verification.verify import verify
 
 
 @pytest.mark.slow
@@ -41,3 +45,24 @@ def test_every_explanation_answers_on_a_standby(monkeypatch: pytest.MonkeyPatch,
         assert (0, []) == (audited.exit_code, json.loads(audited.stdout)["organizations"])
         refused = CliRunner().invoke(app, ["statement", "--all", "--month", "2026-03", "--issue", "--yes"])
         assert "Not issued" in refused.stdout
+
+
+@pytest.mark.slow
+def test_the_books_are_compared_on_a_standby_by_two_readers() -> None:
+    """Both read the snapshot that one exported there, and the hours of the primary are found right."""
+    with scratch() as directory, Pair(directory) as pair:
+        migrate(pair.primary.conninfo())
+        pair.replicate()
+        failover_pair = FailoverPair(pair)
+        failover_pair.bill()
+        pair.follow()
+        failover_pair.conn.close()
+        standby = pair.standby.conninfo()
+        with connect(standby, purpose="reading") as first:
+            first.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            with first.transaction(), second_reader(first, standby) as second:
+                assert second is not None
+                assert (True,) == second.execute("select pg_is_in_recovery()").fetchone()
+        verification = verify(standby, shared_from=0)
+        assert () == verification.discrepancies
+        assert verification.checks[0].examined
