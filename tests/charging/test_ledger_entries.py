@@ -18,7 +18,7 @@ def documented_statement() -> str:
     """Return the statement of docs/database-schema.md that finds the charges of an entry."""
     section = _SCHEMA.read_text(encoding="utf-8").split(_TITLE, 1)[1]
     (statement,) = re.findall(r"```sql\n(.*?);\n```", section.split("\n## ", 1)[0], re.DOTALL)
-    return statement.replace("$1", "%s")
+    return statement.replace("'00000000-0000-0000-0000-000000000000'", "%s")
 
 
 def test_an_entry_leads_to_what_each_instance_cost(conn: psycopg.Connection[Any]) -> None:
