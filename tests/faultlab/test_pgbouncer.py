@@ -23,6 +23,7 @@ from containerstacks_billing.charging.model import Outcome, Progress, RunResult
 from containerstacks_billing.daemon.built_in import BuiltInBilling
 from containerstacks_billing.errors import BillingError
 from containerstacks_billing.settings import Settings
+from containerstacks_billing.verification import readers
 from containerstacks_billing.verification.verify import verify
 
 pytestmark = pytest.mark.skipif(program() is None, reason="pgbouncer is missing: apt-get install pgbouncer")
@@ -33,6 +34,17 @@ ORGANIZATIONS, INSTANCES = 6, 4
 def pooler(database: str) -> Iterator[Pooler]:
     with Pooler(database) as pooler:
         yield pooler
+
+
+def test_a_pool_of_one_server_is_verified_by_one_reader(
+    database: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pooler takes a second connection and has no server for it: the first reader reads alone, with the same result."""
+    monkeypatch.setattr(readers, "ANSWER_SECONDS", 0.5)
+    fleet.bill()
+    with Pooler(database, pool=1) as pooler:
+        found = verify(pooler.conninfo, shared_from=0)
+    assert (True, ORGANIZATIONS * INSTANCES) == (found.ok, found.checks[0].examined)
 
 
 @pytest.fixture

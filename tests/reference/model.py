@@ -347,10 +347,15 @@ class Model:
         )
 
     def _pay(self, organization: UUID, wallet: Wallet) -> Decimal:
-        """Pay units in their order until one does not fit, then debit the whole cents."""
+        """Pay units in their order until one does not fit, then debit the whole cents; what costs nothing is always paid."""
         owed = [u for u in self.units if u.organization == organization and u.status == "failed"]
+        for unit in owed:
+            if not unit.hourly_rate:
+                unit.status = "billed"
         charged = Decimal(0)
         for unit in sorted(owed, key=lambda unit: (unit.start, unit.instance.int)):
+            if unit.status == "billed":
+                continue
             if wallet.carry + charged + unit.amount > wallet.balance:
                 break
             unit.status = "billed"

@@ -29,7 +29,9 @@ def client_of(conninfo: str, address: str = "127.0.0.1", **texts: str | None) ->
     chosen = {"admin_token": ADMIN_TOKEN, "jwt_secret": JWT_SECRET, **texts}
     settings = settings_of(conninfo, **{key: text for key, text in chosen.items() if text is not None})
     app = create_application(settings, conninfo)
-    with TestClient(app, client=(address, 50000), raise_server_exceptions=False) as client:
+    with TestClient(
+        app, base_url="http://127.0.0.1", client=(address, 50000), raise_server_exceptions=False
+    ) as client:
         yield client
 
 

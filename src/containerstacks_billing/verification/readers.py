@@ -2,11 +2,15 @@
 
 A statement of verify keeps one processor of the server busy, so two readers end in less time. The second imports the
 snapshot that the first exported, which a standby allows as well. Where it cannot, for want of a connection or because
-a pooler or a list of hosts led to another server, the first reads alone: the result is the same.
+a pooler or a list of hosts led to another server, the first reads alone: the result is the same. So it does where a
+pooler takes the second connection and has no server for it while the first holds one.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +35,8 @@ READ_EVERYTHING: LiteralString = """
 """
 # Two servers never started in the same microsecond with snapshots of the same name.
 _EXPORT: LiteralString = "select pg_export_snapshot(), pg_postmaster_start_time()"
+# So long the second reader may take to see the snapshot.
+ANSWER_SECONDS = 5.0
 _SERVER: LiteralString = "select pg_postmaster_start_time()"
 
 
@@ -47,7 +53,7 @@ def second_reader(first: Connection, conninfo: str) -> Iterator[Connection | Non
         # Its first statement begins the transaction, which is never committed.
         second.autocommit = False
         second.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        sees = exported is not None and _sees(second, *exported)
+        sees = exported is not None and _sees(second, *exported, within=ANSWER_SECONDS)
         if not sees:
             second.close()
         yield second if sees else None
@@ -57,13 +63,25 @@ def second_reader(first: Connection, conninfo: str) -> Iterator[Connection | Non
         second.close()
 
 
-def _sees(second: Connection, snapshot: str, started_at: object) -> bool:
-    """Whether `second` could import the snapshot, from the server that exported it."""
-    with suppress(psycopg.Error):
+def _sees(second: Connection, snapshot: str, started_at: object, *, within: float) -> bool:
+    """Whether `second` could import the snapshot, from the server that exported it, within so many seconds."""
+    end = threading.Timer(within, lambda: _hang_up(second))
+    end.start()
+    try:
         second.execute(sql.SQL("set transaction snapshot {}").format(snapshot))
         second.execute(READ_EVERYTHING)
         return second.execute(_SERVER).fetchone() == (started_at,)
-    return False
+    except psycopg.Error:
+        return False
+    finally:
+        end.cancel()
+        end.join()
+
+
+def _hang_up(connection: Connection) -> None:
+    """End the network connection, so that whatever waits for an answer on it fails."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 def read_all(

@@ -92,8 +92,14 @@ def _by_host(context: Context, bearer: str, secret: SecretStr) -> Admin | None:
             key,
             algorithms=[_ALGORITHM],
             leeway=_CLOCK_LEEWAY_SECONDS,
-            # The host's tokens name no audience of ours.
-            options={"verify_aud": False, "verify_iss": False, "verify_sub": False, "verify_jti": False},
+            # The host's tokens name no audience of ours. One that never expires would outlive every dismissal.
+            options={
+                "require": ["exp"],
+                "verify_aud": False,
+                "verify_iss": False,
+                "verify_sub": False,
+                "verify_jti": False,
+            },
         )
         user = UUID(str(claims["userId"]))
     except (jwt.PyJWTError, KeyError, ValueError, TypeError, RecursionError):

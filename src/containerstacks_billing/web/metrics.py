@@ -50,13 +50,22 @@ def is_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
+def _names_loopback(host: str) -> bool:
+    """Whether the name that a request was sent to is one of this machine's own."""
+    return host == "localhost" or is_loopback(host.strip("[]"))
+
+
 def from_here_or_admin(
     request: Request,
     context: InContext,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Allow unauthenticated access from loopback only."""
-    if credentials is not None or not is_loopback(address_of(request)):
+    """Allow unauthenticated access from loopback only, under a name of loopback.
+
+    A page elsewhere can have its own name lead to this address, in a browser on this machine (DNS rebinding).
+    """
+    is_here = is_loopback(address_of(request)) and _names_loopback(request.url.hostname or "")
+    if credentials is not None or not is_here:
         require_admin(request, context, credentials)
 
 
