@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from containerstacks_billing.cli import orders
-from containerstacks_billing.cli.arguments import AMOUNT, WholeNumber, json_option, require_organization
+from containerstacks_billing.cli.arguments import AMOUNT, WholeNumber, require_organization
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import operator_name
 
@@ -34,22 +34,6 @@ Examples:
 \b
 Hours that the span covers in part count with that part. An hour is credited
 once; a later credit leaves it out, and so it does what is not charged yet.
-"""
-_LIST_EXAMPLES = """
-\b
-Examples:
-  containerstacks-billing credit list
-  containerstacks-billing credit list --json | jq '.orders[0].amount'
-"""
-_SHOW_EXAMPLES = """
-\b
-Examples:
-  containerstacks-billing credit show 5
-"""
-_UNDO_EXAMPLES = """
-\b
-Examples:
-  containerstacks-billing credit undo 5 --reason "wrong region" --dry-run
 """
 _NUMBER = WholeNumber(1, 2**31 - 1)
 _LARGEST_FACTOR = 1000
@@ -166,41 +150,4 @@ def _cap(percent: Decimal | None, span: str | None) -> Cap | None:
     return Cap(percent, timedelta(hours=int(number) * unit))
 
 
-@credit.command("list", epilog=_LIST_EXAMPLES)
-@json_option
-@click.pass_context
-def show_credits(ctx: click.Context, as_json: bool) -> None:
-    """List credits, newest first."""
-    from containerstacks_billing.adjustments.model import OrderKind
-
-    orders.show_list(ctx, OrderKind.CREDIT, as_json=as_json)
-
-
-@credit.command("show", epilog=_SHOW_EXAMPLES)
-@click.argument("number", type=_NUMBER, metavar="N", help="Its id, from `credit list`.")
-@json_option
-@click.pass_context
-def show_credit(ctx: click.Context, number: int, as_json: bool) -> None:
-    """Show what a credit moved, by customer."""
-    from containerstacks_billing.adjustments.model import OrderKind
-
-    orders.show_one(ctx, OrderKind.CREDIT, number, as_json=as_json)
-
-
-@credit.command("undo", epilog=_UNDO_EXAMPLES)
-@click.argument("number", type=_NUMBER, metavar="N", help="Its id, from `credit list`.")
-@orders.decision_options
-@click.pass_context
-def undo_credit(
-    ctx: click.Context,
-    number: int,
-    reason: str | None,
-    by: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    """Undo a credit: hours stand as they did before it."""
-    from containerstacks_billing.adjustments.model import OrderKind
-
-    orders.undo(ctx, OrderKind.CREDIT, number, reason, by, dry_run=dry_run, yes=yes, as_json=as_json)
+orders.add_verbs(credit, "credit")

@@ -12,13 +12,19 @@ from uuid import UUID
 
 import click
 
-from containerstacks_billing.cli.arguments import INSTANCE_ID, INSTANT, json_option, organization_option
+from containerstacks_billing.cli.arguments import (
+    INSTANCE_ID,
+    INSTANT,
+    WholeNumber,
+    json_option,
+    organization_option,
+)
 from containerstacks_billing.cli.main import configured
 from containerstacks_billing.errors import EXIT_FAILED
 from containerstacks_billing.identity import operator_name
 
 if TYPE_CHECKING:
-    from containerstacks_billing.adjustments.model import Order, OrderKind, Scope
+    from containerstacks_billing.adjustments.model import Order, Scope
     from containerstacks_billing.database.connection import Connection
 
 _Verb = TypeVar("_Verb", bound=Callable[..., object])
@@ -183,29 +189,81 @@ def carry_out(
         ctx.exit(EXIT_FAILED)
 
 
-def show_list(ctx: click.Context, kind: OrderKind, *, as_json: bool) -> None:
+def add_verbs(group: click.Group, kind: str) -> None:
+    """Add `list`, `show` and `undo` of this kind of order (`reversal` or `credit`) to the group of its verb."""
+    verb = group.name
+    number = click.argument(
+        "number", type=WholeNumber(1, 2**31 - 1), metavar="N", help=f"Its id, from `{verb} list`."
+    )
+
+    def examples(*lines: str) -> str:
+        return "\n".join(
+            ["", "\b", "Examples:", *(f"  containerstacks-billing {verb} {line}" for line in lines), ""]
+        )
+
+    @group.command(
+        "list",
+        epilog=examples("list", "list --json | jq '.orders[].id'"),
+        help=f"List {kind}s, newest first.",
+    )
+    @json_option
+    @click.pass_context
+    def show_orders(ctx: click.Context, as_json: bool) -> None:
+        _show_list(ctx, kind, as_json=as_json)
+
+    @group.command("show", epilog=examples("show 3"), help=f"Show what a {kind} moved, by customer.")
+    @number
+    @json_option
+    @click.pass_context
+    def show_order(ctx: click.Context, number: int, as_json: bool) -> None:
+        _show_one(ctx, kind, number, as_json=as_json)
+
+    @group.command(
+        "undo",
+        epilog=examples("undo 3 --reason mistake --dry-run", "undo 3 --reason mistake --yes"),
+        help=f"Undo a {kind}: hours stand as they did before it.\n\nNo balance falls below zero: what a wallet cannot"
+        " bear is posted when the command is given again after a top-up.",
+    )
+    @number
+    @decision_options
+    @click.pass_context
+    def undo_order(
+        ctx: click.Context,
+        number: int,
+        reason: str | None,
+        by: str | None,
+        dry_run: bool,
+        yes: bool,
+        as_json: bool,
+    ) -> None:
+        _undo(ctx, kind, number, reason, by, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _show_list(ctx: click.Context, kind: str, *, as_json: bool) -> None:
     """Write the recorded orders of a kind, the newest first."""
+    from containerstacks_billing.adjustments.model import OrderKind
     from containerstacks_billing.adjustments.records import recorded_orders
     from containerstacks_billing.adjustments.schemas import OrderList
     from containerstacks_billing.cli import order_report, render
 
     with _reading(ctx) as connection:
-        orders = recorded_orders(connection, kind)
+        orders = recorded_orders(connection, OrderKind(kind))
     if as_json:
         render.emit_json(OrderList.of(orders))
     else:
         order_report.show_orders(orders, kind)
 
 
-def show_one(ctx: click.Context, kind: OrderKind, number: int, *, as_json: bool) -> None:
+def _show_one(ctx: click.Context, kind: str, number: int, *, as_json: bool) -> None:
     """Write one order and what it moved by organization; fails where there is none of this kind."""
+    from containerstacks_billing.adjustments.model import OrderKind
     from containerstacks_billing.adjustments.records import moved_organizations, recorded_orders
     from containerstacks_billing.adjustments.schemas import OrderDetail
     from containerstacks_billing.cli import order_report, render
     from containerstacks_billing.errors import WorkFailed
 
     with _reading(ctx) as connection:
-        found = recorded_orders(connection, kind, order_id=number)
+        found = recorded_orders(connection, OrderKind(kind), order_id=number)
         if not found:
             verb = "credit" if kind == "credit" else "reverse"
             raise WorkFailed(f"there is no {kind} {number}", f"`{verb} list` shows those that there are")
@@ -227,9 +285,9 @@ def _reading(ctx: click.Context) -> Iterator[Connection]:
         yield connection
 
 
-def undo(
+def _undo(
     ctx: click.Context,
-    kind: OrderKind,
+    kind: str,
     number: int,
     reason: str | None,
     by: str | None,
@@ -239,12 +297,12 @@ def undo(
     as_json: bool,
 ) -> None:
     """Undo an order: every hour stands again at the rate from before it."""
-    from containerstacks_billing.adjustments.model import Mode, Order, Scope
+    from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Scope
 
     why = checked_reason(reason)
     settings = configured(ctx).settings
     order = Order(
-        kind,
+        OrderKind(kind),
         Mode.UNDO,
         Scope(),
         (by or operator_name())[:255],

@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from containerstacks_billing.cli import orders
-from containerstacks_billing.cli.arguments import WholeNumber, json_option, require_organization
+from containerstacks_billing.cli.arguments import WholeNumber, require_organization
 from containerstacks_billing.cli.main import app, configured
 from containerstacks_billing.identity import operator_name
 
@@ -33,23 +33,6 @@ Examples:
 \b
 The hours stay charged and are never due again: waived, they cost nothing;
 rated again, they cost what the recorded prices come to now.
-"""
-_LIST_EXAMPLES = """
-\b
-Examples:
-  containerstacks-billing reverse list
-  containerstacks-billing reverse list --json | jq '.orders[].id'
-"""
-_SHOW_EXAMPLES = """
-\b
-Examples:
-  containerstacks-billing reverse show 3
-"""
-_UNDO_EXAMPLES = """
-\b
-Examples:
-  containerstacks-billing reverse undo 3 --reason mistake --dry-run
-  containerstacks-billing reverse undo 3 --reason mistake --yes
 """
 _NUMBER = WholeNumber(1, 2**31 - 1)
 
@@ -123,44 +106,4 @@ def reverse(
     orders.carry_out(ctx, make, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-@reverse.command("list", epilog=_LIST_EXAMPLES)
-@json_option
-@click.pass_context
-def show_reversals(ctx: click.Context, as_json: bool) -> None:
-    """List reversals, newest first."""
-    from containerstacks_billing.adjustments.model import OrderKind
-
-    orders.show_list(ctx, OrderKind.REVERSAL, as_json=as_json)
-
-
-@reverse.command("show", epilog=_SHOW_EXAMPLES)
-@click.argument("number", type=_NUMBER, metavar="N", help="Its id, from `reverse list`.")
-@json_option
-@click.pass_context
-def show_reversal(ctx: click.Context, number: int, as_json: bool) -> None:
-    """Show what a reversal moved, by customer."""
-    from containerstacks_billing.adjustments.model import OrderKind
-
-    orders.show_one(ctx, OrderKind.REVERSAL, number, as_json=as_json)
-
-
-@reverse.command("undo", epilog=_UNDO_EXAMPLES)
-@click.argument("number", type=_NUMBER, metavar="N", help="Its id, from `reverse list`.")
-@orders.decision_options
-@click.pass_context
-def undo_reversal(
-    ctx: click.Context,
-    number: int,
-    reason: str | None,
-    by: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    """Undo a reversal: hours stand as they did before it.
-
-    No balance falls below zero: what a wallet cannot bear is posted when the command is given again after a top-up.
-    """
-    from containerstacks_billing.adjustments.model import OrderKind
-
-    orders.undo(ctx, OrderKind.REVERSAL, number, reason, by, dry_run=dry_run, yes=yes, as_json=as_json)
+orders.add_verbs(reverse, "reversal")
