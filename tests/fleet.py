@@ -192,6 +192,20 @@ class Fleet:
         )[0]
         return row.balance, row.billing_carry.normalize()
 
+    def adjustments(self) -> list[tuple[str, ...]]:
+        """Return all adjustments as start, end, old rate, new rate and amount, by organization and in order."""
+        rows = self.rows(
+            "select * from billing_adjustments order by organization_id, hours_from, instance_id, id"
+        )
+        return [
+            (
+                clock(r.hours_from),
+                clock(r.hours_until),
+                *(str(n.normalize()) for n in (r.old_rate, r.new_rate, r.amount)),
+            )
+            for r in rows
+        ]
+
     def quarantine(self) -> dict[UUID, str]:
         """Return the reason why each instance is quarantined or held."""
         return {row.instance_id: row.reason for row in self.rows("select * from billing_quarantine")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.adjustments.test_reverse import adjustments, billed_fleet, entries, post, prove, state, undo
+from tests.adjustments.test_reverse import billed_fleet, entries, post, prove, state, undo
 from tests.fleet import Fleet, instant
 
 from containerstacks_billing.adjustments.model import Cap, Mode, Order, OrderKind, Scope
@@ -63,7 +63,7 @@ def test_hours_covered_in_part_count_with_that_part(fleet: Fleet) -> None:
         ("01 01:00", "01 02:00", "0.1", "0.025", "-0.075"),
         ("01 02:00", "01 03:00", "0.1", "0", "-0.1"),
         ("01 03:00", "01 04:00", "0.1", "0.05", "-0.05"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     # 60 cents were charged and 22.5 come back: the whole cents move, half a cent is carried.
     assert (Decimal("9.63"), Decimal("0.005")) == fleet.balance(organization)
 
@@ -73,7 +73,7 @@ def test_a_span_inside_one_hour_counts_with_its_part(fleet: Fleet) -> None:
     billed_fleet(fleet, 2)
     post(fleet, credit("01:20", "01:30"))
 
-    assert [("01 01:00", "01 02:00", "0.1", "0.08333334", "-0.01666666")] == adjustments(fleet)
+    assert [("01 01:00", "01 02:00", "0.1", "0.08333334", "-0.01666666")] == fleet.adjustments()
 
 
 def test_half_is_credited_and_a_reversal_gives_back_the_other_half(fleet: Fleet) -> None:
@@ -88,7 +88,7 @@ def test_half_is_credited_and_a_reversal_gives_back_the_other_half(fleet: Fleet)
     assert [
         ("01 00:00", "01 02:00", "0.1", "0.05", "-0.1"),
         ("01 00:00", "01 02:00", "0.05", "0", "-0.1"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     assert (Decimal("10.00"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -127,7 +127,7 @@ def test_past_due_hours_that_were_credited_and_paid_in_part_can_be_undone(fleet:
     fleet.top_up(organization, "0.05")
     post(fleet, undo(1, OrderKind.CREDIT))
 
-    assert [("01 00:00", "01 01:00", "0.05", "0.1", "0.05")] == adjustments(fleet)
+    assert [("01 00:00", "01 01:00", "0.05", "0.1", "0.05")] == fleet.adjustments()
     assert [
         ("01 00:00", "01 01:00", "0.05", "billed"),
         ("01 01:00", "01 04:00", "0.3", "failed"),
@@ -140,7 +140,7 @@ def test_more_than_the_charge_only_with_a_factor(fleet: Fleet) -> None:
     organization, _ = billed_fleet(fleet, 4)
     post(fleet, credit("00:00", "02:00", "10"))
 
-    assert [("01 00:00", "01 02:00", "0.1", "-0.9", "-2")] == adjustments(fleet)
+    assert [("01 00:00", "01 02:00", "0.1", "-0.9", "-2")] == fleet.adjustments()
     assert (Decimal("11.60"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -160,7 +160,7 @@ def test_a_cap_bounds_the_credit_of_each_instance_by_what_it_was_charged(fleet: 
     post(fleet, order)
     post(fleet, order)
 
-    assert [("01 02:00", "01 04:00", "0.1", "0", "-0.2")] == adjustments(fleet)
+    assert [("01 02:00", "01 04:00", "0.1", "0", "-0.2")] == fleet.adjustments()
     assert (Decimal("9.80"), Decimal(0)) == fleet.balance(organization)
 
 

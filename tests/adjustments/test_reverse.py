@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests.daemons import held_lease
-from tests.fleet import Fleet, clock, instant
+from tests.fleet import Fleet, instant
 
 from containerstacks_billing.adjustments.model import Mode, Order, OrderKind, Outcome, Scope
 from containerstacks_billing.adjustments.orders import post_order, preview
@@ -72,20 +72,6 @@ def state(fleet: Fleet) -> list[tuple[str, ...]]:
     return [tuple(str(value) for value in row) for row in (*wallets, *charges)]
 
 
-def adjustments(fleet: Fleet) -> list[tuple[str, ...]]:
-    rows = fleet.rows(
-        "select * from billing_adjustments order by organization_id, hours_from, instance_id, id"
-    )
-    return [
-        (
-            clock(r.hours_from),
-            clock(r.hours_until),
-            *(str(n.normalize()) for n in (r.old_rate, r.new_rate, r.amount)),
-        )
-        for r in rows
-    ]
-
-
 def entries(fleet: Fleet, organization: UUID) -> list[tuple[str, str, str, str]]:
     rows = fleet.rows(
         "select * from payment_transactions where organization_id = %s"
@@ -114,7 +100,7 @@ def test_a_waived_run_gives_back_what_it_took_and_the_next_run_finds_nothing_due
     again = fleet.bill()
 
     assert (1, 0) == (outcome.adjustments, outcome.repriced)
-    assert [("01 01:00", "01 03:00", "0.1", "0", "-0.2")] == adjustments(fleet)
+    assert [("01 01:00", "01 03:00", "0.1", "0", "-0.2")] == fleet.adjustments()
     assert [
         ("0.20", "manual_adjustment", "billing-reversal-1", "VPS Billing Reversal - 1 instance (2h)")
     ] == entries(fleet, organization)
@@ -127,7 +113,7 @@ def test_hours_of_a_span_are_those_that_begin_in_it_also_in_the_middle_of_a_catc
     organization, _ = billed_fleet(fleet, 6)
     post(fleet, reversal(begin="2026-03-01 01:30", end="2026-03-01 03:30"))
 
-    assert [("01 02:00", "01 04:00", "0.1", "0", "-0.2")] == adjustments(fleet)
+    assert [("01 02:00", "01 04:00", "0.1", "0", "-0.2")] == fleet.adjustments()
     assert (Decimal("9.60"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -143,7 +129,7 @@ def test_hours_that_were_reversed_before_are_left_out(fleet: Fleet) -> None:
     assert [
         ("01 00:00", "01 04:00", "0.1", "0", "-0.4"),
         ("01 04:00", "01 06:00", "0.1", "0", "-0.2"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     assert (Decimal("10.00"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -161,7 +147,7 @@ def test_what_stands_after_a_correction_is_given_back_and_not_what_was_charged(f
     assert [
         ("01 00:00", "01 04:00", "0.1", "0.01", "-0.36"),
         ("01 00:00", "01 04:00", "0.01", "0", "-0.04"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     assert (Decimal("10.00"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -181,7 +167,7 @@ def test_a_correction_after_a_reversal_leaves_the_waived_hours_alone(fleet: Flee
         ("01 00:00", "01 02:00", "0.1", "0.01", "-0.18"),
         ("01 02:00", "01 04:00", "0.1", "0", "-0.2"),
         ("01 04:00", "01 06:00", "0.1", "0.01", "-0.18"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     assert (Decimal("9.96"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -197,7 +183,7 @@ def test_hours_are_rated_again_at_the_prices_that_are_recorded_now(fleet: Fleet)
     post(fleet, order)
     post(fleet, order)
 
-    assert [("01 00:00", "01 03:00", "0.2", "0.1", "-0.3")] == adjustments(fleet)
+    assert [("01 00:00", "01 03:00", "0.2", "0.1", "-0.3")] == fleet.adjustments()
     assert (Decimal("9.70"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -233,7 +219,7 @@ def test_a_charge_that_was_paid_later_belongs_to_the_run_that_wrote_it(fleet: Fl
     post(fleet, reversal(run=1))
 
     assert (Decimal(0), Decimal(0)) == (second.now, second.past_due)
-    assert [("01 00:00", "01 02:00", "0.1", "0", "-0.2")] == adjustments(fleet)
+    assert [("01 00:00", "01 02:00", "0.1", "0", "-0.2")] == fleet.adjustments()
     assert [
         ("01 00:00", "01 02:00", "0.2", "billed"),
         ("01 02:00", "01 04:00", "0", "refunded"),
@@ -336,7 +322,7 @@ def test_rows_of_the_host_are_never_reversed(fleet: Fleet) -> None:
     fleet.bill()
     post(fleet, reversal(begin="2026-02-28 00:00", end="2026-03-02 00:00"))
 
-    assert [("01 00:00", "01 01:00", "0.1", "0", "-0.1")] == adjustments(fleet)
+    assert [("01 00:00", "01 01:00", "0.1", "0", "-0.1")] == fleet.adjustments()
 
 
 def test_credits_by_hand_since_the_run_are_shown_and_not_subtracted(fleet: Fleet) -> None:
@@ -440,7 +426,7 @@ def test_a_reversal_killed_between_organizations_is_finished_once(fleet: Fleet) 
         [sys.executable, "-c", _KILLED, fleet.conninfo, "1"], capture_output=True, timeout=180, check=False
     )
     assert -signal.SIGKILL == killed.returncode, killed.stderr
-    done = len(adjustments(fleet))
+    done = len(fleet.adjustments())
     fleet.conn.execute("update billing_leases set expires_at = '-infinity'")
     fleet.hours(1)
     fleet.bill()

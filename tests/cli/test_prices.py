@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from tests.daemons import held_lease
-from tests.fleet import Fleet, clock, instant
+from tests.fleet import Fleet, instant
 
 from containerstacks_billing.cli import app
 from containerstacks_billing.errors import LeaseNotObtained, WorkFailed
@@ -76,20 +76,6 @@ def prove(fleet: Fleet) -> None:
         assert Decimal(0) <= row.carry < Decimal("0.01")
 
 
-def adjustments(fleet: Fleet) -> list[tuple[str, ...]]:
-    rows = fleet.rows(
-        "select * from billing_adjustments order by organization_id, hours_from, instance_id, id"
-    )
-    return [
-        (
-            clock(r.hours_from),
-            clock(r.hours_until),
-            *(str(n.normalize()) for n in (r.old_rate, r.new_rate, r.amount)),
-        )
-        for r in rows
-    ]
-
-
 def entries(fleet: Fleet, organization: UUID) -> list[tuple[str, str, str]]:
     """What corrections wrote into the ledger: amount, method, provider_transaction_id."""
     rows = fleet.rows(
@@ -113,7 +99,7 @@ def test_a_correction_gives_back_what_was_too_much(fleet: Fleet) -> None:
     assert [
         ("01 02:00", "01 04:00", "0.1", "0.01", "-0.18"),
         ("01 04:00", "01 06:00", "0.1", "0.01", "-0.18"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     assert [("0.36", "manual_adjustment", "billing-adjustment-1")] == entries(fleet, organization)
     assert (Decimal("9.76"), Decimal(0)) == fleet.balance(organization)
     text = fleet.rows(
@@ -138,7 +124,7 @@ def test_a_correction_reaches_to_the_next_recorded_price_and_its_price_goes_on(f
     assert ("01 04:00", "01 05:00", "0.02", "billed") == fleet.charges(one)[-1]
     assert ("01 04:00", "01 05:00", "0.03", "billed") == fleet.charges(two)[-1]
     assert [("01 01:00", "01 03:00"), ("01 01:00", "01 04:00")] == sorted(
-        row[:2] for row in adjustments(fleet)
+        row[:2] for row in fleet.adjustments()
     )
     shown = {row.id: str(row.base_price) for row in fleet.rows("select id, base_price from vps_plans")}
     assert {first: "14.60", last: "21.90"} == shown
@@ -155,7 +141,7 @@ def test_only_hours_that_start_in_the_span_are_adjusted_and_fractions_exactly(fl
     correct(fleet, plan, "11.00", "2026-03-01 00:20")
 
     # 0.01369863 and 0.01506849 an hour: 1.5 hours are 0.020547945 and 0.022602735, each rounded half up.
-    assert [("01 01:00", "01 02:30", "0.01369863", "0.01506849", "0.00205479")] == adjustments(fleet)
+    assert [("01 01:00", "01 02:30", "0.01369863", "0.01506849", "0.00205479")] == fleet.adjustments()
     assert [] == entries(fleet, organization)
     assert (Decimal("9.97"), Decimal("0.00630137")) == fleet.balance(organization)
 
@@ -210,7 +196,7 @@ def test_what_was_not_posted_is_corrected_by_the_next_correction(fleet: Fleet) -
     assert [
         ("01 00:00", "01 01:00", "0.01", "0.1", "0.09"),
         ("01 01:00", "01 02:00", "0.01", "0.02", "0.01"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
     assert (Decimal("0.91"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -228,7 +214,7 @@ def test_corrections_of_corrections_start_from_what_was_posted(fleet: Fleet) -> 
         ("01 00:00", "01 04:00", "0.1", "0.05", "-0.2"),
         ("01 00:00", "01 02:00", "0.05", "0.1", "0.1"),
         ("01 02:00", "01 04:00", "0.05", "0.02", "-0.06"),
-    ] == [adjustments(fleet)[index] for index in (0, 1, 2)]
+    ] == [fleet.adjustments()[index] for index in (0, 1, 2)]
     assert (Decimal("9.76"), Decimal(0)) == fleet.balance(organization)
 
 
@@ -249,7 +235,7 @@ def test_past_due_hours_are_rated_anew_where_they_stand(fleet: Fleet) -> None:
         ("01 01:00", "01 03:00", "0.02", "failed"),
         ("01 03:00", "01 04:00", "0.1000137", "failed"),
     ] == owed
-    assert [] == adjustments(fleet)
+    assert [] == fleet.adjustments()
     assert {"billed"} == {status for *_, status in fleet.charges()}
     assert (Decimal("0.01"), Decimal("0.0000137")) == fleet.balance(organization)
     prove(fleet)
@@ -287,7 +273,7 @@ def test_other_plans_rates_and_the_hosts_own_rows_are_left_alone(fleet: Fleet) -
     assert [
         ("01 00:00", "01 01:00", "0.1", "0.05", "-0.05"),
         ("01 01:00", "01 02:00", "0.2", "0.1", "-0.1"),
-    ] == adjustments(fleet)
+    ] == fleet.adjustments()
 
 
 def test_backups_keep_their_price_in_a_correction(fleet: Fleet) -> None:
@@ -306,7 +292,7 @@ def test_backups_keep_their_price_in_a_correction(fleet: Fleet) -> None:
     fleet.hours(1)
     fleet.bill()
 
-    assert {("0.1", "0.05", "-0.05"), ("0.12", "0.07", "-0.05")} == {row[2:] for row in adjustments(fleet)}
+    assert {("0.1", "0.05", "-0.05"), ("0.12", "0.07", "-0.05")} == {row[2:] for row in fleet.adjustments()}
     assert ["0.12", "0.07"] == [amount for _, _, amount, _ in fleet.charges(backed)]
 
 
@@ -320,7 +306,7 @@ def test_without_a_wallet_nothing_is_posted_and_it_is_said(fleet: Fleet) -> None
     (short,) = correct(fleet, plan, "7.30", "2026-03-01 00:00")
 
     assert (None, Decimal("-0.09")) == (short.balance, short.unposted_amount)
-    assert [] == adjustments(fleet)
+    assert [] == fleet.adjustments()
 
 
 _KILLED = """
@@ -361,7 +347,7 @@ def test_a_correction_killed_between_organizations_is_finished_once(fleet: Fleet
             check=False,
         )
         assert -signal.SIGKILL == killed.returncode, killed.stderr
-        done.append(len(adjustments(fleet)))
+        done.append(len(fleet.adjustments()))
         fleet.conn.execute("update billing_leases set expires_at = '-infinity'")
         fleet.hours(1)
         fleet.bill()
@@ -370,7 +356,7 @@ def test_a_correction_killed_between_organizations_is_finished_once(fleet: Fleet
     correct(fleet, plan, "7.30", "2026-03-01 00:00")
 
     assert [1, 2] == done
-    assert [("01 00:00", "01 02:00", "0.1", "0.01", "-0.18")] * 4 == adjustments(fleet)
+    assert [("01 00:00", "01 02:00", "0.1", "0.01", "-0.18")] * 4 == fleet.adjustments()
     assert {(Decimal("9.96"), Decimal(0))} == {fleet.balance(one) for one in organizations}
     assert [1] == [row.n for row in fleet.rows("select count(*) as n from billing_price_corrections")]
 
@@ -396,7 +382,7 @@ def test_a_price_that_changed_after_the_preview_stops_the_correction(fleet: Flee
     fleet.reprice(plan, "14.60")
     with pytest.raises(WorkFailed, match="was changed since"):
         corrections.correct(fleet.conninfo, seen, "USD", holder="test", by="tester", reason=None)
-    assert [] == adjustments(fleet)
+    assert [] == fleet.adjustments()
 
 
 def test_the_list_shows_versions_in_80_columns(fleet: Fleet, command: Any) -> None:
@@ -537,7 +523,7 @@ def test_a_correction_is_shown_first_and_posted_with_yes(fleet: Fleet, command: 
     order = ["set", str(plan), "--base", "73.00", "--markup", "0", "--from", f"{MARCH}01:00Z", "--correct"]
     shown: Result = command(*order, "--dry-run")
     refused: Result = command(*order)
-    assert [] == adjustments(fleet)
+    assert [] == fleet.adjustments()
     posted: Result = command(*order, "--yes", "--reason", "typing error")
     repeated: Result = command(*order, "--yes", "--json")
     assert repeated.exit_code == 0, repeated.output

@@ -130,7 +130,6 @@ class Effect:
     already_hours: Decimal
     changed_charges: int
     name: str
-    is_there: bool
     unposted_charges: int
     unposted_amount: Decimal
     wallet_id: UUID | None

@@ -147,7 +147,7 @@ def _bounds_of_run(connection: Connection, run: int) -> Bounds:
     ).fetchone()
     if row is None:
         raise WorkFailed(f"there is no run {run}", "`runs list` shows those that there are")
-    as_of, _, outcome, earliest, latest = row
+    as_of, outcome, earliest, latest = row
     if outcome is None:
         raise WorkFailed(f"run {run} is not ended yet", "wait until `runs show` says how it ended")
     if earliest is None:

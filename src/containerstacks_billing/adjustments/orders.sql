@@ -2,7 +2,7 @@
 
 -- name: run_of_order
 -- The run whose charges are meant: its instant, and between which instants its charges begin, those included that it made past due.
-select run.as_of, run.organization_id, run.outcome, min(starts_at), max(starts_at)
+select run.as_of, run.outcome, min(starts_at), max(starts_at)
 from billing_runs run
 left join lateral (
     select billing_period_start as starts_at from vps_billing_cycles
@@ -87,7 +87,7 @@ change_by_organization as (
     group by change.organization_id
 ),
 change_summary as (
-    select changed.*, coalesce(organizations.name, changed.organization_id::text) as name, organizations.id is not null as is_there,
+    select changed.*, coalesce(organizations.name, changed.organization_id::text) as name,
         coalesce(unposted_charges, 0) as unposted_charges, coalesce(unposted_amount, 0) as unposted_amount, wallet_id, balance,
         billing_carry, (
             select burn_per_hour from billing_runways runway
